@@ -1,0 +1,276 @@
+"""The model: open_clip's towers behind the attributes and state dict of OpenAI's CLIP."""
+
+import json
+import warnings
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import (
+    CLIPTextCfg,
+    build_model_from_openai_state_dict,
+    convert_weights_to_lp,
+    set_model_preprocess_cfg,
+)
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.timm_model import TimmModel
+from open_clip.transform import PreprocessCfg
+from open_clip.transformer import LayerNorm, LayerNormFp32
+from torch import nn
+
+from .files import one_line
+
+VOCAB_SIZE = 49408  # of CLIP's tokenizer
+EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
+
+_LAYOUT_KEYS = {  # what a model's sizes are read from
+    "text": ("token_embedding.weight", "positional_embedding", "transformer.resblocks.0.attn.in_proj_weight",
+             "ln_final.weight", "text_projection", "logit_scale"),
+    "ViT": ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "visual.proj"),
+    "RN": ("visual.conv1.weight", "visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding"),
+}
+
+
+class Transformer(nn.Module):
+    """The text tower's blocks, called as in OpenAI's code: sequence first, with the causal mask built in."""
+
+    def __init__(self, blocks, width, context_length):
+        super().__init__()
+        self.resblocks = blocks
+        self.width = width
+        self.layers = len(blocks)
+        mask = torch.full((context_length, context_length), float("-inf")).triu_(1)
+        self.register_buffer("attn_mask", mask, persistent=False)
+
+    def forward(self, x):
+        """(L, N, width) -> (L, N, width); L is at most the context length."""
+        mask = self.attn_mask[: len(x), : len(x)]
+        x = x.transpose(0, 1)  # (N, L, width): open_clip's blocks are batch first
+        for block in self.resblocks:
+            x = block(x, attn_mask=mask)
+        return x.transpose(0, 1)  # (L, N, width)
+
+
+class CLIP(nn.Module):
+    """Image and text tower with the attributes, call signatures and state dict names of OpenAI's CLIP.
+
+    Args:
+        source: an `open_clip` model, CLIP or CustomTextCLIP, whose modules are taken over.
+    """
+
+    def __init__(self, source):
+        super().__init__()
+        text = getattr(source, "text", source)
+        self.context_length = text.context_length
+        self.vocab_size = text.vocab_size
+        self.visual = source.visual
+        self.transformer = Transformer(text.transformer.resblocks, text.transformer.width, text.context_length)
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding  # (context_length, width)
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection  # (width, embed_dim)
+        # A logit bias is left behind: it's one number for all classes, so no softmax over classes sees it.
+        self.logit_scale = nn.Parameter(source.logit_scale.detach().reshape(()))
+
+    @property
+    def dtype(self):
+        """dtype of the matrices of the text tower; the one that `encode_image` casts images to."""
+        return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
+
+    def encode_image(self, image, normalize=False):
+        """Images (N, 3, H, W), already normalised -> features (N, embed_dim); `normalize` makes their length 1."""
+        features = self.visual(image.type(self.dtype))
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, text, normalize=False):
+        """Tokens (N, L), integers -> features (N, embed_dim) read at the end-of-text token."""
+        x = self.token_embedding(text).type(self.dtype)  # (N, L, width)
+        x = x + self.positional_embedding[: text.shape[1]].type(self.dtype)
+        x = self.transformer(x.transpose(0, 1)).transpose(0, 1)
+        x = self.ln_final(x).type(self.dtype)
+        x = x[torch.arange(len(x), device=x.device), text.argmax(dim=-1)] @ self.text_projection  # (N, embed_dim)
+        return F.normalize(x, dim=-1) if normalize else x
+
+    def forward(self, image, text):
+        """Images (N, 3, H, W) and tokens (M, L) -> scaled cosines (N, M) and their transpose (M, N)."""
+        image_features = self.encode_image(image, normalize=True)
+        text_features = self.encode_text(text, normalize=True)
+        logits = self.logit_scale.exp() * image_features @ text_features.t()
+        return logits, logits.t()
+
+
+def convert_weights(model, dtype=torch.float16):
+    """Cast, in place, what OpenAI casts to fp16: convolutions, linear maps, attention and the projections.
+
+    Norms, embeddings and the logit scale keep their dtype (a model in fp32 keeps them in fp32). timm image towers are
+    cast whole, batch norms excepted, since their other layers compute in the dtype of their weights.
+
+    Args:
+        model: a `CLIP` or one of its parts.
+        dtype: torch.float16 or torch.bfloat16.
+    """
+    convert_weights_to_lp(model, dtype)
+    for module in model.modules():
+        if isinstance(module, CLIP):
+            module.text_projection.data = module.text_projection.data.to(dtype)
+        elif isinstance(module, TimmModel):
+            norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            kept = [(m, m.state_dict()) for m in norms]
+            module.to(dtype)
+            for norm, values in kept:
+                norm.float().load_state_dict(values)
+
+
+def build_model(state_dict):
+    """OpenAI's `build_model`: a state dict in OpenAI's layout -> `CLIP` in eval mode, applicable weights in fp16."""
+    model = from_openai(state_dict)
+    convert_weights(model)
+    return model
+
+
+def from_openai(state_dict, source="the state dict"):
+    """Build the model that a state dict in OpenAI's layout describes, in fp32 and eval mode.
+
+    Args:
+        state_dict: name -> tensor; copied, not changed. fp16 values become the same numbers in fp32.
+        source: where it came from, for the error message.
+    Raises:
+        ValueError: it's no CLIP in OpenAI's layout; names what is missing or does not fit.
+    """
+    scalars = ("input_resolution", "context_length", "vocab_size")  # extra entries of OpenAI's own files
+    state_dict = {name: value for name, value in state_dict.items() if name not in scalars}
+    vision = "ViT" if {"visual.proj", "visual.class_embedding"} & state_dict.keys() else "RN"
+    missing = [name for name in _LAYOUT_KEYS["text"] + _LAYOUT_KEYS[vision] if name not in state_dict]
+    if missing:
+        raise ValueError(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
+    try:
+        # On the meta device: only the layout, and never a random weight. Its cast to fp16 must not touch values
+        # either, so they are assigned afterwards. The cast_dtype asks for norms that compute in fp32.
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+            model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=torch.float16).float()
+        dtypes = {name: value.dtype for name, value in model.state_dict().items()}
+        values = {name: value.to(dtypes[name], copy=True) for name, value in state_dict.items()}
+        model.load_state_dict(values, assign=True)
+    except (RuntimeError, AssertionError, IndexError) as error:
+        raise ValueError(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
+    set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
+    return _finish(model, source)
+
+
+def from_open_clip(name, download_root=None):
+    """Load an open_clip model whose text tower has CLIP's layout, in fp32 and eval mode.
+
+    Args:
+        name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or `open_clip:ARCH/PRETRAINED`, where
+            PRETRAINED is a tag of open_clip's table or a weight file.
+        download_root: folder for downloads; default: open_clip's own.
+    Raises:
+        FileNotFoundError: folder or file missing.
+        ValueError: unknown ARCH or PRETRAINED, unreadable files, or a text tower of another layout.
+        RuntimeError: the weights could not be downloaded.
+    """
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        arch, pretrained, extra = f"local-dir:{folder}", None, {}
+        _check_text_layout(name, _local_config(folder))
+    else:
+        arch, _, pretrained = name.removeprefix("open_clip:").partition("/")
+        config = open_clip.get_model_config(arch)
+        if config is None:
+            raise ValueError(f"{name}: open_clip has no model {arch!r}{_near(arch, open_clip.list_models())}")
+        _check_text_layout(name, config)
+        pretrained, extra = _open_clip_weights(name, arch, pretrained, download_root)
+    try:
+        model = open_clip.create_model(
+            arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
+    # open_clip lets the errors of JSON, zip, pickle, safetensors, timm and state dicts through as they are.
+    except Exception as error:
+        raise ValueError(f"{name} could not be loaded: {one_line(error)}") from error
+    for module in model.modules():
+        if type(module) is LayerNorm:
+            # Only create_model(precision="fp16") builds norms that compute in fp32, but it also rounds the weights.
+            module.__class__ = LayerNormFp32
+    return _finish(model, name)
+
+
+def _local_config(folder):
+    path = folder / "open_clip_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"local-dir:{folder} is no open_clip model folder: there is no {path}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
+    # open_clip would go on with random weights.
+    if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+        raise FileNotFoundError(f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
+    return config
+
+
+def _open_clip_weights(name, arch, pretrained, download_root):
+    """(tag or file, extra arguments of create_model) for the PRETRAINED half of a name; downloads a tag's file."""
+    config = get_pretrained_cfg(arch, pretrained)
+    if not config:
+        file = Path(pretrained).expanduser()
+        if pretrained and file.is_file():
+            return str(file), {}
+        if file.suffix or "/" in pretrained:
+            raise FileNotFoundError(f"{name}: there is no weight file {file}")
+        tags = list_pretrained_tags_by_model(arch)
+        raise ValueError(f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
+    try:
+        download_pretrained(config, cache_dir=download_root)
+    except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
+        url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
+        raise RuntimeError(
+            f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file instead, as "
+            f"open_clip:{arch}/PATH"
+        ) from error
+    # open_clip only warns where weights trained with QuickGELU meet an architecture without.
+    return pretrained, {"force_quick_gelu": bool(config.get("quick_gelu"))}
+
+
+def _near(word, choices):
+    near = get_close_matches(word, choices, n=5, cutoff=0.5) or choices
+    return f"; it has {', '.join(near)}" if near else ""
+
+
+def _check_text_layout(name, config):
+    """Raise ValueError unless an open_clip model config describes CLIP's text tower, read by CLIP's tokenizer."""
+    try:
+        text = CLIPTextCfg(**config["text_cfg"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{name} has no text_cfg that open_clip understands: {one_line(error)}") from error
+    blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn, text.scale_heads,
+              text.scale_attn_inner, text.scale_attn, text.scale_fc, text.ls_init_value is not None)
+    eos = text.pool_type == "argmax" or (text.pool_type == "eos" and text.eos_id == EOT)
+    problems = {
+        f"is the Hugging Face model {text.hf_model_name}": text.hf_model_name,
+        "has no causal attention mask": text.no_causal_mask,
+        "adds a class-token embedding": text.embed_cls or "multimodal_cfg" in config,
+        f"is pooled by {text.pool_type!r} instead of at CLIP's end-of-text token": not eos,
+        "has blocks other than open_clip's default residual attention block": any(blocks),
+        "has no projection": text.proj_type == "none",
+        "has a projection with a bias": text.proj_bias,
+        "does not use CLIP's tokenizer": (
+            text.hf_tokenizer_name or text.tokenizer_mode or text.tokenizer_kwargs or text.vocab_size != VOCAB_SIZE),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(f"{name} can't be used for prompt tuning because its text tower {problem}")
+
+
+def _finish(source, name):
+    """open_clip model with preprocess settings -> `CLIP` in eval mode with OpenAI's attributes of the image tower."""
+    model = CLIP(source)
+    size = model.visual.image_size
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width:
+        raise ValueError(f"{name} takes images of {height}x{width}; only square input is supported")
+    model.visual.input_resolution = height
+    model.visual.output_dim = model.text_projection.shape[1]
+    return model.eval()

@@ -1,0 +1,179 @@
+import os
+import random
+import tarfile
+import zipfile
+from collections import defaultdict
+
+from ...utils import download_url, mkdir_if_missing
+
+
+class Datum:
+    """One sample: the path of its image, its label, its domain's index and its class's name. Read-only."""
+
+    def __init__(self, impath="", label=0, domain=0, classname=""):
+        if not isinstance(impath, str):
+            raise ValueError(f"Datum's impath is {impath!r}: pass the image's path as a string")
+        self._impath = impath
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    @property
+    def impath(self):
+        return self._impath
+
+    @property
+    def label(self):
+        return self._label
+
+    @property
+    def domain(self):
+        return self._domain
+
+    @property
+    def classname(self):
+        return self._classname
+
+
+class DatasetBase:
+    """Lists of `Datum` by split. Subclasses set the class attributes, read their files and call ``__init__``.
+
+    Args:
+        train_x: labeled training samples; they define the classes.
+        train_u: unlabeled training samples, or None.
+        val: validation samples, or None.
+        test: test samples.
+
+    Raises:
+        ValueError: ``train_x`` is empty.
+    """
+
+    dataset_dir = ""  # the dataset's folder below DATASET.ROOT
+    domains = []  # the names of all domains
+
+    def __init__(self, train_x=None, train_u=None, val=None, test=None):
+        if not train_x:
+            raise ValueError(
+                f"The dataset {type(self).__name__} has no training sample: check DATASET.ROOT and its files"
+            )
+        self._train_x = train_x
+        self._train_u = train_u
+        self._val = val
+        self._test = test
+        self._num_classes = self.get_num_classes(train_x)
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+
+    @property
+    def train_x(self):
+        return self._train_x
+
+    @property
+    def train_u(self):
+        return self._train_u
+
+    @property
+    def val(self):
+        return self._val
+
+    @property
+    def test(self):
+        return self._test
+
+    @property
+    def lab2cname(self):
+        return self._lab2cname
+
+    @property
+    def classnames(self):
+        return self._classnames
+
+    @property
+    def num_classes(self):
+        return self._num_classes
+
+    @staticmethod
+    def get_num_classes(data_source):
+        """Return the highest label + 1."""
+        return max(item.label for item in data_source) + 1
+
+    @staticmethod
+    def get_lab2cname(data_source):
+        """Return the dict from label to class name, and the list of class names in the order of labels."""
+        mapping = {item.label: item.classname for item in data_source}
+        return mapping, [mapping[label] for label in sorted(mapping)]
+
+    def check_input_domains(self, source_domains, target_domains):
+        """Raise a ValueError unless both lists are non-empty and name domains of this dataset."""
+        for key, domains in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
+            if not domains:
+                raise ValueError(f"DATASET.{key} is empty: choose from {self.domains}")
+            for domain in domains:
+                if domain not in self.domains:
+                    raise ValueError(f'DATASET.{key} has "{domain}": choose from {self.domains}')
+
+    def download_data(self, url, dst, from_gdrive=True):
+        """Download an archive to the file ``dst`` and, if it is a zip or tar file, extract it beside it.
+
+        Raises:
+            ValueError: the package gdown is missing (for Google Drive), or the download failed.
+        """
+        mkdir_if_missing(os.path.dirname(dst))
+        if from_gdrive:
+            try:
+                import gdown
+            except ImportError as error:
+                raise ValueError(
+                    f'Cannot fetch {url}: run "pip install gdown", or download it by hand to "{dst}"'
+                ) from error
+            if gdown.download(url, dst, quiet=False) is None:
+                raise ValueError(f'Could not download {url}: fetch it by hand to "{dst}"')
+        else:
+            download_url(url, dst)
+        folder = os.path.dirname(dst)
+        print("Extracting file ...")
+        if zipfile.is_zipfile(dst):
+            with zipfile.ZipFile(dst) as archive:
+                archive.extractall(folder)
+        elif tarfile.is_tarfile(dst):
+            with tarfile.open(dst) as archive:
+                archive.extractall(folder, filter="data")
+        print(f"File extracted to {folder}")
+
+    def generate_fewshot_dataset(self, *data_sources, num_shots=-1, repeat=False):
+        """Draw ``num_shots`` samples a class from each list, with Python's ``random``.
+
+        A class with fewer samples gives all of them, or, with ``repeat``, ``num_shots`` drawn with replacement.
+        ``num_shots`` < 1 returns the lists as they are.
+
+        Returns:
+            A list of `Datum` for one source, a list (or tuple) of lists for several.
+        """
+        if num_shots < 1:
+            return data_sources[0] if len(data_sources) == 1 else data_sources
+        print(f"Creating a {num_shots}-shot dataset")
+        output = []
+        for data_source in data_sources:
+            dataset = []
+            for items in self.split_dataset_by_label(data_source).values():
+                if len(items) >= num_shots:
+                    dataset.extend(random.sample(items, num_shots))
+                elif repeat:
+                    dataset.extend(random.choices(items, k=num_shots))
+                else:
+                    dataset.extend(items)
+            output.append(dataset)
+        return output[0] if len(output) == 1 else output
+
+    def split_dataset_by_label(self, data_source):
+        """Return a dict from label to the list of its samples, in the order in which labels occur."""
+        output = defaultdict(list)
+        for item in data_source:
+            output[item.label].append(item)
+        return output
+
+    def split_dataset_by_domain(self, data_source):
+        """Return a dict from domain to the list of its samples, in the order in which domains occur."""
+        output = defaultdict(list)
+        for item in data_source:
+            output[item.domain].append(item)
+        return output

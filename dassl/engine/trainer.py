@@ -1,0 +1,453 @@
+"""Training loops. A trainer subclasses one of these, makes its models and says what happens with a batch."""
+
+import datetime
+import os
+import time
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..data import DataManager
+from ..evaluation import build_evaluator
+from ..modeling import build_backbone, build_head
+from ..optim import build_lr_scheduler, build_optimizer
+from ..utils import (
+    AverageMeter,
+    MetricMeter,
+    count_num_param,
+    get_rng_state,
+    load_checkpoint,
+    load_pretrained_weights,
+    mkdir_if_missing,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
+)
+
+BEST_MODEL = "model-best.pth.tar"
+
+
+class SimpleNet(nn.Module):
+    """Backbone, optional head, and a linear classifier (none for ``num_classes`` 0)."""
+
+    def __init__(self, cfg, model_cfg, num_classes, **kwargs):
+        super().__init__()
+        self.backbone = build_backbone(
+            model_cfg.BACKBONE.NAME, verbose=cfg.VERBOSE, pretrained=model_cfg.BACKBONE.PRETRAINED, **kwargs
+        )
+        fdim = self.backbone.out_features
+        self.head = None
+        if model_cfg.HEAD.NAME and model_cfg.HEAD.HIDDEN_LAYERS:
+            self.head = build_head(
+                model_cfg.HEAD.NAME,
+                verbose=cfg.VERBOSE,
+                in_features=fdim,
+                hidden_layers=model_cfg.HEAD.HIDDEN_LAYERS,
+                activation=model_cfg.HEAD.ACTIVATION,
+                bn=model_cfg.HEAD.BN,
+                dropout=model_cfg.HEAD.DROPOUT,
+                **kwargs,
+            )
+            fdim = self.head.out_features
+        self.classifier = nn.Linear(fdim, num_classes) if num_classes > 0 else None
+        self._fdim = fdim
+
+    @property
+    def fdim(self):
+        return self._fdim
+
+    def forward(self, x, return_feature=False):
+        feature = self.backbone(x)
+        if self.head is not None:
+            feature = self.head(feature)
+        if self.classifier is None:
+            return feature
+        logits = self.classifier(feature)
+        return (logits, feature) if return_feature else logits
+
+
+class TrainerBase:
+    """Keeps named models with their optimizers and schedulers, and runs epochs.
+
+    One optimizer or scheduler may be registered under several names; it is then stepped once for each name.
+    """
+
+    def __init__(self):
+        self._models = OrderedDict()
+        self._optims = OrderedDict()
+        self._scheds = OrderedDict()
+        self._writer = None
+
+    def register_model(self, name="model", model=None, optim=None, sched=None):
+        """Register a module to be saved and loaded as ``name``, and stepped where it has an optimizer or scheduler."""
+        if "_models" not in self.__dict__:
+            raise ValueError(f'Cannot register "{name}": call super().__init__() of the trainer first')
+        if name in self._models:
+            raise ValueError(f'A model is already registered as "{name}": choose another name')
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names=None):
+        """Return ``names`` (a name or a list) as a list, or all names; ValueError for one that is not registered."""
+        registered = list(self._models)
+        if names is None:
+            return registered
+        names = tolist_if_not(names)
+        for name in names:
+            if name not in registered:
+                raise ValueError(f'No model is registered as "{name}": choose from {registered}')
+        return names
+
+    # -------------------------------------------------------------- saving and loading
+    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
+        """Save every registered model, after the epoch with index ``epoch``, to ``<directory>/<name>/``."""
+        for name in self.get_model_names():
+            optim, sched = self._optims[name], self._scheds[name]
+            state = {
+                "state_dict": self._models[name].state_dict(),
+                "epoch": epoch + 1,
+                "optimizer": None if optim is None else optim.state_dict(),
+                "scheduler": None if sched is None else sched.state_dict(),
+                # a NumPy number would not be a plain value
+                "val_result": None if val_result is None else float(val_result),
+                "rng_state": get_rng_state(),
+            }
+            save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
+
+    def resume_model_if_exist(self, directory):
+        """Restore every registered model from ``directory``, if all of them were saved there.
+
+        Returns:
+            The index of the next epoch, 0 without checkpoints.
+
+        Raises:
+            ValueError: the models were saved after different epochs.
+        """
+        names = self.get_model_names()
+        if not all(os.path.isfile(os.path.join(directory, name, "checkpoint")) for name in names):
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        epochs = {
+            name: resume_from_checkpoint(
+                os.path.join(directory, name), self._models[name], self._optims[name], self._scheds[name]
+            )
+            for name in names
+        }
+        if len(set(epochs.values())) > 1:
+            raise ValueError(
+                f'The checkpoints in "{directory}" are of different epochs {epochs}, since the run was stopped while '
+                'it saved: write the name of an older file, which all of them have, into each "checkpoint" file'
+            )
+        return epochs[names[0]] if names else 0
+
+    def load_model(self, directory, epoch=None):
+        """Load every registered model's weights from ``<directory>/<name>/``: the best ones, or those of ``epoch``.
+
+        An empty ``directory`` loads nothing.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load_checkpoint`.
+        """
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        model_file = BEST_MODEL if epoch is None else f"model.pth.tar-{epoch}"
+        for name in self.get_model_names():
+            model_path = os.path.join(directory, name, model_file)
+            if not os.path.isfile(model_path):
+                raise FileNotFoundError(f'Model not found at "{model_path}": check the folder and the epoch to load')
+            checkpoint = load_checkpoint(model_path)
+            print(f'Loading weights to {name} from "{model_path}" (epoch = {checkpoint["epoch"]})')
+            self._models[name].load_state_dict(checkpoint["state_dict"])
+
+    # -------------------------------------------------------------- models
+    def set_model_mode(self, mode="train", names=None):
+        """Put models into "train" mode, or into "eval" ("test") mode."""
+        if mode not in ("train", "eval", "test"):
+            raise ValueError(f'Model mode is "{mode}": choose "train", "eval" or "test"')
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names=None):
+        """Step the scheduler of every named model."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names=None):
+        """Return the rate of the first named model that has an optimizer."""
+        optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
+        if not optims:
+            raise ValueError("There is no learning rate: no registered model has an optimizer")
+        return optims[0].param_groups[0]["lr"]
+
+    def detect_anomaly(self, loss):
+        """Raise a FloatingPointError unless every value of ``loss`` is finite."""
+        if not torch.isfinite(loss).all():
+            raise FloatingPointError("Loss is infinite or NaN!")
+
+    def model_zero_grad(self, names=None):
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss):
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names=None):
+        """Step the optimizer of every named model."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss, names=None):
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+    # -------------------------------------------------------------- tensorboard
+    def init_writer(self, log_dir):
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            print(f"Initialize tensorboard (log_dir={log_dir})")
+            self._writer = SummaryWriter(log_dir=log_dir)
+
+    def close_writer(self):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write_scalar(self, tag, scalar_value, global_step=None):
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    # -------------------------------------------------------------- the loop
+    def train(self, start_epoch, max_epoch):
+        """Run the epochs ``start_epoch`` to ``max_epoch - 1``."""
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        for self.epoch in range(self.start_epoch, self.max_epoch):
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+
+    def before_train(self):
+        pass
+
+    def after_train(self):
+        pass
+
+    def before_epoch(self):
+        pass
+
+    def after_epoch(self):
+        pass
+
+    def run_epoch(self):
+        raise NotImplementedError
+
+    def test(self):
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch):
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch):
+        raise NotImplementedError
+
+    def forward_backward(self, batch):
+        """Process one batch, including the optimizer's step; return a dict of numbers to report."""
+        raise NotImplementedError
+
+    def model_inference(self, input):
+        raise NotImplementedError
+
+
+class SimpleTrainer(TrainerBase):
+    """Data loaders, model, checkpoints and evaluation as ``cfg`` says."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.best_result = -float("inf")
+
+    def check_cfg(self, cfg):
+        """Subclasses raise here when ``cfg`` does not suit them."""
+
+    def build_data_loader(self):
+        """Make ``self.dm`` and take its loaders; subclasses may give `DataManager` other transforms."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self):
+        """Make and register the model; this one is a `SimpleNet`."""
+        cfg = self.cfg
+        print("Building model")
+        self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        print(f"# params: {count_num_param(self.model):,}")
+        self.optim = build_optimizer(self.model, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
+        if self.device.type == "cuda" and torch.cuda.device_count() > 1:
+            print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
+            self.model = nn.DataParallel(self.model)
+
+    def train(self):
+        super().train(self.start_epoch, self.max_epoch)
+
+    def before_train(self):
+        self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
+        if self.start_epoch > 0 and self.cfg.TEST.FINAL_MODEL == "best_val":
+            # otherwise the first epoch after resuming would replace a better model
+            best = os.path.join(self.output_dir, self.get_model_names()[0], BEST_MODEL)
+            result = load_checkpoint(best).get("val_result") if os.path.isfile(best) else None
+            if result is not None:
+                self.best_result = result
+        writer_dir = os.path.join(self.output_dir, "tensorboard")
+        mkdir_if_missing(writer_dir)
+        self.init_writer(writer_dir)
+        self.time_start = time.time()
+
+    def after_epoch(self):
+        """Validate (for the best model) and save, as TEST.FINAL_MODEL and TRAIN.CHECKPOINT_FREQ say."""
+        last_epoch = self.epoch + 1 == self.max_epoch
+        freq = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_MODEL)
+        if last_epoch or (freq > 0 and (self.epoch + 1) % freq == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    def after_train(self):
+        print("Finished training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploy the last-epoch model")
+            self.test()
+        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        self.close_writer()
+
+    @torch.no_grad()
+    def test(self, split=None):
+        """Evaluate on ``split`` ("val" or "test"; None: TEST.SPLIT) and return the first of the results.
+
+        Raises:
+            ValueError: validation is asked for, but the dataset has no such split.
+        """
+        split = split or self.cfg.TEST.SPLIT
+        if split == "val":
+            if self.val_loader is None:
+                raise ValueError(
+                    f"{self.cfg.DATASET.NAME} has no validation images: set TEST.SPLIT to test and "
+                    "TEST.FINAL_MODEL to last_step"
+                )
+            data_loader = self.val_loader
+        else:
+            split, data_loader = "test", self.test_loader
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        print(f"Evaluate on the *{split}* set")
+        for batch in tqdm(data_loader):
+            input, label = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(input), label)
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, input):
+        return self.model(input)
+
+    def parse_batch_test(self, batch):
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def _report(self, losses, batch_time, data_time):
+        """Print the progress line every TRAIN.PRINT_FREQ batches, and write the meters to tensorboard."""
+        done, freq = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        if done % freq == 0 or self.num_batches < freq:
+            remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
+            eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
+            print(
+                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+                f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+            )
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", self.get_current_lr(), step)
+
+    def _run_batches(self, batches):
+        """Give ``forward_backward`` each item of ``batches`` (a tuple of its arguments) and report."""
+        self.set_model_mode("train")
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        end = time.time()
+        for self.batch_idx, args in enumerate(batches):
+            data_time.update(time.time() - end)
+            losses.update(self.forward_backward(*args))
+            batch_time.update(time.time() - end)
+            self._report(losses, batch_time, data_time)
+            end = time.time()
+
+
+class TrainerX(SimpleTrainer):
+    """Trains on labeled data; an epoch is a pass over ``train_loader_x``."""
+
+    def run_epoch(self):
+        self.num_batches = len(self.train_loader_x)
+        self._run_batches((batch,) for batch in self.train_loader_x)
+
+    def parse_batch_train(self, batch):
+        return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
+
+
+def _endless(loader):
+    while True:
+        yield from loader
+
+
+class TrainerXU(SimpleTrainer):
+    """Trains on labeled and unlabeled data at once; TRAIN.COUNT says which loader's length makes an epoch."""
+
+    def run_epoch(self):
+        len_x, len_u = len(self.train_loader_x), len(self.train_loader_u)
+        lengths = {"train_x": len_x, "train_u": len_u, "smaller_one": min(len_x, len_u)}
+        if self.cfg.TRAIN.COUNT not in lengths:
+            raise ValueError(f'TRAIN.COUNT is "{self.cfg.TRAIN.COUNT}": choose from {list(lengths)}')
+        self.num_batches = lengths[self.cfg.TRAIN.COUNT]
+        batches = zip(range(self.num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u))
+        self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
+
+    def parse_batch_train(self, batch_x, batch_u):
+        return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)

@@ -1,0 +1,2 @@
+from .accuracy import compute_accuracy
+from .distance import compute_distance_matrix

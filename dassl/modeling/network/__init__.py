@@ -1,0 +1,1 @@
+from .build import NETWORK_REGISTRY, build_network

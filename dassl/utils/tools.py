@@ -1,0 +1,148 @@
+"""Files, images, seeds and messages."""
+
+import json
+import os
+import platform
+import random
+import urllib.request
+import warnings
+from contextlib import contextmanager
+from difflib import SequenceMatcher
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+
+
+def mkdir_if_missing(dirname):
+    """Create the folder and its parents; an existing one, or "", is fine."""
+    if dirname:
+        os.makedirs(dirname, exist_ok=True)
+
+
+def check_isfile(fpath):
+    """Return whether ``fpath`` is a file, and warn when it is not."""
+    isfile = os.path.isfile(fpath)
+    if not isfile:
+        warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
+    return isfile
+
+
+@contextmanager
+def atomic_path(fpath):
+    """Yield a temporary file name beside ``fpath``; on success it replaces ``fpath``, on an error it is removed."""
+    folder, name = os.path.split(fpath)
+    mkdir_if_missing(folder)
+    # Not tempfile: its files are readable by their owner only, and run folders are shared.
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, fpath)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def read_json(fpath):
+    """Return the content of a JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or is not JSON.
+    """
+    if not os.path.isfile(fpath):
+        raise FileNotFoundError(f'No JSON file at "{fpath}": check the path')
+    with open(fpath, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
+
+
+def write_json(obj, fpath):
+    """Write ``obj`` as indented JSON, atomically; missing folders are made."""
+    with atomic_path(fpath) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+
+def set_random_seed(seed):
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def download_url(url, dst):
+    """Download ``url`` to the file ``dst``, atomically.
+
+    Raises:
+        ValueError: the download failed.
+    """
+    print(f"* url: {url}\n* destination: {dst}")
+    try:
+        with atomic_path(dst) as temporary:
+            urllib.request.urlretrieve(url, temporary)
+    except OSError as error:
+        raise ValueError(f'Could not download {url} to "{dst}" ({error}): fetch it by hand') from error
+
+
+def read_image(path):
+    """Read an image file as a PIL image in RGB.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, or is not a whole image.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise on broken files
+        raise ValueError(
+            f'Cannot read the image "{path}" ({error}): the file is damaged; extract or download it again'
+        ) from error
+
+
+def collect_env_info():
+    """Return a few lines on the software and the devices of this machine; needs no network and no GPU."""
+    rows = [
+        f"Python: {platform.python_version()} ({platform.platform()})",
+        f"PyTorch: {torch.__version__} (CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()})",
+        f"torchvision: {torchvision.__version__}",
+        f"NumPy: {np.__version__}",
+        f"Pillow: {PIL.__version__}",
+        f"CPU threads: {torch.get_num_threads()}",
+    ]
+    if torch.cuda.is_available():
+        rows += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    else:
+        rows.append("GPU: none available")
+    return "\n".join(rows)
+
+
+def listdir_nohidden(path, sort=False):
+    """List a folder without the names that begin with a dot."""
+    items = [name for name in os.listdir(path) if not name.startswith(".")]
+    return sorted(items) if sort else items
+
+
+def get_most_similar_str_to_a_from_b(a, b):
+    """Return the string of the iterable ``b`` that resembles ``a`` most (None when ``b`` is empty)."""
+    return max(b, key=lambda candidate: SequenceMatcher(None, a, candidate).ratio(), default=None)
+
+
+def check_availability(requested, available):
+    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
+    if requested not in available:
+        guess = get_most_similar_str_to_a_from_b(requested, available)
+        raise ValueError(
+            f"The requested one is expected to belong to {list(available)}, but got [{requested}] "
+            f"(do you mean [{guess}]?)"
+        )
+
+
+def tolist_if_not(x):
+    """Return ``x`` if it is a list, else ``[x]``."""
+    return x if isinstance(x, list) else [x]

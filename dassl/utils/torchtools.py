@@ -1,0 +1,250 @@
+"""Checkpoints, and small services for modules."""
+
+import os
+import pickle
+import random
+import warnings
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import nn
+
+from .tools import atomic_path, mkdir_if_missing
+
+
+# ------------------------------------------------------------------ reading checkpoints
+class _PickledObject:
+    """Holds the attributes of an optimizer or scheduler that a checkpoint pickled, without making that object."""
+
+
+def _empty_dict(*_):
+    # Optimizers pickle their state as defaultdict(dict); the safe loader fills plain dicts only.
+    return {}
+
+
+# Dassl used to pickle live schedulers, and through them their optimizer. Only these names are accepted besides
+# tensors and plain values, and each is read as inert data: no code of the checkpoint or of these classes runs.
+_SCHEDULERS = [
+    f"torch.optim.lr_scheduler.{name}" for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")
+] + [f"dassl.optim.lr_scheduler.{name}" for name in ("ConstantWarmupScheduler", "LinearWarmupScheduler")]
+_OPTIMIZERS = ["torch.optim.sgd.SGD", "torch.optim.adam.Adam", "torch.optim.adamw.AdamW",
+               "torch.optim.rmsprop.RMSprop", "torch.optim.radam.RAdam", "dassl.optim.radam.RAdam"]
+_SAFE_GLOBALS = [(_PickledObject, name) for name in _SCHEDULERS + _OPTIMIZERS]
+_SAFE_GLOBALS += [(_empty_dict, "collections.defaultdict"), (dict, "builtins.dict"), (dict, "__builtin__.dict")]
+
+
+def _as_plain(value):
+    """Turn pickled schedulers into their state dicts (which never hold the optimizer), at any depth of plain dicts."""
+    if isinstance(value, _PickledObject):
+        return {k: _as_plain(v) for k, v in vars(value).items() if k != "optimizer"}
+    return {k: _as_plain(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def load_checkpoint(fpath):
+    """Read a checkpoint into CPU memory with PyTorch's safe loader (``weights_only=True``), never by full unpickling.
+
+    Checkpoints of upstream Dassl, which pickle scheduler objects, are read too: such an object comes back as the dict
+    that its ``load_state_dict`` takes.
+
+    Returns:
+        What was saved; from `save_checkpoint` a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds objects that are not on the short list of accepted ones.
+    """
+    if not os.path.isfile(fpath):
+        raise FileNotFoundError(f'No checkpoint at "{fpath}": check the path and the epoch')
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            return _as_plain(torch.load(fpath, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:
+        # torch's message is a page of advice, ending in the reason
+        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+        raise ValueError(
+            f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, plain values '
+            "and optimizer state; use another file or save its state_dict alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+        # the ways in which zip reader and unpickler stumble over bytes that are no checkpoint
+        raise ValueError(
+            f'The checkpoint "{fpath}" cannot be read ({str(error).splitlines()[0] if str(error) else type(error)}): '
+            "the file is damaged; fetch it or train again"
+        ) from error
+
+
+def _without_module_prefix(state_dict):
+    """Drop the "module." that nn.DataParallel puts before parameter names."""
+    return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
+
+
+def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):
+    """Write ``state`` to ``<save_dir>/model.pth.tar-<epoch>`` and that file's name to ``<save_dir>/checkpoint``.
+
+    Args:
+        state: dict with ``state_dict`` and ``epoch``, and the plain state dicts ``optimizer`` and ``scheduler``. To be
+            readable by `load_checkpoint` it must hold tensors and plain values only.
+        save_dir: folder; made when missing.
+        is_best: also write ``model-best.pth.tar``.
+        remove_module_from_keys: drop the prefix "module." of parameter names.
+        model_name: file name to use instead.
+    """
+    mkdir_if_missing(save_dir)
+    if remove_module_from_keys:
+        state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
+    model_name = model_name or f"model.pth.tar-{state['epoch']}"
+    for name in [model_name, "model-best.pth.tar"] if is_best else [model_name]:
+        fpath = os.path.join(save_dir, name)
+        with atomic_path(fpath) as temporary:
+            torch.save(state, temporary)
+        print(f"Checkpoint saved to {fpath}")
+    # last, so that the pointer never names a file that is not whole
+    with atomic_path(os.path.join(save_dir, "checkpoint")) as temporary, open(temporary, "w") as file:
+        file.write(f"{model_name}\n")
+
+
+def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
+    """Restore what `save_checkpoint` wrote last to the folder ``fdir``.
+
+    Loads the weights, the states of ``optimizer`` and ``scheduler`` (where given), and the random number generators'
+    states (where saved), so that training goes on exactly as if it had not been interrupted.
+
+    Returns:
+        The number of finished epochs, which is the index of the next one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint`; or the file lacks the state of optimizer or scheduler.
+    """
+    pointer = os.path.join(fdir, "checkpoint")
+    if not os.path.isfile(pointer):
+        raise FileNotFoundError(f'No file "{pointer}" to resume from: check the folder')
+    with open(pointer) as file:
+        fpath = os.path.join(fdir, file.readline().strip())
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(fpath)
+    model.load_state_dict(checkpoint["state_dict"])
+    print("Loaded model weights")
+    for key, target in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if target is None:
+            continue
+        if checkpoint.get(key) is None:
+            raise ValueError(f'The checkpoint "{fpath}" has no {key} state: it can be loaded, but not resumed from')
+        target.load_state_dict(checkpoint[key])
+        print(f"Loaded {key}")
+    if "rng_state" in checkpoint:
+        set_rng_state(checkpoint["rng_state"])
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def get_rng_state():
+    """Return the states of the random number generators of Python, NumPy and torch as tensors and plain values."""
+    _, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": ("MT19937", keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state):
+    """Restore what `get_rng_state` returned; states of GPUs that are not there are left out."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"]):
+        torch.cuda.set_rng_state(cuda_state, device)
+
+
+# ------------------------------------------------------------------ modules
+def open_all_layers(model):
+    """Put the module in train mode with every parameter trainable."""
+    model.train()
+    for p in model.parameters():
+        p.requires_grad = True
+
+
+def open_specified_layers(model, open_layers):
+    """Train only the direct children named in ``open_layers`` (str or list); freeze the others, in eval mode.
+
+    Raises:
+        ValueError: the model has no such child.
+    """
+    model = model.module if isinstance(model, nn.DataParallel) else model
+    open_layers = [open_layers] if isinstance(open_layers, str) else open_layers
+    children = dict(model.named_children())
+    for layer in open_layers:
+        if layer not in children:
+            raise ValueError(f'The model has no layer "{layer}": choose from {list(children)}')
+    for name, module in children.items():
+        module.train(name in open_layers)
+        for p in module.parameters():
+            p.requires_grad = name in open_layers
+
+
+def count_num_param(model=None, params=None):
+    """Count the values in a module, or in an iterable of parameters or of optimizer param groups.
+
+    Raises:
+        ValueError: neither is given.
+    """
+    if model is not None:
+        return sum(p.numel() for p in model.parameters())
+    if params is None:
+        raise ValueError("count_num_param needs a model or params: both are None")
+    count = 0
+    for p in params:
+        if isinstance(p, dict):
+            p = p["params"]
+        count += p.numel() if isinstance(p, torch.Tensor) else sum(q.numel() for q in p)
+    return count
+
+
+def load_pretrained_weights(model, weight_path):
+    """Load the layers of the checkpoint at ``weight_path`` whose name and shape match; report the others.
+
+    The file holds a state dict, or a dict with one under ``state_dict``. Raises what `load_checkpoint` raises.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    state_dict = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    model_dict = model.state_dict()
+    matched = {k: v for k, v in state_dict.items() if k in model_dict and model_dict[k].shape == v.shape}
+    discarded = [k for k in state_dict if k not in matched]
+    model_dict.update(matched)
+    model.load_state_dict(model_dict)
+    if not matched:
+        warnings.warn(f"Cannot load {weight_path}: no layer matches (check the key names manually)", stacklevel=2)
+        return
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    if discarded:
+        print(f"Layers discarded due to unmatched keys or size: {discarded}")
+
+
+def init_network_weights(model, init_type="normal", gain=0.02):
+    """Initialise in place: convolution and linear weights by ``init_type``, norm weights 1, biases 0.
+
+    Args:
+        init_type: "normal" (std ``gain``), "xavier" or "orthogonal" (gain ``gain``), or "kaiming".
+    """
+    fill = {
+        "normal": lambda w: nn.init.normal_(w, 0.0, gain),
+        "xavier": lambda w: nn.init.xavier_normal_(w, gain=gain),
+        "kaiming": lambda w: nn.init.kaiming_normal_(w, a=0, mode="fan_in"),
+        "orthogonal": lambda w: nn.init.orthogonal_(w, gain=gain),
+    }
+    if init_type not in fill:
+        raise ValueError(f'init_type is "{init_type}": choose from {list(fill)}')
+    for module in model.modules():
+        name = type(module).__name__
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if name.startswith(("Conv", "Linear")):
+            fill[init_type](weight)
+        elif "BatchNorm" in name or "InstanceNorm" in name:
+            if weight is not None:
+                nn.init.ones_(weight)
+        else:
+            continue
+        if bias is not None:
+            nn.init.zeros_(bias)

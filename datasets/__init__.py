@@ -1,0 +1,3 @@
+"""Importing this package registers every dataset."""
+
+from . import folder_tasks, shapes8  # noqa: F401

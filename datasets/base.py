@@ -1,0 +1,291 @@
+"""What every dataset shares: tasks, splits, few-shot draws, base/new halves, task selection.
+
+A dataset is one or more *tasks*. Its class only declares them and says how to read the official files
+(`read`); everything that happens to the lists afterwards stands here, once.
+"""
+
+import os
+import os.path as osp
+import random
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.utils import read_json, write_json
+
+METRICS = ("overall_acc", "mean_acc")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template, metric."""
+
+    name: str
+    classnames: tuple
+    template: str = "a photo of a {}."
+    metric: str = "overall_acc"
+
+    def __post_init__(self):
+        if self.metric not in METRICS:
+            raise ValueError(f"task {self.name!r}: metric {self.metric!r} is unknown, use one of {METRICS}")
+        if self.template.count("{}") != 1:
+            raise ValueError(f"task {self.name!r}: template {self.template!r} must hold exactly one {{}}")
+        if not self.classnames:
+            raise ValueError(f"task {self.name!r} has no classes")
+        if len(set(self.classnames)) < len(self.classnames):
+            twice = sorted({name for name in self.classnames if self.classnames.count(name) > 1})
+            raise ValueError(f"task {self.name!r}: two classes have the same name: {', '.join(twice)}")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its images: lists of (path, label), the label counting from 0 within the task."""
+
+    task: Task
+    train: list = field(default_factory=list)
+    val: list = field(default_factory=list)
+    test: list = field(default_factory=list)
+
+
+def list_images(folder):
+    """Sorted paths of the image files directly in `folder`."""
+    return sorted(entry.path for entry in os.scandir(folder)
+                  if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
+
+
+def list_folders(folder):
+    """Sorted names of the folders in `folder`, without hidden ones."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def by_class(items):
+    """(path, label) pairs -> {label: sorted paths}."""
+    groups = {}
+    for path, label in items:
+        groups.setdefault(label, []).append(path)
+    return {label: sorted(paths) for label, paths in sorted(groups.items())}
+
+
+def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
+    """Split (path, label) pairs per class, 50/20/30 by default, with a generator of its own.
+
+    The draw depends on `seed` and on the sorted paths of a class alone. Every class keeps at least one training
+    and one test image.
+
+    Returns:
+        (train, val, test), lists of (path, label).
+
+    Raises:
+        ValueError: a class has a single image.
+    """
+    train, val, test = [], [], []
+    for label, paths in by_class(items).items():
+        if len(paths) < 2:
+            raise ValueError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
+        random.Random(f"{seed}/{label}").shuffle(paths)
+        n_train = min(max(1, round(len(paths) * p_train)), len(paths) - 1)
+        n_val = min(round(len(paths) * p_val), len(paths) - n_train - 1)
+        for part, chosen in ((train, paths[:n_train]), (val, paths[n_train:n_train + n_val]),
+                             (test, paths[n_train + n_val:])):
+            part += [(path, label) for path in chosen]
+    return train, val, test
+
+
+def split_train_val(items, p_val=0.2, seed=0):
+    """Split an official training list 80/20 per class into (train, val); a single image goes to train."""
+    train, val = [], []
+    for label, paths in by_class(items).items():
+        random.Random(f"{seed}/{label}").shuffle(paths)
+        n_val = min(round(len(paths) * p_val), len(paths) - 1)
+        train += [(path, label) for path in paths[n_val:]]
+        val += [(path, label) for path in paths[:n_val]]
+    return train, val
+
+
+class MultiTaskDataset(DatasetBase):
+    """Base of all datasets, a single task being a suite of one.
+
+    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`. Labels of the samples count over
+    all classes of all tasks, task after task, so a sample's task follows from its label:
+
+    Attributes:
+        tasks: list of `Task`, after selection of tasks and classes.
+        task_of_class: for every label the index of its task, list of `num_classes` ints.
+    """
+
+    dataset_dir = ""
+
+    def __init__(self, cfg):
+        data = select_tasks(self.load(cfg), cfg.DATASET.SUBSAMPLE_TASKS)
+        data = [select_classes(task_data, cfg.DATASET.SUBSAMPLE_CLASSES) for task_data in data]
+        self.tasks = [task_data.task for task_data in data]
+        self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
+        swap = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
+        parts = {part: self._merge(data, part, swap) for part in ("train", "val", "test")}
+        check_files_exist(parts)
+        super().__init__(train_x=parts["train"], val=parts["val"], test=parts["test"])
+
+    @classmethod
+    def load(cls, cfg):
+        """The dataset's tasks as a list of `TaskData`, training and validation images drawn for `NUM_SHOTS`."""
+        folder = cls.find_folder(cfg.DATASET.ROOT)
+        data = cls.read(folder, cfg)
+        if cfg.DATASET.NUM_SHOTS >= 1:
+            data = draw_few_shot(data, folder, split_folder(folder, cfg), cfg.DATASET.NUM_SHOTS, cfg.SEED)
+        return data
+
+    @classmethod
+    def find_folder(cls, root):
+        """Absolute path of the dataset's folder under `root`; a missing one is a FileNotFoundError."""
+        if not root:
+            raise FileNotFoundError(f"{cls.__name__}: no data root given, pass --root FOLDER")
+        root = osp.abspath(osp.expanduser(root))
+        folder = osp.join(root, cls.dataset_dir) if cls.dataset_dir else root
+        if not osp.isdir(folder):
+            raise FileNotFoundError(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})")
+        return folder
+
+    @classmethod
+    def read(cls, folder, cfg):
+        """Read the official files under `folder`. Returns a list of `TaskData` with all images."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _merge(data, part, swap):
+        """Datums of all tasks; labels are shifted by the number of classes of the tasks before."""
+        old, new = swap
+        datums, first = [], 0
+        for task_data in data:
+            for path, label in getattr(task_data, part):
+                if old and path.startswith(old):
+                    path = new + path[len(old):]
+                datums.append(Datum(impath=path, label=first + label, classname=task_data.task.classnames[label]))
+            first += len(task_data.task.classnames)
+        return datums
+
+    # Dassl derives these from the training images; here a class counts even if it has none.
+    @property
+    def num_classes(self):
+        return len(self.task_of_class)
+
+    @property
+    def classnames(self):
+        return [name for task in self.tasks for name in task.classnames]
+
+    @property
+    def lab2cname(self):
+        return dict(enumerate(self.classnames))
+
+
+class Suite(MultiTaskDataset):
+    """Several datasets as one multi-task dataset; `members` are their classes, in task order."""
+
+    members = ()
+
+    @classmethod
+    def load(cls, cfg):
+        return [task_data for member in cls.members for task_data in member.load(cfg)]
+
+
+def select_tasks(data, which):
+    """`all`, `base` (first ceil(n/2) tasks), `new` (the others) or `task<i>`, as `DATASET.SUBSAMPLE_TASKS` says."""
+    half = ceil(len(data) / 2)
+    if which == "all":
+        return data
+    if which == "base":
+        return data[:half]
+    if which == "new" and len(data) > 1:
+        return data[half:]
+    if which.startswith("task") and which[4:].isdigit() and int(which[4:]) < len(data):
+        return [data[int(which[4:])]]
+    raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {which!r}, but must be all, base, new or task<i> with i from 0 "
+                     f"to {len(data) - 1} (this dataset has {len(data)} tasks)")
+
+
+def select_classes(task_data, which):
+    """`all`, `base` (first ceil(n/2) classes of the task) or `new` (the others), labels counted anew from 0."""
+    task = task_data.task
+    half = ceil(len(task.classnames) / 2)
+    if which == "all":
+        return task_data
+    if which not in ("base", "new"):
+        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {which!r}, but must be all, base or new")
+    first, last = (0, half) if which == "base" else (half, len(task.classnames))
+    if first == last:
+        raise ValueError(f"task {task.name!r} has a single class: it has no new classes")
+
+    def keep(items):
+        return [(path, label - first) for path, label in items if first <= label < last]
+
+    return TaskData(replace(task, classnames=task.classnames[first:last]),
+                    keep(task_data.train), keep(task_data.val), keep(task_data.test))
+
+
+def split_folder(folder, cfg):
+    """Where a dataset's splits and few-shot draws are stored.
+
+    `DATASET.SPLIT_DIR` if set; else `split_fewshot` in the dataset's folder, or, where that cannot be written, a
+    folder of its own under `~/.cache/softcpt` (the draws are the same wherever they are stored).
+    """
+    if cfg.DATASET.SPLIT_DIR:
+        return osp.join(osp.expanduser(cfg.DATASET.SPLIT_DIR), osp.basename(folder))
+    if os.access(folder, os.W_OK):
+        return osp.join(folder, "split_fewshot")
+    cache = osp.join(osp.expanduser("~/.cache/softcpt/splits"), folder.strip(os.sep).replace(os.sep, "--"))
+    print(f"{folder} cannot be written: its splits are stored in {cache}")
+    return cache
+
+
+def draw_few_shot(data, folder, store, shots, seed):
+    """Draw `shots` training and min(shots, 4) validation images per class of every task.
+
+    A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `store` and read back from
+    then on, so that every method sees the same images. It depends on the names and files of its own class alone,
+    not on the other tasks. A class with fewer images gives all it has.
+
+    Raises:
+        ValueError: the stored draw does not fit the files that are there now.
+    """
+    wanted = {"train": shots, "val": min(shots, 4)}
+    path = osp.join(store, f"shot_{shots}-seed_{seed}.json")
+    if osp.isfile(path):
+        stored = read_json(path)
+    else:
+        stored = {"shots": shots, "seed": seed, "tasks": {}}
+        for task_data in data:
+            task = task_data.task
+            draws = stored["tasks"][task.name] = {}
+            for part, count in wanted.items():
+                draws[part] = {}
+                for label, paths in by_class(getattr(task_data, part)).items():
+                    name = task.classnames[label]
+                    generator = random.Random(f"{seed}/{shots}/{part}/{task.name}/{name}")
+                    chosen = generator.sample(paths, min(count, len(paths)))
+                    draws[part][name] = [osp.relpath(p, folder) for p in chosen]
+        if len(stored["tasks"]) < len(data):
+            raise ValueError(f"{folder}: two tasks have the same name")
+        write_json(stored, path)
+    return [_apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
+
+
+def _apply_draw(task_data, draws, folder, path):
+    task = task_data.task
+    parts = {}
+    for part in ("train", "val"):
+        there = {osp.relpath(p, folder): p for p, _ in getattr(task_data, part)}
+        try:
+            parts[part] = [(there[p], task.classnames.index(name))
+                           for name, chosen in draws[task.name][part].items() for p in chosen]
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
+                             f"{task.name!r} is gone): delete it to draw again") from None
+    return replace(task_data, train=parts["train"], val=parts["val"])
+
+
+def check_files_exist(parts):
+    """Raise FileNotFoundError naming the first missing image of {part: datums}."""
+    missing = [datum.impath for datums in parts.values() for datum in datums if not osp.isfile(datum.impath)]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
+                                "swap a path prefix by --old-data-path and --new-data-path")

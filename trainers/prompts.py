@@ -1,0 +1,127 @@
+"""A prompt is data: fixed words, and where the learned context goes.
+
+`[SOS] context name . [EOT]` (context at the "end" of the prefix), `[SOS] context/2 name context/2 . [EOT]`
+("middle") and `[SOS] name context . [EOT]` ("front") are described once, by `build_prompts`. Task prompts, class
+prompts and final prompts differ only in where their context comes from; a hand-written prompt has none.
+"""
+
+import torch
+from torch import nn
+
+from clip.simple_tokenizer import SimpleTokenizer
+
+POSITIONS = ("end", "middle", "front")
+SOS, EOT = "<start_of_text>", "<end_of_text>"
+_tokenizer = SimpleTokenizer()
+
+
+def words(name):
+    """A task or class name as it is read by the text encoder: underscores are spaces."""
+    return name.replace("_", " ")
+
+
+class Prompts(nn.Module):
+    """`n` prompts as token ids and context slots.
+
+    Buffers (all long):
+        tokens (n, L): token ids; positions that hold a context vector, or lie after [EOT], are 0.
+        slots (n, L): which of its context's vectors stands at a position, -1 where a word does.
+        lengths (n,): positions up to and including [EOT].
+        context_of (n,): which context a prompt uses.
+
+    Attributes:
+        prefix: how many leading positions ([SOS] and context) prompts with the same context have in common; 1 where
+            no two prompts share a context, since [SOS] is common to all.
+    """
+
+    def __init__(self, tokens, slots, lengths, context_of, prefix):
+        super().__init__()
+        for name, value in dict(tokens=tokens, slots=slots, lengths=lengths, context_of=context_of).items():
+            self.register_buffer(name, value, persistent=False)
+        self.prefix = prefix
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def select(self, index, context_of=None):
+        """The prompts at `index` (k,), using the contexts `context_of` (k,), by default those they had."""
+        lengths = self.lengths[index]
+        longest = int(lengths.max())
+        return Prompts(self.tokens[index, :longest], self.slots[index, :longest], lengths,
+                       self.context_of[index] if context_of is None else context_of, self.prefix)
+
+
+def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_length=77):
+    """Describe one prompt per name.
+
+    Args:
+        names: list of n strings; underscores are spaces.
+        n_ctx: number of context vectors in every prompt.
+        position: where they go, "end", "middle" (n_ctx // 2 of them before the name) or "front" (after the name).
+        context_of: list of n context indices; by default all use context 0.
+        end: what closes the prompt, "." as in CoOp.
+        max_length: number of positions of the text encoder.
+
+    Returns:
+        `Prompts`.
+
+    Raises:
+        ValueError: unknown position, or a prompt that does not fit (the message names it).
+    """
+    if position not in POSITIONS:
+        raise ValueError(f"token position {position!r} is unknown, use one of {POSITIONS}")
+    context_of = [0] * len(names) if context_of is None else list(context_of)
+    before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+    after = n_ctx if position == "front" else n_ctx - before
+    after = 0 if position == "end" else after
+    rows = []  # per prompt a list of (token id, slot)
+    for name in names:
+        # Tokenised with its closing mark, then split, as CoOp does: a name may end in punctuation.
+        ids = _tokenizer.encode(words(name) + end)
+        n_name = len(_tokenizer.encode(words(name)))
+        row = [(_tokenizer.encoder[SOS], -1)] + [(0, slot) for slot in range(before)]
+        row += [(token, -1) for token in ids[:n_name]] + [(0, before + slot) for slot in range(after)]
+        row += [(token, -1) for token in ids[n_name:]] + [(_tokenizer.encoder[EOT], -1)]
+        if len(row) > max_length:
+            raise ValueError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
+                             f"text encoder reads {max_length}: shorten the name or the context")
+        rows.append(row)
+    longest = max(map(len, rows))
+    padded = torch.tensor([row + [(0, -1)] * (longest - len(row)) for row in rows])  # (n, L, 2)
+    shares = len(set(context_of)) < len(context_of)
+    return Prompts(padded[..., 0].clone(), padded[..., 1].clone(), torch.tensor([len(row) for row in rows]),
+                   torch.tensor(context_of), prefix=1 + before if shares else 1)
+
+
+class LearnedContext(nn.Module):
+    """Learned context vectors, the trained part `ctx` of a prompt learner.
+
+    Args:
+        n_ctx: number of vectors (ignored if `init` is given).
+        embedding: the text encoder's token embedding, which tells the width and the vectors of `init`.
+        count: None for one context, ctx (n_ctx, dim); else `count` of them, ctx (count, n_ctx, dim).
+        init: words to start from, underscores are spaces; else normal with std 0.02 (CoOp).
+    """
+
+    def __init__(self, n_ctx, embedding, count=None, init=""):
+        super().__init__()
+        start = init_context(init, embedding) if init else None  # (n_ctx, dim)
+        n_ctx = len(start) if init else n_ctx
+        if n_ctx < 1:
+            raise ValueError(f"the context length is {n_ctx}, but a learned context needs at least one vector")
+        shape = (n_ctx, embedding.embedding_dim) if count is None else (count, n_ctx, embedding.embedding_dim)
+        self.ctx = nn.Parameter(start.expand(shape).clone() if init else torch.empty(shape).normal_(std=0.02))
+
+    @property
+    def n_ctx(self):
+        return self.ctx.shape[-2]
+
+    def forward(self):
+        """Contexts (count, n_ctx, dim), count being 1 for a single context."""
+        return self.ctx if self.ctx.ndim == 3 else self.ctx[None]
+
+
+def init_context(init, embedding):
+    """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
+    ids = torch.tensor(_tokenizer.encode(words(init)), device=embedding.weight.device)
+    return embedding(ids).detach().float()
