@@ -1,3 +1,3 @@
-"""The Dassl toolbox API (KaiyangZhou/Dassl.pytorch) that CoOp-family code is written for, on current PyTorch."""
+"""The Dassl toolbox API (KaiyangZhou/Dassl.pytorch) that CoOp-family code imports, on current PyTorch."""
 
 __version__ = "0.6.3"

@@ -7,7 +7,7 @@ def get_cfg_default():
 
 
 def clean_cfg(cfg, trainer):
-    """Drop from ``cfg.TRAINER`` the options of every trainer but ``trainer``, so that a printed config is short."""
+    """Drop from ``cfg.TRAINER`` the options of all trainers but ``trainer``, to print less."""
     for key in list(cfg.TRAINER.keys()):
         if key not in ("NAME", trainer.upper()):
             cfg.TRAINER.pop(key)

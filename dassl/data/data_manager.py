@@ -32,7 +32,8 @@ def build_data_loader(
         ValueError: there is no sample, or the sampler makes no batch of them.
     """
     if not data_source:
-        raise ValueError(f"The {'training' if is_train else 'test'} split of {cfg.DATASET.NAME} is empty: check its files")
+        split = "training" if is_train else "test"
+        raise ValueError(f"The {split} split of {cfg.DATASET.NAME} is empty: check its files")
     sampler = build_sampler(
         sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
     )
@@ -46,8 +47,8 @@ def build_data_loader(
     )
     if len(data_loader) == 0:
         raise ValueError(
-            f"{sampler_type} makes no batch of {batch_size} from {len(data_source)} samples of {cfg.DATASET.NAME}: "
-            "lower the batch size"
+            f"{sampler_type} makes no batch of {batch_size} from {len(data_source)} samples of "
+            f"{cfg.DATASET.NAME}: lower the batch size"
         )
     return data_loader
 
@@ -60,8 +61,8 @@ class DataManager:
         dataset_wrapper: used instead of `DatasetWrapper`.
 
     Attributes:
-        dataset, tfm_train, tfm_test, train_loader_x, test_loader; train_loader_u and val_loader are None where the
-        dataset has no such split.
+        dataset, tfm_train, tfm_test, train_loader_x, test_loader.
+        train_loader_u, val_loader: None where the dataset has no such split.
     """
 
     def __init__(self, cfg, custom_tfm_train=None, custom_tfm_test=None, dataset_wrapper=None):
@@ -107,7 +108,8 @@ class DataManager:
         self.train_loader_x = train_loader(dataset.train_x, options_x)
         self.train_loader_u = None
         if dataset.train_u:
-            self.train_loader_u = train_loader(dataset.train_u, options_x if options_u.SAME_AS_X else options_u)
+            options_u = options_x if options_u.SAME_AS_X else options_u
+            self.train_loader_u = train_loader(dataset.train_u, options_u)
         self.val_loader = test_loader(dataset.val) if dataset.val else None
         self.test_loader = test_loader(dataset.test)
         self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
@@ -143,10 +145,10 @@ class DataManager:
 class DatasetWrapper(TorchDataset):
     """A torch dataset over a list of `Datum`.
 
-    An item is a dict with ``label``, ``domain``, ``impath``, ``index`` and ``img``: the transformed image (the PIL
-    image without a transform; a list of DATALOADER.K_TRANSFORMS images in training when that is above 1). With a list
-    of transforms the others' images are ``img2``, ``img3`` ...; with DATALOADER.RETURN_IMG0, ``img0`` is the image
-    resized and normalised only.
+    An item is a dict with ``label``, ``domain``, ``impath``, ``index`` and ``img``: the transformed image, or
+    without a transform the PIL image, or in training DATALOADER.K_TRANSFORMS images, if that is above 1.
+    With a list of transforms the others' images are ``img2``, ``img3`` ...
+    With DATALOADER.RETURN_IMG0, ``img0`` is the image resized and normalised only.
     """
 
     def __init__(self, cfg, data_source, transform=None, is_train=False):
@@ -161,7 +163,8 @@ class DatasetWrapper(TorchDataset):
                 f"Cannot transform the image {self.k_tfm} times because there is no transform: "
                 "set DATALOADER.K_TRANSFORMS to 1 or give INPUT.TRANSFORMS"
             )
-        to_tensor = [Resize(cfg.INPUT.SIZE, interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]), ToTensor()]
+        interpolation = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
+        to_tensor = [Resize(cfg.INPUT.SIZE, interpolation), ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             to_tensor.append(Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
         self.to_tensor = Compose(to_tensor)

@@ -4,7 +4,7 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg):
-    """Return the trainer registered as ``cfg.TRAINER.NAME``, made from ``cfg``; ValueError for an unknown name."""
+    """Return the trainer registered as ``cfg.TRAINER.NAME``; ValueError for an unknown name."""
     check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")

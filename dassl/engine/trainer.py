@@ -4,6 +4,7 @@ import datetime
 import os
 import time
 from collections import OrderedDict
+from itertools import chain, repeat
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from ..data import DataManager
 from ..evaluation import build_evaluator
-from ..modeling import build_backbone, build_head
+from ..modeling import SimpleNet
 from ..optim import build_lr_scheduler, build_optimizer
 from ..utils import (
     AverageMeter,
@@ -29,45 +30,6 @@ from ..utils import (
 BEST_MODEL = "model-best.pth.tar"
 
 
-class SimpleNet(nn.Module):
-    """Backbone, optional head, and a linear classifier (none for ``num_classes`` 0)."""
-
-    def __init__(self, cfg, model_cfg, num_classes, **kwargs):
-        super().__init__()
-        self.backbone = build_backbone(
-            model_cfg.BACKBONE.NAME, verbose=cfg.VERBOSE, pretrained=model_cfg.BACKBONE.PRETRAINED, **kwargs
-        )
-        fdim = self.backbone.out_features
-        self.head = None
-        if model_cfg.HEAD.NAME and model_cfg.HEAD.HIDDEN_LAYERS:
-            self.head = build_head(
-                model_cfg.HEAD.NAME,
-                verbose=cfg.VERBOSE,
-                in_features=fdim,
-                hidden_layers=model_cfg.HEAD.HIDDEN_LAYERS,
-                activation=model_cfg.HEAD.ACTIVATION,
-                bn=model_cfg.HEAD.BN,
-                dropout=model_cfg.HEAD.DROPOUT,
-                **kwargs,
-            )
-            fdim = self.head.out_features
-        self.classifier = nn.Linear(fdim, num_classes) if num_classes > 0 else None
-        self._fdim = fdim
-
-    @property
-    def fdim(self):
-        return self._fdim
-
-    def forward(self, x, return_feature=False):
-        feature = self.backbone(x)
-        if self.head is not None:
-            feature = self.head(feature)
-        if self.classifier is None:
-            return feature
-        logits = self.classifier(feature)
-        return (logits, feature) if return_feature else logits
-
-
 class TrainerBase:
     """Keeps named models with their optimizers and schedulers, and runs epochs.
 
@@ -81,7 +43,7 @@ class TrainerBase:
         self._writer = None
 
     def register_model(self, name="model", model=None, optim=None, sched=None):
-        """Register a module to be saved and loaded as ``name``, and stepped where it has an optimizer or scheduler."""
+        """Register a module to be saved and loaded as ``name``, with what steps it, if anything does."""
         if "_models" not in self.__dict__:
             raise ValueError(f'Cannot register "{name}": call super().__init__() of the trainer first')
         if name in self._models:
@@ -91,7 +53,7 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names=None):
-        """Return ``names`` (a name or a list) as a list, or all names; ValueError for one that is not registered."""
+        """Return ``names`` (a name or a list) as a list, or all names; ValueError for an unknown one."""
         registered = list(self._models)
         if names is None:
             return registered
@@ -139,13 +101,14 @@ class TrainerBase:
         }
         if len(set(epochs.values())) > 1:
             raise ValueError(
-                f'The checkpoints in "{directory}" are of different epochs {epochs}, since the run was stopped while '
-                'it saved: write the name of an older file, which all of them have, into each "checkpoint" file'
+                f'The checkpoints in "{directory}" are of different epochs {epochs}, since the run was '
+                "stopped while it saved: write the name of an older file, which all of them have, into each "
+                'file named "checkpoint"'
             )
         return epochs[names[0]] if names else 0
 
     def load_model(self, directory, epoch=None):
-        """Load every registered model's weights from ``<directory>/<name>/``: the best ones, or those of ``epoch``.
+        """Load every model's weights from ``<directory>/<name>/``: the best ones, or those of ``epoch``.
 
         An empty ``directory`` loads nothing.
 
@@ -159,7 +122,7 @@ class TrainerBase:
         for name in self.get_model_names():
             model_path = os.path.join(directory, name, model_file)
             if not os.path.isfile(model_path):
-                raise FileNotFoundError(f'Model not found at "{model_path}": check the folder and the epoch to load')
+                raise FileNotFoundError(f'Model not found at "{model_path}": check the folder and the epoch')
             checkpoint = load_checkpoint(model_path)
             print(f'Loading weights to {name} from "{model_path}" (epoch = {checkpoint["epoch"]})')
             self._models[name].load_state_dict(checkpoint["state_dict"])
@@ -180,10 +143,10 @@ class TrainerBase:
 
     def get_current_lr(self, names=None):
         """Return the rate of the first named model that has an optimizer."""
-        optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
-        if not optims:
-            raise ValueError("There is no learning rate: no registered model has an optimizer")
-        return optims[0].param_groups[0]["lr"]
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                return self._optims[name].param_groups[0]["lr"]
+        raise ValueError("There is no learning rate: no registered model has an optimizer")
 
     def detect_anomaly(self, loss):
         """Raise a FloatingPointError unless every value of ``loss`` is finite."""
@@ -284,7 +247,7 @@ class SimpleTrainer(TrainerBase):
         self.cfg = cfg
         self.build_data_loader()
         self.build_model()
-        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.evaluator = self.build_evaluator()
         self.best_result = -float("inf")
 
     def check_cfg(self, cfg):
@@ -317,6 +280,10 @@ class SimpleTrainer(TrainerBase):
         if self.device.type == "cuda" and torch.cuda.device_count() > 1:
             print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
             self.model = nn.DataParallel(self.model)
+
+    def build_evaluator(self):
+        """Make TEST.EVALUATOR; subclasses may tell it more than the class names."""
+        return build_evaluator(self.cfg, lab2cname=self.lab2cname)
 
     def train(self):
         super().train(self.start_epoch, self.max_epoch)
@@ -400,8 +367,9 @@ class SimpleTrainer(TrainerBase):
             eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
             print(
                 f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
-                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-                f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
+                f"lr {self.get_current_lr():.4e} eta {eta}"
             )
         step = self.epoch * self.num_batches + self.batch_idx
         for name, meter in losses.meters.items():
@@ -432,11 +400,6 @@ class TrainerX(SimpleTrainer):
         return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
 
 
-def _endless(loader):
-    while True:
-        yield from loader
-
-
 class TrainerXU(SimpleTrainer):
     """Trains on labeled and unlabeled data at once; TRAIN.COUNT says which loader's length makes an epoch."""
 
@@ -446,8 +409,12 @@ class TrainerXU(SimpleTrainer):
         if self.cfg.TRAIN.COUNT not in lengths:
             raise ValueError(f'TRAIN.COUNT is "{self.cfg.TRAIN.COUNT}": choose from {list(lengths)}')
         self.num_batches = lengths[self.cfg.TRAIN.COUNT]
-        batches = zip(range(self.num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u))
+        # a loader that ends begins anew, in another order
+        endless_x = chain.from_iterable(repeat(self.train_loader_x))
+        endless_u = chain.from_iterable(repeat(self.train_loader_u))
+        batches = zip(range(self.num_batches), endless_x, endless_u)
         self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
 
     def parse_batch_train(self, batch_x, batch_u):
-        return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
+        batch = batch_x["img"], batch_x["label"], batch_u["img"]
+        return tuple(tensor.to(self.device) for tensor in batch)

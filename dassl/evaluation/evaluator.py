@@ -24,7 +24,7 @@ class EvaluatorBase:
         raise NotImplementedError
 
     def evaluate(self):
-        """Print the results and return them as an ordered dict; the first one is the one to select models by."""
+        """Print the results and return them as an ordered dict; models are selected by the first one."""
         raise NotImplementedError
 
 

@@ -55,7 +55,7 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
 
 
 class LinearWarmupScheduler(_BaseWarmupScheduler):
-    """Warm-up at ``min_lr`` in the first epoch, then at the share ``epoch / warmup_epoch`` of the base rate."""
+    """Warm-up at ``min_lr`` in the first epoch, then at ``epoch / warmup_epoch`` of the base rate."""
 
     def __init__(self, optimizer, successor, warmup_epoch, min_lr, last_epoch=-1):
         self.min_lr = min_lr
@@ -70,7 +70,7 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
 def build_lr_scheduler(optimizer, optim_cfg):
     """Make the scheduler that ``cfg.OPTIM`` describes (LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH, WARMUP_*).
 
-    It may be stepped more than MAX_EPOCH times; the cosine then rises again and repeats, as torch's recursive form does.
+    It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
     Raises:
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
@@ -82,7 +82,8 @@ def build_lr_scheduler(optimizer, optim_cfg):
             stepsize = stepsize[-1]
         if not isinstance(stepsize, int):
             raise ValueError(f"OPTIM.STEPSIZE is {stepsize!r}: single_step needs a whole number of epochs")
-        scheduler = StepLR(optimizer, step_size=stepsize if stepsize > 0 else max_epoch, gamma=optim_cfg.GAMMA)
+        stepsize = stepsize if stepsize > 0 else max_epoch
+        scheduler = StepLR(optimizer, step_size=stepsize, gamma=optim_cfg.GAMMA)
     elif name == "multi_step":
         if not isinstance(stepsize, (list, tuple)):
             raise ValueError(f"OPTIM.STEPSIZE is {stepsize!r}: multi_step needs a list of epochs")

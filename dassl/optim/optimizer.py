@@ -16,7 +16,7 @@ def _staged_groups(model, optim_cfg):
     new_layers = optim_cfg.NEW_LAYERS
     new_layers = [new_layers] if isinstance(new_layers, str) else list(new_layers)
     if not new_layers:
-        warnings.warn("OPTIM.NEW_LAYERS is empty, so OPTIM.STAGED_LR lowers the rate of every layer", stacklevel=3)
+        warnings.warn("OPTIM.NEW_LAYERS is empty: OPTIM.STAGED_LR lowers every layer's rate", stacklevel=3)
     base, new = [], []
     for name, module in model.named_children():
         (new if name in new_layers else base).extend(module.parameters())
@@ -38,7 +38,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     check_availability(name, AVAI_OPTIMS)
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
-            warnings.warn("OPTIM.STAGED_LR is ignored: param_groups are given and carry their own rates", stacklevel=2)
+            warnings.warn("OPTIM.STAGED_LR is ignored: param_groups carry their own rates", stacklevel=2)
     elif optim_cfg.STAGED_LR:
         param_groups = _staged_groups(model, optim_cfg)
     else:

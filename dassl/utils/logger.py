@@ -45,11 +45,11 @@ class Logger:
 def setup_logger(output=None):
     """Print to the screen and to a log file from now on; stderr is left alone.
 
-    Unlike upstream, a log that exists is appended to, so that a resumed run keeps one log. A second call replaces the
-    first one's log.
+    Unlike upstream, a log that exists is appended to, so that a resumed run keeps one log. A second call
+    replaces the first one's log.
 
     Args:
-        output: folder (then the file is ``log.txt`` in it), or a file name ending in .txt or .log; None: do nothing.
+        output: folder (for its ``log.txt``), or a file name ending in .txt or .log; None: do nothing.
 
     Returns:
         The `Logger` (its ``close()`` restores ``sys.stdout``), or None.

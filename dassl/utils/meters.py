@@ -4,7 +4,7 @@ import torch
 
 
 class AverageMeter:
-    """Keeps the last value and the mean of a series; with ``ema`` a moving mean (weight 0.1 for the new value)."""
+    """The last value and the mean of a series; with ``ema`` a moving mean (new values weigh 0.1)."""
 
     def __init__(self, ema=False):
         self.ema = ema
@@ -27,7 +27,7 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """One `AverageMeter` a metric name; ``str()`` gives ``name last (mean)`` of all, joined by ``delimiter``."""
+    """One `AverageMeter` a name; ``str()`` gives ``name last (mean)`` of all, joined by ``delimiter``."""
 
     def __init__(self, delimiter=" "):
         self.meters = defaultdict(AverageMeter)
@@ -43,7 +43,7 @@ class MetricMeter:
             return
         if not isinstance(input_dict, dict):
             raise TypeError(
-                f"MetricMeter.update got a {type(input_dict).__name__}: pass a dict of metric name to number, "
+                f"MetricMeter.update got a {type(input_dict).__name__}: pass a dict of names to numbers, "
                 "which is also what forward_backward must return"
             )
         for name, value in input_dict.items():

@@ -30,7 +30,7 @@ class Registry:
             return decorator
         name = obj.__name__
         if name in self._objects and not force:
-            raise ValueError(f'"{name}" is already in the registry {self._name}: rename it or pass force=True')
+            raise ValueError(f'"{name}" is already in the registry {self._name}: rename it or set force')
         self._objects[name] = obj
         return None
 

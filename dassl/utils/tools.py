@@ -32,7 +32,7 @@ def check_isfile(fpath):
 
 @contextmanager
 def atomic_path(fpath):
-    """Yield a temporary file name beside ``fpath``; on success it replaces ``fpath``, on an error it is removed."""
+    """Yield a temporary name beside ``fpath``; on success it replaces ``fpath``, else it is removed."""
     folder, name = os.path.split(fpath)
     mkdir_if_missing(folder)
     # Not tempfile: its files are readable by their owner only, and run folders are shared.

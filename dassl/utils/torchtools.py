@@ -15,7 +15,7 @@ from .tools import atomic_path, mkdir_if_missing
 
 # ------------------------------------------------------------------ reading checkpoints
 class _PickledObject:
-    """Holds the attributes of an optimizer or scheduler that a checkpoint pickled, without making that object."""
+    """The attributes of an optimizer or scheduler that a checkpoint pickled, without that object."""
 
 
 def _empty_dict(*_):
@@ -23,32 +23,33 @@ def _empty_dict(*_):
     return {}
 
 
-# Dassl used to pickle live schedulers, and through them their optimizer. Only these names are accepted besides
-# tensors and plain values, and each is read as inert data: no code of the checkpoint or of these classes runs.
+# Dassl used to pickle live schedulers, and through them their optimizer. Only these names are accepted
+# besides tensors and plain values, and each is read as inert data: none of these classes' code runs.
 _SCHEDULERS = [
     f"torch.optim.lr_scheduler.{name}" for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")
 ] + [f"dassl.optim.lr_scheduler.{name}" for name in ("ConstantWarmupScheduler", "LinearWarmupScheduler")]
 _OPTIMIZERS = ["torch.optim.sgd.SGD", "torch.optim.adam.Adam", "torch.optim.adamw.AdamW",
                "torch.optim.rmsprop.RMSprop", "torch.optim.radam.RAdam", "dassl.optim.radam.RAdam"]
 _SAFE_GLOBALS = [(_PickledObject, name) for name in _SCHEDULERS + _OPTIMIZERS]
-_SAFE_GLOBALS += [(_empty_dict, "collections.defaultdict"), (dict, "builtins.dict"), (dict, "__builtin__.dict")]
+_SAFE_GLOBALS += [(_empty_dict, "collections.defaultdict")]
+_SAFE_GLOBALS += [(dict, "builtins.dict"), (dict, "__builtin__.dict")]
 
 
 def _as_plain(value):
-    """Turn pickled schedulers into their state dicts (which never hold the optimizer), at any depth of plain dicts."""
+    """Turn pickled schedulers, at any depth of plain dicts, into their state dicts (without optimizer)."""
     if isinstance(value, _PickledObject):
         return {k: _as_plain(v) for k, v in vars(value).items() if k != "optimizer"}
     return {k: _as_plain(v) for k, v in value.items()} if type(value) is dict else value
 
 
 def load_checkpoint(fpath):
-    """Read a checkpoint into CPU memory with PyTorch's safe loader (``weights_only=True``), never by full unpickling.
+    """Read a checkpoint into CPU memory, always with PyTorch's safe loader (``weights_only=True``).
 
-    Checkpoints of upstream Dassl, which pickle scheduler objects, are read too: such an object comes back as the dict
-    that its ``load_state_dict`` takes.
+    Checkpoints of upstream Dassl, which pickle scheduler objects, are read too: such an object comes back as
+    the dict that its ``load_state_dict`` takes.
 
     Returns:
-        What was saved; from `save_checkpoint` a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
+        What was saved: usually a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -63,14 +64,13 @@ def load_checkpoint(fpath):
         # torch's message is a page of advice, ending in the reason
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise ValueError(
-            f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, plain values '
-            "and optimizer state; use another file or save its state_dict alone"
+            f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, '
+            "plain values and optimizer state; use another file or save its state_dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
-        # the ways in which zip reader and unpickler stumble over bytes that are no checkpoint
+    except Exception as error:  # the ways to stumble over bytes that are no checkpoint are many
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f'The checkpoint "{fpath}" cannot be read ({str(error).splitlines()[0] if str(error) else type(error)}): '
-            "the file is damaged; fetch it or train again"
+            f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train again'
         ) from error
 
 
@@ -80,11 +80,11 @@ def _without_module_prefix(state_dict):
 
 
 def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):
-    """Write ``state`` to ``<save_dir>/model.pth.tar-<epoch>`` and that file's name to ``<save_dir>/checkpoint``.
+    """Write ``state`` to the file ``model.pth.tar-<epoch>`` and that name to the file ``checkpoint``.
 
     Args:
-        state: dict with ``state_dict`` and ``epoch``, and the plain state dicts ``optimizer`` and ``scheduler``. To be
-            readable by `load_checkpoint` it must hold tensors and plain values only.
+        state: dict with ``state_dict``, ``epoch``, and the state dicts ``optimizer`` and ``scheduler``. For
+            `load_checkpoint` to read it, it must hold tensors and plain values only.
         save_dir: folder; made when missing.
         is_best: also write ``model-best.pth.tar``.
         remove_module_from_keys: drop the prefix "module." of parameter names.
@@ -107,14 +107,14 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
 def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
     """Restore what `save_checkpoint` wrote last to the folder ``fdir``.
 
-    Loads the weights, the states of ``optimizer`` and ``scheduler`` (where given), and the random number generators'
-    states (where saved), so that training goes on exactly as if it had not been interrupted.
+    Loads the weights, the states of ``optimizer`` and ``scheduler`` (where given), and those of the random
+    number generators (where saved), so that training goes on exactly as if it had not been interrupted.
 
     Returns:
         The number of finished epochs, which is the index of the next one.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`; or the file lacks the state of optimizer or scheduler.
+        FileNotFoundError, ValueError: as `load_checkpoint`; or the state of one of them is missing.
     """
     pointer = os.path.join(fdir, "checkpoint")
     if not os.path.isfile(pointer):
@@ -129,7 +129,9 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
         if target is None:
             continue
         if checkpoint.get(key) is None:
-            raise ValueError(f'The checkpoint "{fpath}" has no {key} state: it can be loaded, but not resumed from')
+            raise ValueError(
+                f'The checkpoint "{fpath}" has no {key} state: load its weights alone instead of resuming'
+            )
         target.load_state_dict(checkpoint[key])
         print(f"Loaded {key}")
     if "rng_state" in checkpoint:
@@ -139,7 +141,7 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
 
 
 def get_rng_state():
-    """Return the states of the random number generators of Python, NumPy and torch as tensors and plain values."""
+    """Return the random number generators' states (Python, NumPy, torch) as tensors and plain values."""
     _, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -205,7 +207,7 @@ def count_num_param(model=None, params=None):
 def load_pretrained_weights(model, weight_path):
     """Load the layers of the checkpoint at ``weight_path`` whose name and shape match; report the others.
 
-    The file holds a state dict, or a dict with one under ``state_dict``. Raises what `load_checkpoint` raises.
+    The file holds a state dict, or a dict with one under ``state_dict``. Raises as `load_checkpoint` does.
     """
     checkpoint = load_checkpoint(weight_path)
     state_dict = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
@@ -215,7 +217,7 @@ def load_pretrained_weights(model, weight_path):
     model_dict.update(matched)
     model.load_state_dict(model_dict)
     if not matched:
-        warnings.warn(f"Cannot load {weight_path}: no layer matches (check the key names manually)", stacklevel=2)
+        warnings.warn(f"Cannot load {weight_path}: no layer matches, check the key names", stacklevel=2)
         return
     print(f"Successfully loaded pretrained weights from {weight_path}")
     if discarded:

@@ -18,21 +18,10 @@ class Datum:
         self._domain = domain
         self._classname = classname
 
-    @property
-    def impath(self):
-        return self._impath
-
-    @property
-    def label(self):
-        return self._label
-
-    @property
-    def domain(self):
-        return self._domain
-
-    @property
-    def classname(self):
-        return self._classname
+    impath = property(lambda self: self._impath)
+    label = property(lambda self: self._label)
+    domain = property(lambda self: self._domain)
+    classname = property(lambda self: self._classname)
 
 
 class DatasetBase:
@@ -63,33 +52,13 @@ class DatasetBase:
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
 
-    @property
-    def train_x(self):
-        return self._train_x
-
-    @property
-    def train_u(self):
-        return self._train_u
-
-    @property
-    def val(self):
-        return self._val
-
-    @property
-    def test(self):
-        return self._test
-
-    @property
-    def lab2cname(self):
-        return self._lab2cname
-
-    @property
-    def classnames(self):
-        return self._classnames
-
-    @property
-    def num_classes(self):
-        return self._num_classes
+    train_x = property(lambda self: self._train_x)
+    train_u = property(lambda self: self._train_u)
+    val = property(lambda self: self._val)
+    test = property(lambda self: self._test)
+    lab2cname = property(lambda self: self._lab2cname)
+    classnames = property(lambda self: self._classnames)
+    num_classes = property(lambda self: self._num_classes)
 
     @staticmethod
     def get_num_classes(data_source):
@@ -142,7 +111,7 @@ class DatasetBase:
     def generate_fewshot_dataset(self, *data_sources, num_shots=-1, repeat=False):
         """Draw ``num_shots`` samples a class from each list, with Python's ``random``.
 
-        A class with fewer samples gives all of them, or, with ``repeat``, ``num_shots`` drawn with replacement.
+        A class with fewer gives all of them, or, with ``repeat``, ``num_shots`` drawn with replacement.
         ``num_shots`` < 1 returns the lists as they are.
 
         Returns:

@@ -4,7 +4,7 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg):
-    """Return the dataset registered as ``cfg.DATASET.NAME``, made from ``cfg``; ValueError for an unknown name."""
+    """Return the dataset registered as ``cfg.DATASET.NAME``; ValueError for an unknown name."""
     check_availability(cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")

@@ -32,7 +32,7 @@ AVAI_CHOICES = [
 
 
 class Random2DTranslation:
-    """With probability ``p`` enlarge the PIL image by 1/8 and crop (height, width) at random; else only resize."""
+    """With probability ``p`` enlarge the image by 1/8 and crop (height, width) at random; else resize."""
 
     def __init__(self, height, width, p=0.5, interpolation=InterpolationMode.BILINEAR):
         self.height, self.width, self.p, self.interpolation = height, width, p, interpolation
@@ -46,7 +46,7 @@ class Random2DTranslation:
 
 
 class RandomMagnitudeAugment:
-    """Apply ``n`` operations of RandAugment, each with probability ``p`` and a magnitude drawn from 1 to 30."""
+    """Apply ``n`` operations of RandAugment, each with probability ``p`` and a random magnitude."""
 
     def __init__(self, n=2, p=1.0):
         self.n, self.p = n, p
@@ -173,7 +173,7 @@ def _train_stages(options, choices):
 
 def _test_stages(options, choices):
     interpolation = INTERPOLATION_MODES[options.INTERPOLATION]
-    stages = [T.Resize(max(options.SIZE), interpolation=interpolation), T.CenterCrop(options.SIZE), T.ToTensor()]
+    stages = [T.Resize(max(options.SIZE), interpolation), T.CenterCrop(options.SIZE), T.ToTensor()]
     if "normalize" in choices:
         stages.append(T.Normalize(mean=options.PIXEL_MEAN, std=options.PIXEL_STD))
     if "instance_norm" in choices:

@@ -7,7 +7,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 class MLP(nn.Module):
-    """Linear, batch norm, activation and dropout for each entry of ``hidden_layers`` (a length or a list of them)."""
+    """Linear, batch norm, activation and dropout for each of ``hidden_layers`` (a length or a list)."""
 
     def __init__(self, in_features, hidden_layers, activation="relu", bn=True, dropout=0.0):
         super().__init__()

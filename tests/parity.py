@@ -1,0 +1,192 @@
+"""Check this implementation against stored numbers of the published one.
+
+    python -m tests.parity DIR [--case NAME]
+
+`DIR` is laid out like `tests/data/parity`: `cases.json` (tasks, classes, and per case weights, trainer, options),
+`batches.npz` (images, labels), per case `<case>.npz` and, where there is one, `checkpoints/<case>/<part>/`.
+"""
+
+import argparse
+import json
+import os.path as osp
+import sys
+
+import numpy as np
+import torch
+
+import trainers  # noqa: F401  registers the trainers
+from datasets.base import Task
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from train import extend_cfg, merge_overrides
+
+TOLERANCE = 2e-4
+NUDGE = 2e-6  # the relative error that the stored first logits, made from the same values, have in float32
+N_BATCHES = 2  # per epoch, of the stored runs
+
+
+def relative_error(ours, stored):
+    """Largest absolute difference over the largest stored magnitude."""
+    ours, stored = np.asarray(ours, dtype=np.float64), np.asarray(stored, dtype=np.float64)
+    assert ours.shape == stored.shape, f"shape {ours.shape} instead of {stored.shape}"
+    return float(np.abs(ours - stored).max() / np.abs(stored).max())
+
+
+def make_trainer(folder, suite, case, size):
+    """The case's trainer as `train.py` builds it, but for the data: tasks and classes come from `cases.json`."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_overrides(cfg, [
+        "USE_CUDA", False, "SEED", 1, "TRAINER.NAME", case["trainer"], "INPUT.SIZE", (size, size),
+        "MODEL.BACKBONE.NAME", osp.join(folder, case["weights"]),
+        "OPTIM.NAME", "sgd", "OPTIM.LR", 0.002, "OPTIM.MAX_EPOCH", 50, "OPTIM.LR_SCHEDULER", "cosine",
+        "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.WARMUP_CONS_LR", 1e-5,
+        *[item for pair in case["opts"].items() for item in pair]])
+    tasks = [Task(name, tuple(classes)) for name, classes in zip(suite["tasks"], suite["classes"])]
+
+    class WithoutData(TRAINER_REGISTRY.get(case["trainer"])):
+        def build_data_loader(self):
+            self.tasks = tasks
+            self.num_classes = sum(len(task.classnames) for task in tasks)
+            self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
+
+    return WithoutData(cfg)
+
+
+def stored_start(folder, suite, name):
+    """{parameter: array} that a case starts from.
+
+    What a case freezes is not stored with it; it is taken from a case that drew the same values (same seed).
+    """
+    stored = np.load(osp.join(folder, f"{name}.npz"))
+    start = {key[5:]: stored[key] for key in stored.files if key.startswith("init/")}
+    if suite["cases"][name]["opts"].get("TRAINER.MTCOOP.FREEZE_CLS_PROMPT"):
+        for other in suite["cases"]:
+            theirs = np.load(osp.join(folder, f"{other}.npz"))
+            task, cls = "init/task_prompt_learner.ctx", "init/class_prompt_learner.ctx"
+            if cls in theirs.files and np.array_equal(theirs[task], stored[task]):
+                return {**start, "class_prompt_learner.ctx": theirs[cls]}
+        raise ValueError(f"{folder} has no case with the class context that {name} freezes")
+    return start
+
+
+def check_case(folder, suite, name, nudge=0.0):
+    """Run a stored case.
+
+    Args:
+        nudge: relative size of a random change of the initial values.
+
+    Returns:
+        {quantity: largest relative error against the stored numbers}, {quantity: our numbers}.
+    """
+    case = suite["cases"][name]
+    stored = np.load(osp.join(folder, f"{name}.npz"))
+    batches = np.load(osp.join(folder, "batches.npz"))
+    images = torch.from_numpy(batches["images"])  # (4, 12, 3, size, size)
+    labels = torch.from_numpy((batches["labels"] == 1).argmax(-1))  # (4, 12)
+    trainer = make_trainer(folder, suite, case, images.shape[-1])
+    model = trainer.model
+    stepped = [part for part in trainer.get_model_names() if trainer._optims[part]]
+    assert sorted(stepped) == sorted(case["parts"]), f"trained parts are {stepped}, not {case['parts']}"
+    assert trainer.n_params == case["params"], f"{trainer.n_params} learned values, not {case['params']}"
+
+    values = dict(model.named_parameters())
+    generator = torch.Generator().manual_seed(0)
+    for key, value in stored_start(folder, suite, name).items():
+        start = torch.from_numpy(value)
+        values[key].data.copy_(start + nudge * start * torch.randn(start.shape, generator=generator))
+
+    def logits():
+        with torch.no_grad():
+            return model.score(model.image_features(images[0]), model.class_features())
+
+    with torch.no_grad():
+        features = model.image_encoder(images[0])
+    ours = {"image features": features, "logits": logits()}
+    theirs = {"image features": stored["image_features"], "logits": stored["logits"]}
+    losses, rates = [], []
+    trainer.num_batches = N_BATCHES
+    for step in range(len(stored["losses"])):
+        trainer.batch_idx = step % N_BATCHES
+        batch = step % len(images)
+        rates.append(trainer.get_current_lr())
+        losses.append(trainer.forward_backward({"img": images[batch], "label": labels[batch]})["loss"])
+    ours.update({"losses": losses, "rates": rates})
+    theirs.update({"losses": stored["losses"], "rates": stored["lrs"]})
+    for key in stored.files:
+        if key.startswith("final/"):
+            ours[f"final {key[6:]}"], theirs[f"final {key[6:]}"] = values[key[6:]].detach(), stored[key]
+    ours["final logits"], theirs["final logits"] = logits(), stored["final_logits"]
+    checkpoint = osp.join(folder, "checkpoints", name)
+    if osp.isdir(checkpoint):
+        model = make_trainer(folder, suite, case, images.shape[-1])
+        model.load_model(checkpoint, epoch=3)
+        model = model.model
+        ours["loaded logits"], theirs["loaded logits"] = logits(), stored["final_logits"]
+    ours["rates of 50 epochs"] = epoch_rates(folder, suite, case, images.shape[-1])
+    theirs["rates of 50 epochs"] = stored["epoch_lrs"]
+    return {quantity: relative_error(ours[quantity], theirs[quantity]) for quantity in ours}, ours
+
+
+def rounding_limits(folder, suite, name, ours):
+    """How far each quantity moves when the initial values move by float32's rounding, {quantity: relative change}.
+
+    Some stored trajectories are ill-conditioned: two runs that differ in rounding alone part by more than the
+    tolerance within six steps (a step of theirs moves a context by four times its norm). There an error cannot be
+    told from rounding unless it is larger than this.
+    """
+    limits = dict.fromkeys(ours, 0.0)
+    for sign in (1, -1):
+        nudged = check_case(folder, suite, name, sign * NUDGE)[1]
+        for quantity in ours:
+            limits[quantity] = max(limits[quantity], relative_error(nudged[quantity], ours[quantity]))
+    return limits
+
+
+def epoch_rates(folder, suite, case, size):
+    """The rate at the start of each of 50 epochs."""
+    trainer = make_trainer(folder, suite, case, size)
+    rates = []
+    for _ in range(50):
+        rates.append(trainer.get_current_lr())
+        trainer.optim.step()  # nothing has a gradient; the scheduler wants it before its own step
+        trainer.update_lr()
+    return rates
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dir", help="folder with cases.json")
+    parser.add_argument("--case", help="check this case only")
+    args = parser.parse_args(argv)
+    path = osp.join(args.dir, "cases.json")
+    if not osp.isfile(path):
+        sys.exit(f"error: {path} does not exist: give a folder laid out like tests/data/parity")
+    with open(path, encoding="utf-8") as f:
+        suite = json.load(f)
+    if args.case and args.case not in suite["cases"]:
+        sys.exit(f"error: {path} has no case {args.case!r}, it has {', '.join(suite['cases'])}")
+    names = [args.case] if args.case else list(suite["cases"])
+    failed = ill = 0
+    for name in names:
+        try:
+            errors, ours = check_case(args.dir, suite, name)
+            beyond = [quantity for quantity, error in errors.items() if not error <= TOLERANCE]
+            limits = rounding_limits(args.dir, suite, name, ours) if beyond else {}
+        except Exception as error:
+            line, passed = f"{type(error).__name__}: {error}", False
+        else:
+            passed = all(errors[quantity] <= limits[quantity] for quantity in beyond)
+            line = "  ".join(f"{quantity} {value:.1e}" + (f" (rounding alone: {limits[quantity]:.1e})"
+                                                          if quantity in beyond else "")
+                             for quantity, value in errors.items())
+            ill += passed and bool(beyond)
+        failed += not passed
+        print(f"{'FAIL' if not passed else 'ill ' if beyond else 'ok  '} {name:28s} {line}", flush=True)
+    print(f"{len(names) - failed} of {len(names)} cases agree: {len(names) - failed - ill} to {TOLERANCE:g}, {ill} "
+          "(marked ill) to what float32's rounding leaves of their ill-conditioned trajectories")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

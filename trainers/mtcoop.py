@@ -1,0 +1,162 @@
+"""SoftCPT: a meta network makes every task's context from the task's name, so related tasks get related contexts.
+
+Ding et al., Prompt Tuning with Soft Context Sharing for Vision-Language Models, Neurocomputing 2024.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .multitask import MultiTaskCLIP, MultiTaskTrainer
+from .prompts import LearnedContext, build_prompts, init_context
+
+PG_TYPES = ("lin", "linmean", "lincls")
+
+
+class MetaNetwork(nn.Module):
+    """The learned half of the meta network: one matrix without bias from text features to context vectors.
+
+    Args:
+        in_dim: size of the input feature.
+        n_ctx, dim: number and width of the context vectors it makes.
+    """
+
+    def __init__(self, in_dim, n_ctx, dim):
+        super().__init__()
+        self.proj = nn.Parameter(torch.empty(in_dim, n_ctx * dim).normal_(std=0.02))
+        self.shape = n_ctx, dim
+
+    def forward(self, features):
+        """Features (n, in_dim) -> contexts (n, n_ctx, dim), float32 as what is learned."""
+        return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
+
+
+class SoftSharedCLIP(MultiTaskCLIP):
+    """CLIP whose contexts are made by the meta network, per task or, with `CSC`, per class.
+
+    Task prompts (learned vectors + task name) give task features. With `CSC`, class prompts (learned vectors + class
+    name) give class features too, and the meta network reads [class feature | task feature] ("lin"), the mean of both
+    ("linmean") or the class feature alone ("lincls").
+    """
+
+    def __init__(self, clip_model, tasks, options):
+        super().__init__(clip_model, tasks)
+        encoder, n_cls = self.text_encoder, len(self.classnames)
+        embedding, length = encoder.token_embedding, encoder.max_length
+        if options.PG_TYPE not in PG_TYPES:
+            raise ValueError(f"TRAINER.MTCOOP.PG_TYPE is {options.PG_TYPE!r}, but must be one of {', '.join(PG_TYPES)}")
+        self.pg_type = options.PG_TYPE
+        self.per_class = options.CSC
+        self.cls_sample_rate = options.CLS_SAMPLE_RATE
+
+        def learner(n_ctx, specific, init, position, names):
+            """A learned context, its own for each name if `specific`, and the prompts that use it."""
+            context = LearnedContext(n_ctx, embedding, count=len(names) if specific else None, init=init)
+            context_of = range(len(names)) if specific else [0] * len(names)
+            return context, build_prompts(names, context.n_ctx, position, context_of, max_length=length)
+
+        self.task_prompt_learner, self.task_prompts = learner(
+            options.TASK_N_CTX, options.TASK_CSC, options.TASK_CTX_INIT, options.TASK_TOKEN_POSITION,
+            [task.name for task in tasks])
+        if self.per_class:
+            self.class_prompt_learner, self.class_prompts = learner(
+                options.CLASS_N_CTX, options.CLASS_CSC, options.CLASS_CTX_INIT, options.CLASS_TOKEN_POSITION,
+                self.classnames)
+            self.class_prompt_learner.requires_grad_(not options.FREEZE_CLS_PROMPT)
+        n_ctx = len(init_context(options.CTX_INIT, embedding)) if options.CTX_INIT else options.N_CTX
+        in_dim = encoder.output_dim * (2 if self.per_class and self.pg_type == "lin" else 1)
+        self.prompt_gen = MetaNetwork(in_dim, n_ctx, encoder.width)
+        # The final prompts learn nothing of their own; the part is saved all the same, as in published checkpoints.
+        self.prompt_learner = build_prompts(
+            self.classnames, n_ctx, options.TOKEN_POSITION,
+            range(n_cls) if self.per_class else self.task_of_class.tolist(), max_length=length)
+
+    def contexts(self, classes=None):
+        """The meta network's contexts: (n_tasks, n_ctx, dim), or with `CSC` (n, n_ctx, dim) for n classes."""
+        task_features = self.text_encoder(self.task_prompts, self.task_prompt_learner())  # (n_tasks, embed_dim)
+        if not self.per_class:
+            return self.prompt_gen(task_features)
+        prompts = self.class_prompts if classes is None else self.class_prompts.select(classes)
+        class_features = self.text_encoder(prompts, self.class_prompt_learner())  # (n, embed_dim)
+        task_of_class = self.task_of_class if classes is None else self.task_of_class[classes]
+        task_features = task_features[task_of_class]  # (n, embed_dim)
+        if self.pg_type == "lin":
+            return self.prompt_gen(torch.cat([class_features, task_features], dim=1))
+        if self.pg_type == "linmean":
+            return self.prompt_gen((class_features + task_features) / 2)
+        return self.prompt_gen(class_features)
+
+    def class_features(self, classes=None):
+        prompts = self.prompt_learner
+        if classes is not None:
+            own = torch.arange(len(classes), device=classes.device) if self.per_class else None
+            prompts = prompts.select(classes, own)
+        return self.text_encoder(prompts, self.contexts(classes))
+
+    def forward(self, images, labels):
+        if not (self.per_class and self.cls_sample_rate > 0):
+            return super().forward(images, labels)
+        classes = sample_classes(labels, self.task_of_class, self.cls_sample_rate)  # (k,)
+        logits = self.score(self.image_features(images), self.class_features(classes))  # (B, k)
+        return self.mask_other_tasks(logits, labels, classes), torch.searchsorted(classes, labels)
+
+
+def sample_classes(labels, task_of_class, rate):
+    """The classes of a training step under class sampling.
+
+    Per task, the batch's positive classes and ceil(rate x rest) of the others at random; a task without a sample in
+    the batch gives none, since no sample is scored against it.
+
+    Args:
+        labels: (B,) classes of the batch.
+        task_of_class: (n_cls,) task of every class.
+        rate: share of the other classes, above 0 and at most 1.
+
+    Returns:
+        Sorted class indices (k,).
+    """
+    device = task_of_class.device
+    labels, task_of_class = labels.cpu(), task_of_class.cpu()
+    kept = []
+    for task in task_of_class[labels].unique():
+        classes = (task_of_class == task).nonzero()[:, 0]
+        is_positive = torch.isin(classes, labels)
+        rest = classes[~is_positive]
+        kept += [classes[is_positive], rest[torch.randperm(len(rest))[:math.ceil(rate * len(rest))]]]
+    return torch.cat(kept).sort().values.to(device)
+
+
+@TRAINER_REGISTRY.register()
+class MTCoOp(MultiTaskTrainer):
+    """SoftCPT-NATA, -NATS (`TASK_CSC`) and, with `CSC`, -CATA, -CSTA, -CATS, -CSTS (`CLASS_CSC`, `TASK_CSC`)."""
+
+    options = "MTCOOP"
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        options = cfg.TRAINER.MTCOOP
+        if not 0 <= options.CLS_SAMPLE_RATE <= 1:
+            raise ValueError(f"TRAINER.MTCOOP.CLS_SAMPLE_RATE is {options.CLS_SAMPLE_RATE}, but must be from 0 to 1")
+        if options.CLS_SAMPLE_RATE > 0 and not options.CSC:
+            raise ValueError("TRAINER.MTCOOP.CLS_SAMPLE_RATE samples the contexts of classes, so it needs "
+                             "TRAINER.MTCOOP.CSC True")
+
+    @staticmethod
+    def class_specific(options):
+        return options.CSC and options.CLASS_CSC
+
+    def build_clip_model(self, clip_model):
+        return SoftSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER.MTCOOP)
+
+    def parts(self):
+        options = self.cfg.TRAINER.MTCOOP
+        trains_classes = options.CSC and not options.FREEZE_CLS_PROMPT
+        class_part = ["class_prompt_learner"] if trains_classes else []
+        return ["prompt_learner", *class_part, "task_prompt_learner", "prompt_gen"]
+
+    def frozen_parts(self):
+        options = self.cfg.TRAINER.MTCOOP
+        return ["class_prompt_learner"] if options.CSC and options.FREEZE_CLS_PROMPT else []

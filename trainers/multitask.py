@@ -1,0 +1,400 @@
+"""What every trainer shares: frozen CLIP, scores inside a sample's own task, precision, resuming, results."""
+
+import contextlib
+import os
+import os.path as osp
+import random
+import resource
+import time
+import zlib
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clip import clip
+from clip.model import convert_weights
+from dassl.data import DataManager
+from dassl.data.data_manager import DatasetWrapper
+from dassl.engine import TrainerX
+from dassl.evaluation import build_evaluator
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed, write_json
+
+from .prompts import build_prompts, words
+from .text_encoder import TextEncoder
+
+PRECISIONS = ("fp32", "fp16", "bf16", "amp")
+RESUME_FILE = "resume.pth.tar"
+RESULTS_FILE = "results.json"
+
+
+def load_clip(cfg):
+    """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
+
+    Raises:
+        ValueError: the backbone reads images of another size than `INPUT.SIZE`, and whatever `clip.load` raises.
+    """
+    print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+    model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+    size = model.visual.input_resolution
+    if tuple(cfg.INPUT.SIZE) != (size, size):
+        raise ValueError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
+                         f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
+    return model.requires_grad_(False)
+
+
+def resolve_precision(prec, device):
+    """The precision to compute in: `prec`, or fp32 where the CPU has no fp16 (which is said once)."""
+    if prec not in PRECISIONS:
+        raise ValueError(f"PREC is {prec!r}, but must be one of {', '.join(PRECISIONS)}")
+    if device.type == "cpu" and prec in ("fp16", "amp"):
+        print(f"PREC {prec} needs CUDA: computing in fp32 on the CPU")
+        return "fp32"
+    return prec
+
+
+class MultiTaskCLIP(nn.Module):
+    """Frozen CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
+
+    Args:
+        clip_model: fp32 CLIP.
+        tasks: list of `Task`; its classes, task after task, are the columns of the logits.
+    """
+
+    def __init__(self, clip_model, tasks):
+        super().__init__()
+        self.image_encoder = clip_model.visual
+        self.text_encoder = TextEncoder(clip_model)
+        self.logit_scale = clip_model.logit_scale
+        self.tasks = tasks
+        self.classnames = [name for task in tasks for name in task.classnames]
+        task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
+        self.register_buffer("task_of_class", task_of_class, persistent=False)
+        self.dtype = torch.float32
+
+    def set_precision(self, prec):
+        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32."""
+        if prec in ("fp16", "bf16"):
+            self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
+            convert_weights(self.image_encoder, self.dtype)
+            convert_weights(self.text_encoder.blocks, self.dtype)
+
+    def class_features(self, classes=None):
+        """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def image_features(self, images):
+        """Normalised features (B, embed_dim) of images (B, 3, H, W); the image tower is never trained."""
+        return F.normalize(self.image_encoder(images.to(self.dtype)), dim=-1)
+
+    def score(self, image_features, class_features):
+        """Logits (B, n), float32: exp(logit_scale) x cosine."""
+        return (self.logit_scale.exp() * image_features @ F.normalize(class_features, dim=-1).t()).float()
+
+    def mask_other_tasks(self, logits, labels, classes=slice(None)):
+        """Logits (B, n) with -inf for the classes that are not of the sample's task; `labels` (B,)."""
+        other = self.task_of_class[labels][:, None] != self.task_of_class[classes]
+        return logits.masked_fill(other, float("-inf"))
+
+    def forward(self, images, labels):
+        """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
+        logits = self.score(self.image_features(images), self.class_features())
+        return self.mask_other_tasks(logits, labels), labels
+
+
+class TrainImages(DatasetWrapper):
+    """Dassl's wrapper with augmentation drawn from (seed, epoch, image) alone.
+
+    So it is the same for every method, number of workers and order of batches, and after resuming.
+    """
+
+    epoch = 0
+
+    def __getitem__(self, idx):
+        if not self.is_train:
+            return super().__getitem__(idx)
+        path = osp.relpath(self.data_source[idx].impath, self.cfg.DATASET.ROOT or ".")
+        with seeded(f"{self.cfg.SEED}/{self.epoch}/{path}"):
+            return super().__getitem__(idx)
+
+
+@contextlib.contextmanager
+def seeded(key):
+    """Draw all CPU random numbers inside from `key`; outside nothing changes."""
+    seed = zlib.crc32(key.encode())
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class MultiTaskTrainer(TrainerX):
+    """Base of all trainers. A method implements `build_clip_model` and says which parts are trained.
+
+    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, `parts()` the names of its submodules that are saved
+    and stepped, `frozen_parts()` those that are saved only.
+    """
+
+    options = ""  # name of the method's node under cfg.TRAINER
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.elapsed = 0.0  # seconds of training, over all resumed pieces
+        self.test_seconds = 0.0
+
+    def check_cfg(self, cfg):
+        if self.options and cfg.DATASET.SUBSAMPLE_CLASSES == "new" and self.class_specific(cfg.TRAINER[self.options]):
+            raise ValueError("class-specific contexts exist only for the classes they were learned on: "
+                             f"TRAINER.{self.options} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
+
+    @staticmethod
+    def class_specific(options):
+        """Whether the method, with these options, learns something of its own for every class."""
+        return False
+
+    def build_data_loader(self):
+        self.dm = DataManager(self.cfg, dataset_wrapper=TrainImages)
+        self.train_loader_x, self.train_loader_u = self.dm.train_loader_x, self.dm.train_loader_u
+        self.val_loader, self.test_loader = self.dm.val_loader, self.dm.test_loader
+        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
+        self.tasks = self.dm.dataset.tasks
+
+    def build_evaluator(self):
+        return build_evaluator(self.cfg, lab2cname=self.lab2cname, tasks=self.tasks)
+
+    def build_clip_model(self, clip_model):
+        raise NotImplementedError
+
+    def parts(self):
+        return []
+
+    def frozen_parts(self):
+        return []
+
+    def precision(self):
+        return self.cfg.TRAINER[self.options].PREC
+
+    def build_model(self):
+        cfg = self.cfg
+        self.prec = resolve_precision(self.precision(), self.device)
+        self.model = self.build_clip_model(load_clip(cfg)).to(self.device)
+        self.model.set_precision(self.prec)
+        self.scaler = torch.amp.GradScaler("cuda") if self.prec == "amp" else None
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.n_params = count_num_param(params=self.trained)
+        print(f"# learned values: {self.n_params:,}")
+        self.optim = self.sched = None
+        if self.trained:
+            self.optim = build_optimizer(self.trained, cfg.OPTIM)
+            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        # The published code registers the one optimizer and scheduler under every part, and Dassl steps them once
+        # per part; see docs/fidelity.md.
+        for i, part in enumerate(self.parts()):
+            steps = i == 0 or cfg.OPTIM.STEP_PER_PART
+            self.register_model(part, getattr(self.model, part), *(self.optim, self.sched) if steps else (None, None))
+        for part in self.frozen_parts():
+            self.register_model(part, getattr(self.model, part))
+
+    # ------------------------------------------------------------------ training
+    def parse_batch_train(self, batch):
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def forward_backward(self, batch):
+        images, labels = self.parse_batch_train(batch)
+        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+            logits, targets = self.model(images, labels)
+            loss = F.cross_entropy(logits, targets)
+        if self.scaler is None:
+            self.model_backward_and_update(loss)
+        else:
+            self.optim.zero_grad()
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optim)
+            self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, targets)[0].item()}
+
+    def train(self):
+        if not self.dm.dataset.train_x:
+            raise ValueError(f"{self.cfg.DATASET.NAME} has no training images: use --eval-only")
+        super().train()
+
+    def before_epoch(self):
+        # All randomness of an epoch follows from (seed, epoch), so a resumed run goes on as if undisturbed.
+        set_random_seed(zlib.crc32(f"{self.cfg.SEED}/{self.epoch}".encode()))
+        self.train_loader_x.dataset.epoch = self.epoch
+        self.epoch_start = time.time()
+
+    def after_epoch(self):
+        self.elapsed += time.time() - self.epoch_start
+        super().after_epoch()
+        path = osp.join(self.output_dir, RESUME_FILE)
+        if self.epoch + 1 < self.max_epoch:
+            self.save_resume_file(path)
+        elif osp.isfile(path):
+            os.remove(path)  # the checkpoints of the last epoch are written
+
+    # ------------------------------------------------------------------ checkpoints
+    def save_resume_file(self, path):
+        """Everything that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
+        names = self.get_model_names()
+        state = {
+            "run": self.run_identity(),
+            "epoch": self.epoch + 1,
+            "models": {name: self._models[name].state_dict() for name in names},
+            "optimizer": self.optim.state_dict(),
+            "scheduler": self.sched.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "best_result": self.best_result,
+            "elapsed": self.elapsed,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+
+    def run_identity(self):
+        """What must be the same for a run to be the continuation of another, as text."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        # Where things lie and how fast they are read does not change a result.
+        cfg.OUTPUT_DIR = cfg.RESUME = cfg.DATASET.ROOT = cfg.DATASET.SPLIT_DIR = ""
+        cfg.DATALOADER.NUM_WORKERS = 0
+        cfg.TRAIN.PRINT_FREQ = cfg.TRAIN.CHECKPOINT_FREQ = 0
+        return cfg.dump()
+
+    def resume_model_if_exist(self, directory):
+        path = osp.join(directory, RESUME_FILE)
+        if not osp.isfile(path):
+            return super().resume_model_if_exist(directory) if self.get_model_names() else 0
+        state = load_checkpoint(path)
+        if state["run"] != self.run_identity():
+            there, here = (set(text.splitlines()) for text in (state["run"], self.run_identity()))
+            changed = "; ".join(line.strip() for line in sorted(here - there) or sorted(there - here))
+            raise ValueError(f"{directory} holds an unfinished run with other settings (here: {changed}): give the "
+                             "same settings, or another --output-dir")
+        for name in self.get_model_names():
+            self._models[name].load_state_dict(state["models"][name])
+        self.optim.load_state_dict(state["optimizer"])
+        self.sched.load_state_dict(state["scheduler"])
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
+        self.best_result, self.elapsed = state["best_result"], state["elapsed"]
+        print(f"Resuming from {path} (epoch = {state['epoch']})")
+        return state["epoch"]
+
+    def load_model(self, directory, epoch=None):
+        """Load every part from `<directory>/<part>/model.pth.tar-<epoch>` (None: the last epoch that is there).
+
+        Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the
+        class names of training time, while the prompts here follow the current ones.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a value that is learned is missing, unknown, or has another shape.
+        """
+        if not directory:
+            return super().load_model(directory, epoch)
+        for name in self.get_model_names():
+            path = checkpoint_path(directory, name, epoch)
+            checkpoint = load_checkpoint(path)
+            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+            load_part(self._models[name], checkpoint["state_dict"], path)
+
+    # ------------------------------------------------------------------ testing
+    @torch.no_grad()
+    def test(self, split=None):
+        """Evaluate on `split`; the text features of all classes are made once."""
+        start = time.time()
+        self.set_model_mode("eval")
+        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+            self.test_features = self.model.class_features()
+        result = super().test(split)
+        del self.test_features
+        self.test_seconds = time.time() - start
+        return result
+
+    def parse_batch_test(self, batch):
+        images, labels = super().parse_batch_test(batch)
+        return (images, labels), labels
+
+    def model_inference(self, input):
+        images, labels = input
+        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+            logits = self.model.score(self.model.image_features(images), self.test_features)
+        return self.model.mask_other_tasks(logits, labels)
+
+    def write_results(self, wall_seconds):
+        """Write `results.json`, which marks the run as finished; `wall_seconds` is the process's whole time."""
+        cfg, dataset = self.cfg, self.dm.dataset
+        tasks = self.evaluator.per_task
+        peak = (torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda"
+                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+        write_json({
+            "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+            "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "precision": self.prec,
+            "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None,
+            "tasks": tasks,
+            "n_tasks": len(dataset.tasks), "n_classes": dataset.num_classes,
+            "n_train": len(dataset.train_x), "n_val": len(dataset.val or ()), "n_test": len(dataset.test),
+            "n_params": self.n_params,
+            "train_seconds": round(self.elapsed, 2), "test_seconds": round(self.test_seconds, 2),
+            "wall_seconds": round(wall_seconds, 2),
+            "peak_memory_mb": round(peak, 1), "device": str(self.device),
+            "config": to_plain(cfg),
+        }, osp.join(self.output_dir, RESULTS_FILE))
+
+
+def checkpoint_path(directory, part, epoch=None):
+    """The checkpoint of a part: of `epoch`, or the one that the folder's `checkpoint` file names."""
+    folder = osp.join(directory, part)
+    pointer = osp.join(folder, "checkpoint")
+    if epoch is not None:
+        path = osp.join(folder, f"model.pth.tar-{epoch}")
+    elif osp.isfile(pointer):
+        with open(pointer, encoding="utf-8") as f:
+            path = osp.join(folder, f.readline().strip())
+    else:
+        path = osp.join(folder, "model.pth.tar-<epoch>")
+    if not osp.isfile(path):
+        raise FileNotFoundError(f"the checkpoint {path} does not exist: check --model-dir and --load-epoch")
+    return path
+
+
+def load_part(module, state_dict, path):
+    """Copy a checkpoint's values into a part; every learned value must be there, with the same shape."""
+    there = {name: value for name, value in state_dict.items()
+             if name.rsplit(".", 1)[-1] not in ("token_prefix", "token_suffix")}
+    here = module.state_dict()
+    if set(there) != set(here):
+        raise ValueError(f"{path} holds the values {sorted(there)}, but this run needs {sorted(here)}: use the options "
+                         "that the checkpoint was trained with")
+    for name, value in there.items():
+        if value.shape != here[name].shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, but this run needs "
+                             f"{tuple(here[name].shape)}: use the backbone, tasks, classes and options of training")
+    module.load_state_dict(there)
+
+
+def template_prompts(tasks, templates, max_length):
+    """`Prompts` of all classes: each task's template filled with its class names.
+
+    Args:
+        templates: one template per task, `{}` standing for the class name.
+    """
+    texts = [template.format(words(name)) for task, template in zip(tasks, templates) for name in task.classnames]
+    return build_prompts(texts, end="", max_length=max_length)
+
+
+def to_plain(cfg):
+    """A yacs node as nested dicts, for JSON."""
+    return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg
