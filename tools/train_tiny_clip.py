@@ -2,8 +2,9 @@
 
     python tools/train_tiny_clip.py
 
-makes `clip/tiny.safetensors` (backbone name `tiny`) with the flags' defaults, on two CPU cores and without any
-download. The scenes come from `datasets/scenes.py`; their seeds are disjoint from those of the suite Shapes8.
+With its defaults this made `clip/tiny.safetensors` (the backbone `tiny`), on two CPU cores and without any download.
+The scenes come from `datasets/scenes.py`; their seeds are disjoint from those of the suite Shapes8. Rendering and the
+order of the batches depend on `--seed` alone; the weights also on the number of threads and on PyTorch's version.
 """
 
 import argparse
@@ -13,49 +14,215 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "datasets"))  # the package itself would import Dassl
+sys.path.insert(0, str(ROOT / "datasets"))  # `scenes` alone: the package would register every dataset
 from scenes import SIZE, caption, random_scene, render  # noqa: E402
 
 MAX_BYTES = 8_000_000
-VOCABULARY, POSITIONS = 49408, 77
-SOS, EOT = VOCABULARY - 2, VOCABULARY - 1
-CAPTION_TOKENS = 48  # with SOS and EOT; longer captions are cut
+VOCABULARY, POSITIONS = 49408, 77  # of CLIP's tokenizer and of OpenAI's text tower
+PAD, SOS, EOT = 0, VOCABULARY - 2, VOCABULARY - 1
+CAPTION_TOKENS = 40  # the longest caption with SOS and EOT; what is beyond is cut off
 EMBED_DIM = 128
-VISION = dict(layers=(1, 1, 1, 1), width=10, patch_size=None, image_size=SIZE)
-TEXT = dict(width=64, heads=1, layers=4)
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-CHUNK = 1000
+VISION = {"layers": (1, 1, 1, 1), "width": 10, "patch_size": None, "image_size": SIZE}
+TEXT = {"width": 64, "heads": 1, "layers": 4}
+CHUNK = 1000  # scenes rendered by one call
+WARMUP_STEPS = 100
+MAX_LOGIT_SCALE = math.log(100)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default=str(ROOT / "clip" / "tiny.safetensors"), help="file to write")
-    parser.add_argument("--scenes", type=int, default=100_000, help="rendered scenes, kept in memory (12 KB each)")
+    parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
+    parser.add_argument("--scenes", type=int, default=100_000, help="rendered scenes, held in memory (12 KB each)")
     parser.add_argument("--captions", type=int, default=4, help="captions a scene")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="threads, and processes for rendering")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that render")
     args = parser.parse_args()
-    if args.scenes < CHUNK or args.scenes % CHUNK:
-        parser.error(f"--scenes is {args.scenes}, but must be a multiple of {CHUNK}")
+    if args.scenes < args.batch_size or args.scenes % CHUNK or args.scenes > 2**31:
+        parser.error(f"--scenes is {args.scenes}, but must be a multiple of {CHUNK}, at least --batch-size")
     return args
 
 
-@cache
+@lru_cache(maxsize=None)
 def word_tokens(word):
-    return SimpleTokenizer().encode(word) if word_tokens_of is None else word_tokens_of(word)
+    return SimpleTokenizer().encode(word)
+
+
+def tokenize(text):
+    """(CAPTION_TOKENS,) uint16 tokens of a caption, whose words stand apart by spaces."""
+    tokens = [token for word in text.split() for token in word_tokens(word)][:CAPTION_TOKENS - 2]
+    row = np.full(CAPTION_TOKENS, PAD, np.uint16)
+    row[:len(tokens) + 2] = [SOS, *tokens, EOT]
+    return row
+
+
+def make_chunk(chunk, seed, captions):
+    """Render scenes number `chunk * CHUNK` and on.
+
+    Returns:
+        images (CHUNK, SIZE, SIZE, 3) uint8 and tokens (CHUNK, captions, CAPTION_TOKENS) uint16.
+    """
+    rng = np.random.RandomState((seed, chunk))
+    images, tokens = [], []
+    for number in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        scene = random_scene(rng, number)  # numbers stay below 2**31, the first seed of Shapes8
+        images.append(render(scene))
+        tokens.append([tokenize(caption(scene, rng)) for _ in range(captions)])
+    return np.stack(images), np.array(tokens)
+
+
+def make_scenes(args):
+    """All scenes: images (N, 3, SIZE, SIZE) uint8, tokens (N, captions, CAPTION_TOKENS) int64, as tensors."""
+    chunks = range(args.scenes // CHUNK)
+    images = torch.empty(args.scenes, 3, SIZE, SIZE, dtype=torch.uint8)
+    tokens = torch.empty(args.scenes, args.captions, CAPTION_TOKENS, dtype=torch.int64)
+    with ProcessPoolExecutor(args.threads) as pool:
+        made = pool.map(partial(make_chunk, seed=args.seed, captions=args.captions), chunks)
+        for chunk, (chunk_images, chunk_tokens) in zip(chunks, made):
+            rows = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+            images[rows] = torch.from_numpy(chunk_images).permute(0, 3, 1, 2)
+            tokens[rows] = torch.from_numpy(chunk_tokens.astype(np.int64))
+            if (chunk + 1) % 10 == 0:
+                print(f"rendered {rows.stop:,} of {args.scenes:,} scenes", flush=True)
+    return images, tokens
+
+
+def encode_text(model, tokens):
+    """Features (N, EMBED_DIM) of tokens (N, CAPTION_TOKENS), computed up to the longest caption only."""
+    length = int((tokens != PAD).sum(dim=1).max())
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # (N, L, width)
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = model.ln_final(x)[torch.arange(len(x)), tokens.argmax(dim=1)]  # (N, width), read at EOT
+    return x @ model.text_projection
+
+
+def contrastive_loss(image_features, text_features, scale):
+    """InfoNCE in both directions over the pairs of a batch (CLIP, section 2.3). Returns loss and accuracy."""
+    logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()  # (N, N)
+    labels = torch.arange(len(logits))
+    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2
+    return loss, (logits.argmax(dim=1) == labels).float().mean()
+
+
+def parameter_groups(model, weight_decay):
+    """Weight decay on matrices alone, as in CLIP."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def learning_rate(step, args):
+    """Linear warm-up, then half a cosine down to 0."""
+    if step < WARMUP_STEPS:
+        return args.lr * (step + 1) / WARMUP_STEPS
+    return args.lr * 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, args.steps - WARMUP_STEPS)))
+
+
+def batches(count, size, seed):
+    """Endless index batches (size,), every epoch in a new order."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[:count - count % size].split(size)
+
+
+def train(model, images, tokens, args):
+    """Train in place. `tokens` are rows of the model's own small vocabulary."""
+    mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    optimizer = torch.optim.AdamW(parameter_groups(model, args.weight_decay), lr=args.lr, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(args.seed)
+    model.train()
+    start, losses, accuracies = time.time(), [], []
+    for step, chosen in zip(range(args.steps), batches(len(images), args.batch_size, args.seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args)
+        pixels = (images[chosen] - mean) / std
+        flipped = torch.rand(len(chosen), generator=generator) < 0.5  # no caption tells left from right
+        pixels[flipped] = pixels[flipped].flip(3)
+        which = torch.randint(tokens.shape[1], (len(chosen),), generator=generator)
+        text_features = encode_text(model, tokens[chosen, which])
+        loss, accuracy = contrastive_loss(model.visual(pixels), text_features, model.logit_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        losses.append(loss.item())
+        accuracies.append(accuracy.item())
+        if (step + 1) % 50 == 0 or step + 1 == args.steps:
+            print(f"step {step + 1}/{args.steps} loss {np.mean(losses[-50:]):.3f} "
+                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% scale {model.logit_scale.exp().item():.1f} "
+                  f"minutes {(time.time() - start) / 60:.1f}", flush=True)
+
+
+def openai_state_dict(model, vocabulary, seed):
+    """fp16 state dict in OpenAI's layout with the whole vocabulary and all positions.
+
+    Rows of words that no caption holds keep a random start (std 0.02). Positions beyond the longest caption repeat
+    the last one that was trained.
+    """
+    state_dict = {name: value.clone() for name, value in model.state_dict().items() if name != "attn_mask"}
+    generator = torch.Generator().manual_seed(seed)
+    embedding = 0.02 * torch.randn(VOCABULARY, TEXT["width"], generator=generator)
+    embedding[vocabulary] = state_dict["token_embedding.weight"]
+    state_dict["token_embedding.weight"] = embedding
+    positions = state_dict["positional_embedding"]
+    beyond = positions[-1:].expand(POSITIONS - len(positions), -1)
+    state_dict["positional_embedding"] = torch.cat([positions, beyond])
+    return {name: value.half() if value.is_floating_point() else value for name, value in state_dict.items()}
+
+
+def save(state_dict, args, minutes):
+    """Write the weights atomically, with how they were made as metadata."""
+    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    metadata = {"format": "pt", "made_by": "tools/train_tiny_clip.py", "settings": json.dumps(settings),
+                "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
+    temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
+    try:
+        save_file(state_dict, temporary, metadata)
+        size = temporary.stat().st_size
+        if size > MAX_BYTES:
+            raise ValueError(f"the weights take {size:,} bytes, more than the {MAX_BYTES:,} allowed: make the towers "
+                             "smaller (VISION, TEXT in this script)")
+        os.replace(temporary, args.out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(f"{args.out}: {size:,} bytes, made in {minutes:.1f} minutes")
+
+
+def main():
+    args = parse_args()
+    start = time.time()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    images, tokens = make_scenes(args)
+    # Only words of the captions are trained, so a vocabulary of them is enough until the end. Sorted, EOT stays
+    # the largest and PAD the smallest.
+    vocabulary, tokens = torch.unique(tokens, return_inverse=True)
+    print(f"{len(vocabulary)} different tokens, {(tokens != PAD).sum(2).float().mean():.1f} a caption")
+    text = CLIPTextCfg(context_length=CAPTION_TOKENS, vocab_size=len(vocabulary), **TEXT)
+    model = CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), text, quick_gelu=True)
+    train(model, images, tokens, args)
+    save(openai_state_dict(model, vocabulary, args.seed), args, (time.time() - start) / 60)
+
+
+if __name__ == "__main__":
+    main()

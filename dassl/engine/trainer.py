@@ -89,7 +89,8 @@ class TrainerBase:
             ValueError: the models were saved after different epochs.
         """
         names = self.get_model_names()
-        if not all(os.path.isfile(os.path.join(directory, name, "checkpoint")) for name in names):
+        saved = [os.path.isfile(os.path.join(directory, name, "checkpoint")) for name in names]
+        if not names or not all(saved):
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
@@ -105,7 +106,7 @@ class TrainerBase:
                 "stopped while it saved: write the name of an older file, which all of them have, into each "
                 'file named "checkpoint"'
             )
-        return epochs[names[0]] if names else 0
+        return epochs[names[0]]
 
     def load_model(self, directory, epoch=None):
         """Load every model's weights from ``<directory>/<name>/``: the best ones, or those of ``epoch``.

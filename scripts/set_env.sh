@@ -1,0 +1,32 @@
+# Sourced by the other scripts. Set the three variables here, or in the environment.
+
+DATA=${DATA:-data}        # folder of the datasets (--root)
+OUTPUT=${OUTPUT:-output}  # folder of the runs
+PYTHON=${PYTHON:-python}  # the interpreter of the environment with requirements.txt
+
+cd ..
+ROOT=$(pwd)
+[ -x "$ROOT/.venv/bin/python" ] && [ "$PYTHON" = python ] && PYTHON="$ROOT/.venv/bin/python"
+
+# usage TEXT NUMBER "$@": stop with TEXT unless the script got NUMBER arguments.
+usage() {
+    usage_text=$1
+    usage_wanted=$2
+    shift 2
+    if [ $# -ne "$usage_wanted" ]; then
+        echo "usage: sh $(basename "$0") $usage_text" >&2
+        exit 2
+    fi
+}
+
+# run DIR ARGUMENT...: one run of train.py into DIR, unless a finished one is there; an unfinished one is resumed.
+run() {
+    run_dir=$1
+    shift
+    if [ -f "$run_dir/results.json" ]; then
+        echo "Skipping $run_dir: it is finished"
+    else
+        echo "Running $run_dir"
+        "$PYTHON" train.py --root "$DATA" --output-dir "$run_dir" "$@"
+    fi
+}

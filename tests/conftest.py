@@ -1,0 +1,50 @@
+"""A small random CLIP, a folder of generated images, and the stored numbers of the published implementation."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+DATA = Path(__file__).parent / "data"
+TASKS = {"colour_naming": {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 130)},
+         "lightness": {"dark": (30, 30, 30), "light": (230, 230, 230)}}
+
+
+@pytest.fixture(scope="session")
+def parity_folder(tmp_path_factory):
+    """The stored cases, with the weights as the OpenAI-layout file that `cases.json` names."""
+    folder = tmp_path_factory.mktemp("parity")
+    for entry in (DATA / "parity").iterdir():
+        (folder / entry.name).symlink_to(entry)
+    weights = np.load(DATA / "parity" / "clip_vit.npz")
+    torch.save({name: torch.from_numpy(weights[name]) for name in weights.files}, folder / "clip_vit.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(parity_folder):
+    """Path of a tiny CLIP (ViT, 32x32 images, width 64) in OpenAI's layout."""
+    return str(parity_folder / "clip_vit.pt")
+
+
+@pytest.fixture(scope="session")
+def photo_root(tmp_path_factory):
+    """A `FolderTasks` root: two tasks of noisy single-coloured images, 12 a class."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.RandomState(0)
+    for task, classes in TASKS.items():
+        for name, colour in classes.items():
+            folder = root / task / name
+            folder.mkdir(parents=True)
+            for i in range(12):
+                pixels = np.clip(np.array(colour) + rng.randint(-25, 26, (40, 36, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads():
+    torch.set_num_threads(min(2, os.cpu_count()))
