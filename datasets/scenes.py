@@ -380,10 +380,10 @@ def place_objects(scene, rng):
         along = (0, gap) if scene.position == "side" or (scene.position == "centre" and free > 0) else (gap, 0)
         centres = [(x - along[0], y - along[1]), (x + along[0], y + along[1])][:n] if n == 2 else [(x, y)]
     else:
-        radius = 4.2 + (8.6 - 0.55 * n - 4.2) * scene.size
+        radius = 4.2 + ({3: 7.5, 4: 6.3, 5: 5.3}[n] - 4.2) * scene.size
         aside = uniform(rng, 15, SIZE - 15)
         ordered = np.arange(n) - (n - 1) / 2
-        step = uniform(rng, 2.15 * radius, max(2.3 * radius, (SIZE - 8 - 2 * radius) / (n - 1)))
+        step = uniform(rng, 2.35 * radius, max(2.4 * radius, (SIZE - 8 - 2 * radius) / (n - 1)))
         if scene.arrangement == "row":
             centres = [(middle + step * i, aside) for i in ordered]
         elif scene.arrangement == "column":

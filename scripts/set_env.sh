@@ -1,8 +1,9 @@
-# Sourced by the other scripts. Set the three variables here, or in the environment.
+# Sourced by the other scripts. Set the variables here, or in the environment.
 
 DATA=${DATA:-data}        # folder of the datasets (--root)
 OUTPUT=${OUTPUT:-output}  # folder of the runs
 PYTHON=${PYTHON:-python}  # the interpreter of the environment with requirements.txt
+OPTS=${OPTS:-}            # config overrides for every run, such as "DATALOADER.NUM_WORKERS 2"
 
 cd ..
 ROOT=$(pwd)
@@ -27,6 +28,7 @@ run() {
         echo "Skipping $run_dir: it is finished"
     else
         echo "Running $run_dir"
-        "$PYTHON" train.py --root "$DATA" --output-dir "$run_dir" "$@"
+        # shellcheck disable=SC2086 # OPTS are words
+        "$PYTHON" train.py --root "$DATA" --output-dir "$run_dir" "$@" $OPTS
     fi
 }

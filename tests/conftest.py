@@ -46,5 +46,7 @@ def photo_root(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    torch.set_num_threads(min(2, os.cpu_count()))
+def one_thread():
+    """The models here are too small for more, which would only wait for each other on a busy machine."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"

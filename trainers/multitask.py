@@ -275,7 +275,11 @@ class MultiTaskTrainer(TrainerX):
     def resume_model_if_exist(self, directory):
         path = osp.join(directory, RESUME_FILE)
         if not osp.isfile(path):
-            return super().resume_model_if_exist(directory) if self.get_model_names() else 0
+            start = super().resume_model_if_exist(directory)
+            if self.cfg.RESUME and start == 0:
+                raise FileNotFoundError(f"--resume {directory}: there is neither {RESUME_FILE} nor a checkpoint of "
+                                        f"every part ({', '.join(self.get_model_names())})")
+            return start
         state = load_checkpoint(path)
         if state["run"] != self.run_identity():
             there, here = (set(text.splitlines()) for text in (state["run"], self.run_identity()))

@@ -1,0 +1,43 @@
+"""What several test files need: configs without files, and `train.py` as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from dassl.config import get_cfg_default
+from train import extend_cfg, merge_overrides
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def make_cfg(root="", options=()):
+    """A config with `options` {KEY: VALUE} on top of few defaults."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    options = {"DATASET.ROOT": str(root), "SEED": 1, "DATASET.NUM_SHOTS": 1, **dict(options)}
+    merge_overrides(cfg, [item for pair in options.items() for item in pair])
+    return cfg
+
+
+def train_args(root, backbone, output, trainer, *extra, **options):
+    """Arguments of `train.py` for a short run on 32x32 images."""
+    options = {"DATASET.NAME": "FolderTasks", "INPUT.SIZE": "(32, 32)", "DATALOADER.NUM_WORKERS": 0,
+               "INPUT.TRANSFORMS": "('random_resized_crop', 'random_flip', 'normalize')", "OPTIM.NAME": "sgd",
+               "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 3, "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": 1,
+               "OPTIM.WARMUP_TYPE": "constant", "DATALOADER.TRAIN_X.BATCH_SIZE": 4, "DATASET.NUM_SHOTS": 2,
+               "TRAIN.PRINT_FREQ": 1, **options}
+    return ["--root", str(root), "--backbone", str(backbone), "--output-dir", str(output), "--trainer", trainer,
+            "--seed", "1", *extra, *[str(item) for pair in options.items() for item in pair]]
+
+
+def run(command, **kwargs):
+    """Run a command in the repository with this interpreter first on the PATH."""
+    env = {**os.environ, "PYTHON": sys.executable, **kwargs.pop("env", {})}
+    return subprocess.run(command, cwd=kwargs.pop("cwd", REPOSITORY), env=env, capture_output=True, text=True,
+                          **kwargs)
+
+
+def results(folder):
+    return json.loads((Path(folder) / "results.json").read_text())

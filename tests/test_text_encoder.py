@@ -1,0 +1,96 @@
+"""The shared-prefix, packed text encoder against the plain one that encodes 77 positions per prompt."""
+
+import pytest
+import torch
+
+from clip import clip
+from trainers.prompts import LearnedContext, build_prompts, words
+from trainers.text_encoder import TextEncoder
+
+NAMES = ["daisy", "bird_of_paradise", "corn leaf with cercospora leaf spot or gray leaf spot", "tulip", "U.S."]
+OWNERS = {"shared": [0, 0, 0, 0, 0], "per task": [0, 0, 1, 1, 1], "per class": [0, 1, 2, 3, 4]}
+
+
+@pytest.fixture(scope="module")
+def model(backbone):
+    model, _ = clip.load(backbone, device="cpu")
+    return model.requires_grad_(False)
+
+
+def plain_features(model, names, ctx, context_of, position):
+    """CoOp's recipe: tokenize with placeholders, put the context in, run all 77 positions, read at [EOT]."""
+    n_ctx, rows, ends = ctx.shape[1], [], []
+    tokenizer = clip._tokenizer()
+    for name, owner in zip(names, context_of):
+        tokens = clip.tokenize(" ".join(["X"] * n_ctx) + " " + words(name) + ".")[0]
+        embedded = model.token_embedding(tokens)  # (77, dim)
+        n_name = len(tokenizer.encode(words(name)))
+        name_rows, suffix = embedded[1 + n_ctx:1 + n_ctx + n_name], embedded[1 + n_ctx + n_name:]
+        half = n_ctx // 2
+        parts = {"end": [ctx[owner], name_rows], "middle": [ctx[owner, :half], name_rows, ctx[owner, half:]],
+                 "front": [name_rows, ctx[owner]]}[position]
+        rows.append(torch.cat([embedded[:1], *parts, suffix]))
+        ends.append(int(tokens.argmax()))
+    x = torch.stack(rows) + model.positional_embedding
+    x = model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)
+    x = model.ln_final(x)
+    return x[torch.arange(len(names)), ends] @ model.text_projection
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("owners", OWNERS)
+def test_features_and_gradients_equal_the_plain_encoder(model, position, owners):
+    context_of = OWNERS[owners]
+    torch.manual_seed(0)
+    ctx = (0.3 * torch.randn(max(context_of) + 1, 5, 64)).requires_grad_()
+    prompts = build_prompts(NAMES, 5, position, context_of)
+    weights = torch.randn(len(NAMES), 64)
+    results = []
+    for encode in (lambda: TextEncoder(model)(prompts, ctx),
+                   lambda: plain_features(model, NAMES, ctx, context_of, position)):
+        features = encode()
+        results.append((features, torch.autograd.grad((features * weights).sum(), ctx)[0]))
+    (ours, our_grad), (plain, plain_grad) = results
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5 * float(plain.abs().max()))
+    torch.testing.assert_close(our_grad, plain_grad, rtol=1e-3, atol=1e-4 * float(plain_grad.abs().max()))
+
+
+def test_prompts_without_context_equal_encode_text(model):
+    texts = ["a photo of a cat.", "art of the bird of paradise.", "two"]
+    ours = TextEncoder(model)(build_prompts(texts, end=""))
+    torch.testing.assert_close(ours, model.encode_text(clip.tokenize(texts)), rtol=1e-4, atol=1e-4)
+
+
+def test_shared_contexts_are_encoded_once(model):
+    """What grows with the classes is the suffix: `[SOS] context` counts once per context."""
+    rows = []
+    encoder = TextEncoder(model)
+    encoder.blocks[0].ln_1.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    encoder(build_prompts(["daisy"] * 10, 16, "end", [0] * 10), torch.randn(1, 16, 64))
+    encoder(build_prompts(["daisy"] * 10, 16, "end", range(10)), torch.randn(10, 16, 64))
+    assert rows == [17 + 10 * 3, 1 + 10 * 19]  # a suffix is: daisy, ".", [EOT]
+
+
+def test_selected_prompts_give_the_same_features(model):
+    ctx = torch.randn(2, 4, 64)
+    prompts = build_prompts(NAMES, 4, "end", [0, 0, 1, 1, 1])
+    encoder = TextEncoder(model)
+    index = torch.tensor([1, 3])
+    torch.testing.assert_close(encoder(prompts.select(index), ctx), encoder(prompts, ctx)[index], rtol=1e-4, atol=1e-4)
+
+
+def test_context_init_is_the_embedding_of_its_words(model):
+    learner = LearnedContext(16, model.token_embedding, count=3, init="a_photo_of_a")
+    expected = model.token_embedding(torch.tensor([320, 1125, 539, 320]))
+    assert learner.n_ctx == 4 and learner().shape == (3, 4, 64)
+    assert all(torch.equal(ctx, expected) for ctx in learner())
+
+
+def test_too_long_prompt_names_the_text():
+    with pytest.raises(ValueError, match="'very very.*98 tokens.*reads 77"):
+        build_prompts(["very " * 79], 16)
+
+
+def test_a_context_needs_a_vector(model):
+    with pytest.raises(ValueError, match="at least one"):
+        LearnedContext(0, model.token_embedding)

@@ -1,0 +1,227 @@
+"""Whole runs through `train.py`: what they write, resuming, evaluation, and clear errors."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from tests.helpers import REPOSITORY, make_cfg, results, run, train_args
+from trainers.mtcoop import sample_classes
+from trainers.multitask import seeded
+
+
+def call(arguments):
+    """Run `train.py` in this process."""
+    return train.run(train.build_parser().parse_args(arguments))
+
+
+def final_values(folder):
+    """{part/name: tensor} of the last checkpoint of every part below a run folder."""
+    return {f"{path.parent.name}/{name}": value for path in sorted(folder.glob("*/model.pth.tar-*"))
+            for name, value in torch.load(path, weights_only=True)["state_dict"].items()}
+
+
+CSC = {"TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_N_CTX": 2}
+VARIANTS = {
+    "NATA": ({}, 3), "NATS": ({"TRAINER.MTCOOP.TASK_CSC": True}, 3),
+    "CATA": (CSC, 4), "CSTA": ({**CSC, "TRAINER.MTCOOP.CLASS_CSC": True}, 4),
+    "CATS": ({**CSC, "TRAINER.MTCOOP.TASK_CSC": True, "TRAINER.MTCOOP.PG_TYPE": "linmean"}, 4),
+    "CSTS": ({**CSC, "TRAINER.MTCOOP.CLASS_CSC": True, "TRAINER.MTCOOP.TASK_CSC": True,
+              "TRAINER.MTCOOP.PG_TYPE": "lincls"}, 4),
+    "sampled": ({**CSC, "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5}, 4),
+    "frozen": ({**CSC, "TRAINER.MTCOOP.FREEZE_CLS_PROMPT": 1}, 4),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_softcpt_learns_saves_and_is_tested_again(variant, photo_root, backbone, tmp_path):
+    options, n_parts = VARIANTS[variant]
+    options = {"TRAINER.MTCOOP.PREC": "fp32", "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 4,
+               "DATASET.SPLIT_DIR": tmp_path / "splits", **options}
+    trainer = call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOp", **options))
+    values = final_values(tmp_path / "run")
+    assert len(list((tmp_path / "run").glob("*/model.pth.tar-3"))) == n_parts
+    assert all(torch.isfinite(value).all() for value in values.values())
+    written = results(tmp_path / "run")
+    assert written["n_params"] == sum(p.numel() for p in trainer.trained)
+    assert [task["total"] for task in written["tasks"]] == [12, 8] and written["n_train"] == 10
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Finished training" in log and "* total: 20\n" in log
+    assert f"* overall_metric: {written['overall_metric']:.2f}%\n" in log
+    assert f"* task: 1 (lightness)\ttotal: 8\tmetric: {written['tasks'][1]['metric']:.2f}%\n" in log
+    assert re.search(r"epoch \[3/3\] batch \[\d+/2\].*loss .*acc .*lr .*eta ", log)
+    assert not (tmp_path / "run" / "resume.pth.tar").exists()
+    call(train_args(photo_root, backbone, tmp_path / "test", "MTCoOp", "--eval-only", "--model-dir",
+                    str(tmp_path / "run"), **options))
+    assert results(tmp_path / "test")["tasks"] == written["tasks"]
+
+
+@pytest.mark.parametrize("options, n_values", [
+    ({}, 4 * 64), ({"TRAINER.MTCOOPH.TSC": True}, 2 * 4 * 64), ({"TRAINER.MTCOOPH.CSC": True}, 5 * 4 * 64),
+    ({"TRAINER.MTCOOPH.TSC": True, "TRAINER.MTCOOPH.CTX_INIT": "a_photo_of"}, 2 * 3 * 64),
+])
+def test_coop(options, n_values, photo_root, backbone, tmp_path):
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard",
+                    **{"TRAINER.MTCOOPH.N_CTX": 4, "DATASET.SPLIT_DIR": tmp_path / "splits", **options}))
+    assert results(tmp_path / "run")["n_params"] == n_values
+    assert "computing in fp32 on the CPU" in (tmp_path / "run" / "log.txt").read_text()  # the default is fp16
+
+
+def test_optimizer_steps_once_or_once_per_part(photo_root, backbone, tmp_path):
+    steps = {}
+    for once in (True, False):
+        trainer = call(train_args(photo_root, backbone, tmp_path / str(once), "MTCoOp", "--no-train",
+                                  **{"OPTIM.STEP_PER_PART": not once, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
+        count = []
+        trainer.optim.register_step_post_hook(lambda *args: count.append(1))
+        trainer.epoch = 0
+        trainer.before_epoch()
+        trainer.run_epoch()
+        steps[once] = len(count), trainer.sched.last_epoch
+    assert steps == {True: (2, 1), False: (6, 3)}  # two batches; prompt_learner, task_prompt_learner, prompt_gen
+
+
+def test_zero_shot_on_a_suite_and_on_a_task(photo_root, backbone, tmp_path):
+    def tasks(name, trainer="ZeroshotCLIP", **options):
+        call(train_args(photo_root, backbone, tmp_path / name, trainer, "--eval-only",
+                        **{"DATASET.SPLIT_DIR": tmp_path / "splits", **options}))
+        return results(tmp_path / name)["tasks"]
+    suite = tasks("suite")
+    assert tasks("task1", **{"DATASET.SUBSAMPLE_TASKS": "task1"}) == suite[1:]
+    assert [task["name"] for task in tasks("ensemble", "ZeroshotCLIP2")] == ["colour naming", "lightness"]
+
+
+def test_killed_run_resumes_to_the_same_values(photo_root, backbone, tmp_path):
+    options = {"OPTIM.MAX_EPOCH": 40, "TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_N_CTX": 2,
+               "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5, "DATASET.SPLIT_DIR": tmp_path / "splits"}
+    calm, killed = ([sys.executable, "train.py", *train_args(photo_root, backbone, tmp_path / name, "MTCoOp", **options)]
+                    for name in ("calm", "killed"))
+    assert run(calm).returncode == 0
+    process = subprocess.Popen(killed, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    resume = tmp_path / "killed" / "resume.pth.tar"
+    deadline = time.time() + 120
+    while not resume.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert resume.exists() and not (tmp_path / "killed" / "results.json").exists()
+    other = run([*killed, "OPTIM.LR", "0.1"])
+    assert other.returncode == 1 and "unfinished run with other settings" in other.stderr
+    assert run(killed).returncode == 0
+    assert "Resuming from" in (tmp_path / "killed" / "log.txt").read_text()
+    ours, expected = final_values(tmp_path / "killed"), final_values(tmp_path / "calm")
+    assert ours.keys() == expected.keys() and len(ours) == 3
+    assert all(torch.equal(ours[name], expected[name]) for name in ours)
+    assert results(tmp_path / "killed")["tasks"] == results(tmp_path / "calm")["tasks"]
+
+
+def test_augmentation_does_not_depend_on_workers(photo_root, backbone, tmp_path):
+    images = {}
+    for workers in (0, 2):
+        trainer = call(train_args(photo_root, backbone, tmp_path / str(workers), "MTCoOpHard", "--no-train",
+                                  **{"DATALOADER.NUM_WORKERS": workers, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
+        for trainer.epoch in (0, 1):
+            trainer.before_epoch()
+            for batch in trainer.train_loader_x:
+                for path, image in zip(batch["impath"], batch["img"]):
+                    images[workers, trainer.epoch, path] = image
+    keys = [key for key in images if key[0] == 0]
+    assert len(keys) >= 16
+    assert all(torch.equal(images[key], images[2, *key[1:]]) for key in keys if (2, *key[1:]) in images)
+    assert any(not torch.equal(images[0, 0, key[2]], images[0, 1, key[2]]) for key in keys if (0, 1, key[2]) in images
+               and (0, 0, key[2]) in images)
+
+
+def test_seeded_leaves_the_outside_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded("a"):
+        inside = torch.rand(2), np.random.rand()
+    assert torch.equal(torch.rand(2), expected)
+    with seeded("a"):
+        assert torch.equal(torch.rand(2), inside[0]) and np.random.rand() == inside[1]
+
+
+def test_sampled_classes_keep_positives_and_their_tasks():
+    task_of_class = torch.tensor([0] * 10 + [1] * 5 + [2] * 7)
+    labels = torch.tensor([3, 3, 8, 20])
+    counts = set()
+    for _ in range(20):
+        classes = sample_classes(labels, task_of_class, 0.3)
+        assert {3, 8, 20} <= set(classes.tolist()) and classes.tolist() == sorted(set(classes.tolist()))
+        counts.add(tuple(task_of_class[classes].bincount(minlength=3).tolist()))
+    assert counts == {(2 + 3, 0, 1 + 2)}  # ceil(0.3 * 8) = 3 and ceil(0.3 * 6) = 2 others; no sample of task 1
+
+
+def test_metrics_by_hand():
+    from datasets.base import Task
+    from trainers.evaluation import ClassificationMT
+    tasks = [Task("a", ("x", "y", "z"), metric="mean_acc"), Task("b", ("u", "v"))]
+    evaluator = ClassificationMT(make_cfg(), tasks)
+    labels = torch.tensor([0, 0, 0, 1, 3, 3, 4])
+    predicted = torch.tensor([0, 0, 1, 1, 3, 4, 4])
+    evaluator.process(torch.nn.functional.one_hot(predicted, 5).float(), labels)
+    assert evaluator.evaluate()["overall_metric"] == pytest.approx((100 * (2 / 3 + 1) / 2 + 100 * 2 / 3) / 2)
+    a, b = evaluator.per_task
+    assert (a["overall_acc"], a["mean_acc"]) == (75.0, pytest.approx(100 * (2 / 3 + 1) / 2))  # "z" does not occur
+    assert (b["overall_acc"], b["mean_acc"]) == (pytest.approx(200 / 3), 75.0)
+
+
+ERRORS = {
+    "missing root": (["--root", "/nowhere"], {}, "the folder /nowhere does not exist"),
+    "unknown backbone": (["--backbone", "RN51"], {}, "unknown CLIP model 'RN51'"),
+    "misspelt key": ([], {"TRAINER.MTCOOP.N_CTXS": 3}, "TRAINER.MTCOOP.N_CTXS|N_CTXS"),
+    "wrong type": ([], {"OPTIM.MAX_EPOCH": "many"}, "OPTIM.MAX_EPOCH"),
+    "unknown trainer": (["--trainer", "CoOpp"], {}, "CoOpp"),
+    "image size": ([], {"INPUT.SIZE": "(64, 64)"}, "reads 32x32 images"),
+    "class-specific on new": ([], {"DATASET.SUBSAMPLE_CLASSES": "new", "TRAINER.MTCOOP.CSC": True,
+                                   "TRAINER.MTCOOP.CLASS_CSC": True}, "class-specific contexts exist only"),
+    "no checkpoint": (["--eval-only", "--model-dir", "/nowhere"], {}, "checkpoint /nowhere/.* does not exist"),
+    "resume from nothing": (["--resume", "/nowhere"], {}, "--resume /nowhere: there is neither"),
+    "precision": ([], {"TRAINER.MTCOOP.PREC": "fp8"}, "PREC is 'fp8'"),
+    "no config file": (["--config-file", "configs/none.yaml"], {}, "configs/none.yaml does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_clear_errors(case, photo_root, backbone, tmp_path, capsys, monkeypatch):
+    extra, options, message = ERRORS[case]
+    arguments = train_args(photo_root, backbone, tmp_path / "run", "MTCoOp", *extra,
+                           **{"DATASET.SPLIT_DIR": tmp_path / "splits", **options})
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    text = str(stop.value)
+    assert text.startswith("error: ") and re.search(message, text) and "\n" not in text and "Traceback" not in text
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_truncated_image_and_corrupt_weights(photo_root, backbone, tmp_path):
+    root = shutil.copytree(photo_root, tmp_path / "photos", ignore=shutil.ignore_patterns("split_fewshot"))
+    for path in root.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-2000])
+    weights = tmp_path / "bad.pt"
+    weights.write_bytes(open(backbone, "rb").read()[:100000])
+    for name, clip_file, message in (("image", backbone, r"\.png"), ("weights", weights, "bad.pt")):
+        done = run([sys.executable, "train.py", *train_args(root, clip_file, tmp_path / name, "MTCoOpHard",
+                                                            **{"DATALOADER.NUM_WORKERS": 2})])
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == 1 and last.startswith("error: ") and re.search(message, last), done.stderr
+        assert not (tmp_path / name / "results.json").exists()
+
+
+def test_seed_zero_is_a_seed(photo_root, backbone, tmp_path):
+    arguments = train_args(photo_root, backbone, tmp_path / "run", "MTCoOp", "--no-train",
+                           **{"DATASET.SPLIT_DIR": tmp_path / "splits"})
+    arguments[arguments.index("--seed") + 1] = "0"
+    assert call(arguments).cfg.SEED == 0
+    assert os.listdir(tmp_path / "splits" / photo_root.name).count("shot_2-seed_0.json") == 1
