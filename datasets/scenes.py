@@ -401,7 +401,7 @@ def place_objects(scene, rng):
             x, y = middle + uniform(rng, -reach, reach), middle + uniform(rng, -reach, reach)
             turns = [turn(first + 360 * i / n) for i in range(n)]
             centres = [(x + around * c, y + around * s) for c, s in turns]
-    return np.array(centres) + (rng.random_sample((n, 2)) - 0.5) * 2, radius
+    return np.array(centres) + (rng.random_sample((n, 2)) - 0.5) * 0.3 * radius, radius
 
 
 def half_planes(x, y, corners):

@@ -1,0 +1,22 @@
+# make setup | demo | test. PYTHON: the interpreter the environment is made with (3.10 or newer).
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test
+setup: $(READY)
+
+# An environment of another interpreter, or an unfinished one, is completed by pip; nothing is deleted.
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	touch $(READY)
+
+# Zero-shot, CoOp and SoftCPT on Shapes8 with the tiny backbone, 3 seeds: one table and a chart.
+demo: setup
+	sh scripts/demo.sh
+
+test: setup
+	$(VENV)/bin/python -m pytest
