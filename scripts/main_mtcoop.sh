@@ -6,6 +6,6 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "$MTCOOP_USAGE" 11 "$@"
 
-for SEED in 1 2 3; do
+for SEED in $SEEDS; do
     run_mtcoop "$OUTPUT/$1/MTCoOp/$(mtcoop_dir "$@")/seed$SEED" "$@" -- --seed "$SEED"
 done

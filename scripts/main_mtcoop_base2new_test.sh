@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "$MTCOOP_USAGE" 11 "$@"
 
-for SEED in 1 2 3; do
+for SEED in $SEEDS; do
     MODEL="$OUTPUT/$1/base2new/train_base/MTCoOp/$(mtcoop_dir "$@")/seed$SEED"
     if [ ! -f "$MODEL/results.json" ]; then
         echo "error: $MODEL is not finished: run main_mtcoop_base2new_train.sh with the same arguments first" >&2

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "$MTCOOP_USAGE" 11 "$@"
 
-for SEED in 1 2 3; do
+for SEED in $SEEDS; do
     run_mtcoop "$OUTPUT/$1/base2new/train_base/MTCoOp/$(mtcoop_dir "$@")/seed$SEED" "$@" -- --seed "$SEED" \
         DATASET.SUBSAMPLE_CLASSES base
 done

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "$MTCOOP_USAGE CLS_SAMPLE_RATE" 12 "$@"
 
-for SEED in 1 2 3; do
+for SEED in $SEEDS; do
     run_mtcoop "$OUTPUT/$1/MTCoOp/$(mtcoop_dir "$@")_sample${12}/seed$SEED" "$@" -- --seed "$SEED" \
         TRAINER.MTCOOP.CLS_SAMPLE_RATE "${12}"
 done

@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "DATASET CFG SHOTS N_CTX CSC TSC" 6 "$@"
 
-for SEED in 1 2 3; do
+for SEED in $SEEDS; do
     run "$OUTPUT/$1/MTCoOpHard/$2_$3shots/nctx$4_csc$5_tsc$6/seed$SEED" \
         --trainer MTCoOpHard --seed "$SEED" \
         --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/MTCoOpHard/$2.yaml" \

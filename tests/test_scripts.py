@@ -1,0 +1,95 @@
+"""The shell scripts, called as the README says, on Shapes8 with the tiny backbone and few epochs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.helpers import REPOSITORY, results
+
+NATA = "shapes8 tiny_ep50 1 0 False 4 False 16 False lin 1".split()
+CATA = "shapes8 tiny_ep50 1 4 False 4 False 16 True lin 1".split()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Environment of the scripts: data and output folders of this module, one seed, three epochs."""
+    folder = tmp_path_factory.mktemp("scripts")
+    return {**os.environ, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"), "PYTHON": sys.executable,
+            "SEEDS": "1", "OPTS": "OPTIM.MAX_EPOCH 3"}
+
+
+def sh(script, arguments, env, code=0):
+    done = subprocess.run(["sh", script, *arguments], cwd=REPOSITORY / "scripts", env=env, capture_output=True,
+                          text=True)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+def run_folders(env):
+    return {os.path.dirname(os.path.join(folder, name)) for folder, _, names in os.walk(env["OUTPUT"])
+            for name in names if name == "results.json"}
+
+
+@pytest.mark.parametrize("script, arguments, key, value", [
+    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 64 * 16 * 64),
+    ("main_mtcoop_hard.sh", "shapes8 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
+    ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 128 * 16 * 64),
+    ("zeroshot.sh", "shapes8 tiny 3".split(), "n_tasks", 1),
+    ("zeroshot_base2new.sh", "shapes8 tiny all new".split(), "n_tasks", 8),
+])
+def test_script_runs_and_skips_what_is_finished(script, arguments, key, value, place):
+    before = run_folders(place)
+    sh(script, arguments, place)
+    made = run_folders(place) - before
+    assert len(made) == 1 and results(made.pop())[key] == value
+    again = sh(script, arguments, place)
+    assert again.stdout.startswith("Skipping ") and "Running" not in again.stdout
+
+
+def test_base_to_new(place):
+    assert "run main_mtcoop_base2new_train.sh" in sh("main_mtcoop_base2new_test.sh", NATA, place, code=1).stderr
+    sh("main_mtcoop_base2new_train.sh", NATA, place)
+    before = run_folders(place)
+    sh("main_mtcoop_base2new_test.sh", NATA, place)
+    new = results((run_folders(place) - before).pop())
+    base = results(next(folder for folder in before if "train_base" in folder))
+    # 8 5 6 5 5 ... classes: base has the larger half of each task
+    assert base["n_classes"] > new["n_classes"] > 0
+    assert base["n_tasks"] == new["n_tasks"] == 8
+
+
+@pytest.mark.parametrize("script", ["main_mtcoop.sh", "main_mtcoop_hard.sh", "main_mtcoop_cls_sample.sh",
+                                    "main_mtcoop_base2new_train.sh", "main_mtcoop_base2new_test.sh", "zeroshot.sh",
+                                    "zeroshot_base2new.sh", "linearprob.sh"])
+def test_wrong_call_prints_usage(script, place):
+    assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
+
+
+def test_error_stops_a_sweep(place):
+    done = sh("main_mtcoop.sh", ["shapes8", "tiny_ep50", "1", "0", "False", "4", "False", "16", "False", "lim", "1"],
+              {**place, "SEEDS": "1 2"}, code=1)
+    assert "PG_TYPE is 'lim'" in done.stderr and "seed2" not in done.stdout
+
+
+def test_killed_sweep_resumes_to_the_same_values(place, tmp_path):
+    def final(output):
+        folder = next((tmp_path / output).rglob("prompt_gen"))
+        return torch.load(folder / "model.pth.tar-12", weights_only=True)["state_dict"]["proj"]
+
+    envs = {name: {**place, "OUTPUT": str(tmp_path / name), "OPTS": "OPTIM.MAX_EPOCH 12"} for name in ("calm", "killed")}
+    sh("main_mtcoop.sh", NATA, envs["calm"])
+    process = subprocess.Popen(["sh", "main_mtcoop.sh", *NATA], cwd=REPOSITORY / "scripts", env=envs["killed"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.time() + 200
+    while not list((tmp_path / "killed").rglob("resume.pth.tar")) and time.time() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list((tmp_path / "killed").rglob("results.json"))
+    done = sh("main_mtcoop.sh", NATA, envs["killed"])
+    assert "Resuming from" in done.stdout and torch.equal(final("killed"), final("calm"))
