@@ -1,0 +1,1 @@
+"""Linear probe on CLIP's frozen image features."""

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Linear probe on tasks 0 to MAX_TASK of a suite, 1/2/4/8/16 shots.
+set -e
+cd "$(dirname "$0")"
+. ./set_env.sh
+usage "DATASET MODEL MAX_TASK" 3 "$@"
+
+TASK=0
+while [ "$TASK" -le "$3" ]; do
+    # shellcheck disable=SC2086 # SEEDS and OPTS are words
+    "$PYTHON" -m lpclip.linear_probe --root "$DATA" --output-dir "$OUTPUT/$1/LP/$2/task$TASK" \
+        --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/LP/$2_val.yaml" \
+        --seeds $SEEDS --seed 1 DATASET.SUBSAMPLE_TASKS "task$TASK" $OPTS
+    TASK=$((TASK + 1))
+done
