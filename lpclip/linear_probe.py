@@ -100,10 +100,10 @@ def run(cfg, features, folder):
     start = time.time()
     setup_logger(folder)
     dataset = build_dataset(cfg)
+    evaluator = build_evaluator(cfg, tasks=dataset.tasks)
     classifier, c = probe(features, dataset)
     print(f"C = {c:.3g} by {len(dataset.val)} validation images\nFinished training")
     x, y = features(dataset.test)
-    evaluator = build_evaluator(cfg, tasks=dataset.tasks)
     scores = torch.zeros(len(y), dataset.num_classes).scatter_(1, torch.from_numpy(classifier.predict(x))[:, None], 1.0)
     evaluator.process(scores, torch.from_numpy(y))
     metric = evaluator.evaluate()["overall_metric"]
