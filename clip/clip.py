@@ -1,16 +1,15 @@
 """OpenAI's `clip.clip`: names of models, loading, tokenizing."""
 
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from open_clip.pretrained import get_pretrained_url
+from open_clip.tokenizer import _tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from .files import download as _download
 from .files import read_state_dict
 from .model import VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
-from .simple_tokenizer import SimpleTokenizer
 
 __all__ = ["available_models", "load", "tokenize", "build_model", "_MODELS", "_download"]
 
@@ -71,11 +70,6 @@ def _load_fp32(name, download_root):
     return from_openai(read_state_dict(path), path)
 
 
-@lru_cache(maxsize=None)
-def _tokenizer():
-    return SimpleTokenizer()
-
-
 def tokenize(texts, context_length=77, truncate=False):
     """Tokens of one text or a list of texts.
 
@@ -89,16 +83,15 @@ def tokenize(texts, context_length=77, truncate=False):
         ValueError: a text is too long and `truncate` is off.
     """
     texts = [texts] if isinstance(texts, str) else texts
-    tokenizer = _tokenizer()
     result = torch.zeros(len(texts), context_length, dtype=torch.int)
     for row, text in zip(result, texts):
-        tokens = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        tokens = [_tokenizer.sot_token_id, *_tokenizer.encode(text), _tokenizer.eot_token_id]
         if len(tokens) > context_length:
             if not truncate:
                 raise ValueError(
                     f"the text {text!r} makes {len(tokens)} tokens, more than the context length {context_length}; "
                     "shorten it or pass truncate=True"
                 )
-            tokens = [*tokens[: context_length - 1], tokenizer.eot_token_id]
+            tokens = [*tokens[: context_length - 1], _tokenizer.eot_token_id]
         row[: len(tokens)] = torch.tensor(tokens)
     return result

@@ -38,26 +38,30 @@ def download(url, root=None):
     """
     target = Path(root or "~/.cache/clip").expanduser() / os.path.basename(url)
     expected = url.split("/")[-2]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):  # jobs that start together fetch it once
-        if target.exists():
-            if _sha256(target) != expected:
-                warnings.warn(f"{target} is used although its SHA-256 is not the published {expected}")
-            return str(target)
-        part = Path(f"{target}.part")
-        try:
-            _fetch(url, part)
-        except (OSError, http.client.HTTPException) as error:
-            raise RuntimeError(
-                f"could not download {url} ({one_line(error)}); try again, which continues where it stopped, or "
-                f"put the file at {target} by hand"
-            ) from error
-        actual = _sha256(part)
-        if actual != expected:
-            part.unlink()
-            raise RuntimeError(f"{url} arrived with SHA-256 {actual} instead of {expected}; download it again")
-        os.replace(part, target)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):  # jobs that start together fetch it once
+            if not target.exists():
+                _fetch_checked(url, target, expected)
+    elif _sha256(target) != expected:
+        warnings.warn(f"{target} is used although its SHA-256 is not the published {expected}")
     return str(target)
+
+
+def _fetch_checked(url, target, expected):
+    part = Path(f"{target}.part")
+    try:
+        _fetch(url, part)
+    except (OSError, http.client.HTTPException) as error:
+        raise RuntimeError(
+            f"could not download {url} ({one_line(error)}); try again, which continues where it stopped, or put the "
+            f"file at {target} by hand"
+        ) from error
+    actual = _sha256(part)
+    if actual != expected:
+        part.unlink()
+        raise RuntimeError(f"{url} arrived with SHA-256 {actual} instead of {expected}; download it again")
+    os.replace(part, target)
 
 
 def _fetch(url, part):

@@ -117,11 +117,11 @@ def convert_weights(model, dtype=torch.float16):
         if isinstance(module, CLIP):
             module.text_projection.data = module.text_projection.data.to(dtype)
         elif isinstance(module, TimmModel):
-            norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-            kept = [(m, m.state_dict()) for m in norms]
-            module.to(dtype)
-            for norm, values in kept:
-                norm.float().load_state_dict(values)
+            for part in module.modules():
+                if not isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                        if tensor.is_floating_point():
+                            tensor.data = tensor.data.to(dtype)
 
 
 def build_model(state_dict):
@@ -147,15 +147,15 @@ def from_openai(state_dict, source="the state dict"):
     if missing:
         raise ValueError(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
     try:
-        # On the meta device: only the layout, and never a random weight. Its cast to fp16 must not touch values
-        # either, so they are assigned afterwards. The cast_dtype asks for norms that compute in fp32.
+        # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds nothing,
+        # since the values come afterwards. cast_dtype asks for norms that compute in fp32.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=torch.float16).float()
         dtypes = {name: value.dtype for name, value in model.state_dict().items()}
         values = {name: value.to(dtypes[name], copy=True) for name, value in state_dict.items()}
         model.load_state_dict(values, assign=True)
-    except (RuntimeError, AssertionError, IndexError) as error:
+    except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
         raise ValueError(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
     return _finish(model, source)
@@ -235,7 +235,7 @@ def _open_clip_weights(name, arch, pretrained, download_root):
 
 
 def _near(word, choices):
-    near = get_close_matches(word, choices, n=5, cutoff=0.5) or choices
+    near = get_close_matches(word, choices, n=5, cutoff=0.5) or choices[:10]
     return f"; it has {', '.join(near)}" if near else ""
 
 

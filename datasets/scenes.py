@@ -83,6 +83,8 @@ WEATHERS = {
     "snowfall": ("snow", "blizzard"),
     "dusk": ("dusk", "sunset"),
 }
+ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "pattern": PATTERNS, "background": BACKGROUNDS, "count": COUNTS,
+              "position": POSITIONS, "arrangement": ARRANGEMENTS, "weather": WEATHERS}
 RARE = 0.06  # share of the mentions of a value that use its rare word
 
 RGB = {
@@ -270,7 +272,7 @@ def caption(scene, rng):
     """
     words = mentions(scene, rng)
     keys = list(words)
-    how_many = min(len(keys), 1 + int(rng.random_sample() ** 2 * 6))
+    how_many = min(len(keys), 1 + int(rng.random_sample() * 6))
     keys = [keys[i] for i in rng.permutation(len(keys))[:how_many]]
     said = {key: words[key] for key in keys}
     form = rng.random_sample()

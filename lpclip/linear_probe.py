@@ -1,18 +1,24 @@
-"""LP-CLIP: logistic regression on the image tower's output, for one task and several shots and seeds.
+"""LP-CLIP: logistic regression on the image tower's output, for one task, several shots and seeds.
 
-    python -m lpclip.linear_probe [--shots 1 2 4 8 16] [--seeds 1 2 3] --root R --dataset-config-file F \
-        --config-file F --output-dir O DATASET.SUBSAMPLE_TASKS task0 ...
+    python -m lpclip.linear_probe --root R --dataset-config-file F --config-file F --output-dir O \
+        [--shots 1 2 4 8 16] [--seeds 1 2 3] DATASET.SUBSAMPLE_TASKS task0 [KEY VALUE ...]
 
-Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, with CoOp's search
-for the regularisation. Every (shots, seed) is a run folder like those of `train.py`.
+Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, with
+CoOp's search for the regularisation. Every (shots, seed) is a run folder like those of `train.py`.
 """
 
+import argparse
+import functools
+import os
 import os.path as osp
+import resource
 import sys
 import time
+import warnings
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import DataLoader
 
@@ -36,7 +42,8 @@ def search_c(accuracy):
         accuracy: function from C to validation accuracy.
 
     Returns:
-        The C of the last step's better end.
+        The C of the last step's better end (the left one of equals). The better end is kept from step to step
+        and the second step tries the coarse peak again, so no C that was tried is more accurate.
     """
     peak = COARSE[int(np.argmax([accuracy(c) for c in COARSE]))]
     left, right = np.log10(peak) - 1, np.log10(peak) + 1
@@ -46,7 +53,7 @@ def search_c(accuracy):
             best, left = right, middle
         else:
             best, right = left, middle
-    return 10**best
+    return float(10**best)
 
 
 class Features:
@@ -63,12 +70,14 @@ class Features:
     def __call__(self, datums):
         """(features (n, dim), labels (n,)) of a list of `Datum`."""
         new = [datum for datum in datums if datum.impath not in self.known]
-        loader = DataLoader(DatasetWrapper(self.cfg, new, self.transform), self.cfg.DATALOADER.TEST.BATCH_SIZE,
-                            num_workers=self.cfg.DATALOADER.NUM_WORKERS)
+        options = self.cfg.DATALOADER
+        loader = DataLoader(DatasetWrapper(self.cfg, new, self.transform), options.TEST.BATCH_SIZE,
+                            num_workers=options.NUM_WORKERS)
         for batch in loader if new else ():
             features = self.encoder(batch["img"].to(self.device)).float().cpu().numpy()
             self.known.update(zip(batch["impath"], features))
-        return np.stack([self.known[datum.impath] for datum in datums]), np.array([datum.label for datum in datums])
+        return (np.stack([self.known[datum.impath] for datum in datums]),
+                np.array([datum.label for datum in datums]))
 
 
 def probe(features, dataset):
@@ -78,7 +87,7 @@ def probe(features, dataset):
         (classifier, C).
 
     Raises:
-        ValueError: the dataset has more than one task, or no validation images.
+        ValueError: the dataset has more than one task, no validation images, or training images of one class.
     """
     if len(dataset.tasks) != 1:
         raise ValueError(f"the linear probe works on one task, but {len(dataset.tasks)} are chosen: set "
@@ -87,55 +96,108 @@ def probe(features, dataset):
         raise ValueError("the linear probe needs validation images to choose its regularisation")
     x, y = features(dataset.train_x)
     x_val, y_val = features(dataset.val)
+    if len(set(y)) < 2:
+        raise ValueError(f"task {dataset.tasks[0].name!r} has training images of a single class: the linear "
+                         "probe needs two or more")
 
+    @functools.cache  # the search comes back to ends that it kept
     def fit(c):
-        return LogisticRegression(solver="lbfgs", max_iter=1000, C=c).fit(x, y)
+        with warnings.catch_warnings():
+            # A large C seldom converges within the 1000 iterations that the protocol allows.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return LogisticRegression(solver="lbfgs", max_iter=1000, C=c).fit(x, y)
 
     c = search_c(lambda c: fit(c).score(x_val, y_val))
     return fit(c), c
 
 
-def run(cfg, features, folder):
-    """One (shots, seed): fit, test, log and `results.json`."""
+def run(cfg, features):
+    """One (shots, seed): fit, test, log and `results.json`, which marks the run as finished."""
     start = time.time()
-    setup_logger(folder)
+    print(f"** Config **\n{cfg}")
     dataset = build_dataset(cfg)
     evaluator = build_evaluator(cfg, tasks=dataset.tasks)
     classifier, c = probe(features, dataset)
+    trained = time.time()
     print(f"C = {c:.3g} by {len(dataset.val)} validation images\nFinished training")
     x, y = features(dataset.test)
-    scores = torch.zeros(len(y), dataset.num_classes).scatter_(1, torch.from_numpy(classifier.predict(x))[:, None], 1.0)
+    predicted = torch.from_numpy(classifier.predict(x))  # (n_test,)
+    scores = torch.zeros(len(y), dataset.num_classes).scatter_(1, predicted[:, None], 1.0)
     evaluator.process(scores, torch.from_numpy(y))
     metric = evaluator.evaluate()["overall_metric"]
+    end = time.time()
+    peak = (torch.cuda.max_memory_allocated(features.device) / 2**20 if features.device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    # The seconds hold the encoding of those images only that no earlier run of this process has encoded.
     write_json({
-        "trainer": "LP-CLIP", "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
-        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "overall_metric": metric, "tasks": evaluator.per_task,
-        "n_tasks": 1, "n_classes": dataset.num_classes, "n_train": len(dataset.train_x), "n_val": len(dataset.val),
-        "n_test": len(dataset.test), "n_params": (x.shape[1] + 1) * dataset.num_classes, "C": float(c),
-        "wall_seconds": round(time.time() - start, 2), "config": to_plain(cfg),
-    }, osp.join(folder, RESULTS_FILE))
+        "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "precision": "fp32", "overall_metric": metric,
+        "tasks": evaluator.per_task, "n_tasks": 1, "n_classes": dataset.num_classes,
+        "n_train": len(dataset.train_x), "n_val": len(dataset.val), "n_test": len(dataset.test),
+        "n_params": (x.shape[1] + 1) * dataset.num_classes, "C": c,
+        "train_seconds": round(trained - start, 2), "test_seconds": round(end - trained, 2),
+        "wall_seconds": round(end - start, 2), "peak_memory_mb": round(peak, 1),
+        "device": str(features.device), "config": to_plain(cfg),
+    }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
+
+
+def parse_args(arguments=None):
+    """The command line as a namespace that `setup_cfg` reads too; `shots` and `seeds` are lists of int.
+
+    Raises:
+        ValueError: `--shots` or `--seeds` without a number, or shots below 1.
+    """
+    parser = argparse.ArgumentParser(description="Linear probe on one task.", allow_abbrev=False)
+    parser.add_argument("--root", default="", help="folder of the datasets")
+    parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
+    parser.add_argument("--config-file", default="", help="config file of the linear probe")
+    parser.add_argument("--output-dir", required=True, help="folder of the runs: <shots>shots/seed<k>/")
+    parser.add_argument("--backbone", default="", help="CLIP model, as in train.py")
+    parser.add_argument("--shots", nargs="+", default=["1", "2", "4", "8", "16"],
+                        help="training images per class")
+    parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="seeds of the few-shot draws")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+    given = parser.parse_args(arguments)
+    # argparse gives an option with several values all that follows, the overrides too.
+    for name in ("shots", "seeds"):
+        values = getattr(given, name)
+        n = next((i for i, value in enumerate(values) if not value.isdigit()), len(values))
+        numbers = [int(value) for value in values[:n]]
+        if not numbers or (name == "shots" and min(numbers) < 1):
+            raise ValueError(f"--{name} is {' '.join(values)}, but must be numbers from "
+                             f"{1 if name == 'shots' else 0}")
+        setattr(given, name, numbers)
+        given.opts = values[n:] + given.opts
+    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(given)})
+
+
+def sweep(args):
+    """Do every (shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
+    features = None
+    for shots in args.shots:
+        for args.seed in args.seeds:
+            cfg = setup_cfg(args)
+            folder = osp.join(cfg.OUTPUT_DIR, f"{shots}shots", f"seed{args.seed}")
+            if osp.isfile(osp.join(folder, RESULTS_FILE)):
+                print(f"Skipping {folder}: it is finished")
+                continue
+            cfg.defrost()
+            cfg.TRAINER.NAME = "LP-CLIP"
+            cfg.OUTPUT_DIR, cfg.DATASET.NUM_SHOTS, cfg.SEED = folder, shots, args.seed
+            cfg.freeze()
+            with setup_logger(folder):
+                features = features or Features(cfg)
+                run(cfg, features)
 
 
 def main():
-    parser = build_parser()
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    args = parser.parse_args()
     try:
-        cfg = setup_cfg(args)
-        features = None
-        for shots in args.shots:
-            for seed in args.seeds:
-                folder = osp.join(cfg.OUTPUT_DIR, f"{shots}shots", f"seed{seed}")
-                if osp.isfile(osp.join(folder, RESULTS_FILE)):
-                    print(f"Skipping {folder}: it is finished")
-                    continue
-                features = features or Features(cfg)
-                run_cfg = cfg.clone()
-                run_cfg.merge_from_list(["DATASET.NUM_SHOTS", shots, "SEED", seed])
-                run(run_cfg, features, folder)
+        sweep(parse_args())
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {one_sentence(error)}")
+        if os.environ.get("SOFTCPT_TRACEBACK"):
+            raise
+        sys.stdout.flush()
+        sys.exit(f"error: {one_sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,15 @@ cd "$(dirname "$0")"
 . ./set_env.sh
 usage "DATASET MODEL MAX_TASK" 3 "$@"
 
+case $3 in
+    "" | *[!0-9]*) echo "error: MAX_TASK is '$3', but must be the number of the last task" >&2; exit 2 ;;
+esac
+
 TASK=0
 while [ "$TASK" -le "$3" ]; do
     # shellcheck disable=SC2086 # SEEDS and OPTS are words
     "$PYTHON" -m lpclip.linear_probe --root "$DATA" --output-dir "$OUTPUT/$1/LP/$2/task$TASK" \
         --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/LP/$2_val.yaml" \
-        --seeds $SEEDS --seed 1 DATASET.SUBSAMPLE_TASKS "task$TASK" $OPTS
+        --seeds $SEEDS DATASET.SUBSAMPLE_TASKS "task$TASK" $OPTS
     TASK=$((TASK + 1))
 done
