@@ -127,7 +127,7 @@ def test_command(photo_root, backbone, tmp_path):
 def test_several_tasks_are_refused_in_one_sentence(photo_root, backbone, tmp_path, monkeypatch):
     args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path)
     monkeypatch.setattr(sys, "argv", ["linear_probe", *args])
-    with pytest.raises(SystemExit, match="^error: the linear probe works on one task, but 2 are chosen: set "):
+    with pytest.raises(SystemExit, match="^error: the linear probe works on one task, but 2 are chosen"):
         linear_probe.main()
     assert not list((tmp_path / "lp").rglob("results.json"))
 
