@@ -18,17 +18,47 @@ import numpy as np
 from tabulate import tabulate
 
 END_OF_TRAINING, START_OF_RESULT = "Finished training", "=> result"
-METRIC = re.compile(r"^\* ([^:\t]+): ([\d,.]+)%$")
-TASK = re.compile(r"^\* task: (\d+) \((.*)\)\ttotal: ([\d,]+)\tmetric: ([\d.]+)%$")
-DERIVED = ("average",)  # repeats the overall metric
+METRIC = re.compile(r"^\* ([^:\t]+): (\d+(?:\.\d+)?)%$")
+TASK = re.compile(r"^\* task: (\d+) \((.*)\)\ttotal: ([\d,]+)\tmetric: (\d+(?:\.\d+)?)%$")
 
 
 class BrokenRun(Exception):
     """Why a run can't be counted."""
 
 
+def result_blocks(lines, trained):
+    """Lines of each result; of a run that `trained`, only those between an end of training and a next epoch.
+
+    A resumed run goes on in the same log, so epochs, with results on the validation set, may follow an end.
+    """
+    blocks, block, counts = [], None, not trained
+    for line in lines:
+        if trained and (line == END_OF_TRAINING or line.startswith("epoch [")):
+            block, counts = None, line == END_OF_TRAINING
+        elif line == START_OF_RESULT:
+            block = [] if counts else None
+            if counts:
+                blocks.append(block)
+        elif block is not None:
+            block.append(line)
+    return blocks
+
+
+def parse_result(block):
+    """(metrics, tasks) as `read_run` returns them, or None if the block breaks off."""
+    metrics, tasks = {}, []
+    for line in block:
+        if match := METRIC.match(line):
+            metrics[match[1]] = float(match[2])
+        elif match := TASK.match(line):
+            tasks.append((match[2], int(match[3].replace(",", "")), float(match[4])))
+    # The average is the last line of the tasks.
+    per_task = tasks or any(line.startswith("=> per-task") for line in block)
+    return (metrics, tasks) if metrics and ("average" in metrics or not per_task) else None
+
+
 def read_run(folder, test_log=False):
-    """Read the last result in a run's log.
+    """Read the last complete result in a run's log.
 
     Args:
         test_log: read a test alone; None: whatever the run was, so only one that trained has to be finished.
@@ -48,23 +78,13 @@ def read_run(folder, test_log=False):
     except (UnicodeDecodeError, OSError) as error:
         raise BrokenRun(f"its log.txt can't be read ({error})") from None
     trained = any(line.startswith("epoch [") for line in lines)
-    if test_log is False or (test_log is None and trained):
-        ends = [i for i, line in enumerate(lines) if line == END_OF_TRAINING]
-        if not ends:
-            raise BrokenRun(f"unfinished: its log has no line '{END_OF_TRAINING}' (--test-log reads tests alone)")
-        lines = lines[ends[-1]:]
-    starts = [i for i, line in enumerate(lines) if line == START_OF_RESULT]
-    if not starts:
-        raise BrokenRun("unfinished: its log has no result")
-    metrics, tasks = {}, []
-    for line in lines[starts[-1]:]:
-        if match := METRIC.match(line):
-            metrics[match[1]] = float(match[2].replace(",", ""))
-        elif match := TASK.match(line):
-            tasks.append((match[2], int(match[3].replace(",", "")), float(match[4])))
-    if not metrics:
-        raise BrokenRun("its last result has no metric")
-    return metrics, tasks
+    needs_end = test_log is False or (test_log is None and trained)
+    if needs_end and END_OF_TRAINING not in lines:
+        raise BrokenRun(f"unfinished: its log has no line '{END_OF_TRAINING}' (--test-log reads tests alone)")
+    results = [result for block in result_blocks(lines, needs_end) if (result := parse_result(block))]
+    if not results:
+        raise BrokenRun("unfinished: its log has no complete result")
+    return results[-1]
 
 
 def spread(values, ci95=False):
@@ -134,23 +154,31 @@ def show(rows, headers, style):
                        colalign=["left"] + ["right"] * (len(headers) - 1)) + "\n")
 
 
+def summary(experiment, ci95):
+    """Rows (name, total, mean, width) of the tasks, then of the metric, of one experiment."""
+    tasks = [[f"{i} {name}", f"{total:,}", *(f"{x:.2f}" for x in spread(percents, ci95))]
+             for i, (name, total, percents) in enumerate(experiment.tasks)]
+    return [*tasks, [experiment.metric, "", *(f"{x:.2f}" for x in spread(experiment.values, ci95))]]
+
+
 def show_experiment(experiment, args):
     """The runs, then the tasks, then the mean of one experiment."""
-    label = "ci95" if args.ci95 else "std"
-    mean, width = spread(experiment.values, args.ci95)
-    plain = args.format != "csv"
-    rows = [[run, f"{value:.2f}"] for run, value in zip(experiment.runs, experiment.values)]
-    if plain:
-        print(f"===\n{experiment.folder}")
-        show(rows, ["run", f"{experiment.metric} (%)"], args.format)
-        rows = []
-    tasks = [[f"{i} {name}", f"{total:,}", *(f"{x:.2f}" for x in spread(percents, args.ci95))]
-             for i, (name, total, percents) in enumerate(experiment.tasks)]
-    headers = ["task", "total", "metric (%)", label]
-    last = [experiment.metric, "", f"{mean:.2f}", f"{width:.2f}"]
-    show([*tasks, last], headers, args.format)
-    if plain:
-        print(f"* {experiment.metric}: {mean:.2f}% +- {width:.2f}% ({len(experiment.runs)} runs)\n===\n")
+    print(f"===\n{experiment.folder}")
+    show([[run, f"{value:.2f}"] for run, value in zip(experiment.runs, experiment.values)],
+         ["run", f"{experiment.metric} (%)"], args.format)
+    rows = summary(experiment, args.ci95)
+    show(rows, ["task", "total", "metric (%)", "ci95" if args.ci95 else "std"], args.format)
+    print(f"* {experiment.metric}: {rows[-1][2]}% +- {rows[-1][3]}% ({len(experiment.runs)} runs)\n===\n")
+
+
+def show_csv(experiments, args):
+    """The summaries in one csv table; with --multi-exp its first column names the experiment."""
+    headers = ["task", "total", "metric (%)", "ci95" if args.ci95 else "std"]
+    rows = [(experiment, row) for experiment in experiments for row in summary(experiment, args.ci95)]
+    if args.multi_exp:
+        show([[osp.relpath(e.folder, args.dir), *row] for e, row in rows], ["experiment", *headers], "csv")
+    else:
+        show([row for _, row in rows], headers, "csv")
 
 
 def short_names(paths):
@@ -240,9 +268,12 @@ def main(argv=None):
     if args.side_by_side:
         show_side_by_side(experiments, args)
         return
+    if args.format == "csv":
+        show_csv(experiments, args)
+        return
     for experiment in experiments:
         show_experiment(experiment, args)
-    if args.multi_exp and args.format != "csv":
+    if args.multi_exp:
         mean = np.mean([np.mean(experiment.values) for experiment in experiments])
         print(f"Mean over {len(experiments)} experiments: {mean:.2f}%")
 

@@ -36,8 +36,8 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
     Returns:
-        (model, preprocess): a `clip.model.CLIP` in eval mode, and a torchvision transform from a PIL image to the
-        normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
+        (model, preprocess): a `clip.model.CLIP` in eval mode, and a torchvision transform from a PIL image to
+        the normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
     Raises:
         ValueError, FileNotFoundError: unknown name, missing or damaged file, a model of another layout.
         RuntimeError: a download failed.
@@ -46,7 +46,8 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         raise ValueError("clip.load has no jit=True: call it with jit=False")
     model = _load_fp32(str(name), download_root)
     if model.vocab_size != VOCAB_SIZE:
-        raise ValueError(f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
+        raise ValueError(
+            f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
     model.to(device)
     if torch.device(device).type == "cuda":
         convert_weights(model)
@@ -64,8 +65,8 @@ def _load_fp32(name, download_root):
         raise ValueError(f"{path} is a folder; an open_clip model folder is written local-dir:{path}")
     if not path.exists() and path.suffix not in (".pt", ".pth", ".safetensors"):
         raise ValueError(
-            f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a .pt, .pth or .safetensors file, "
-            "local-dir:PATH, or open_clip:ARCH/PRETRAINED"
+            f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a .pt, .pth or "
+            ".safetensors file, local-dir:PATH, or open_clip:ARCH/PRETRAINED"
         )
     return from_openai(read_state_dict(path), path)
 
@@ -89,8 +90,8 @@ def tokenize(texts, context_length=77, truncate=False):
         if len(tokens) > context_length:
             if not truncate:
                 raise ValueError(
-                    f"the text {text!r} makes {len(tokens)} tokens, more than the context length {context_length}; "
-                    "shorten it or pass truncate=True"
+                    f"the text {text!r} makes {len(tokens)} tokens, more than the context length "
+                    f"{context_length}; shorten it or pass truncate=True"
                 )
             tokens = [*tokens[: context_length - 1], _tokenizer.eot_token_id]
         row[: len(tokens)] = torch.tensor(tokens)

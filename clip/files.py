@@ -26,9 +26,10 @@ def one_line(error):
 def download(url, root=None):
     """Fetch `url` into the folder `root` and return the file's path (str).
 
-    The second last part of the URL's path is the file's SHA-256, as in OpenAI's URLs. The file appears under its
-    own name only when it is complete and right; until then it is `<name>.part`, which a later call continues.
-    A file that is already there is used as it is, with a warning where its SHA-256 is another one.
+    The second last part of the URL's path is the file's SHA-256, as in OpenAI's URLs. The file appears under
+    its own name only when it is complete and right; until then it is `<name>.part`, which a later call
+    continues. A file that is already there is used as it is, with a warning where its SHA-256 is another one:
+    people put converted weights there.
 
     Args:
         url: what to fetch.
@@ -54,8 +55,8 @@ def _fetch_checked(url, target, expected):
         _fetch(url, part)
     except (OSError, http.client.HTTPException) as error:
         raise RuntimeError(
-            f"could not download {url} ({one_line(error)}); try again, which continues where it stopped, or put the "
-            f"file at {target} by hand"
+            f"could not download {url} ({one_line(error)}); try again, which continues where it stopped, "
+            f"or put the file at {target} by hand"
         ) from error
     actual = _sha256(part)
     if actual != expected:
@@ -105,8 +106,8 @@ def _sha256(path):
 def read_state_dict(path):
     """Read the tensors of a weight file, on the CPU: dict of name -> tensor.
 
-    Takes `.safetensors`, a TorchScript archive (OpenAI's own files), or what `torch.save` writes: a state dict, also
-    one under the key "state_dict" and with "module." before every name. Nothing is unpickled but tensors.
+    Takes `.safetensors`, a TorchScript archive (OpenAI's own files), or what `torch.save` writes: a state
+    dict, also under the key "state_dict" and with "module." before every name. Only tensors are unpickled.
 
     Raises:
         FileNotFoundError: no such file.
@@ -119,7 +120,9 @@ def read_state_dict(path):
         if path.suffix == ".safetensors":
             content = load_file(path)
         elif _is_torchscript(path):
-            content = torch.jit.load(str(path), map_location="cpu").state_dict()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
+                content = torch.jit.load(str(path), map_location="cpu").state_dict()
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.

@@ -64,10 +64,11 @@ class CLIP(nn.Module):
     def __init__(self, source):
         super().__init__()
         text = getattr(source, "text", source)
+        blocks = text.transformer.resblocks
         self.context_length = text.context_length
         self.vocab_size = text.vocab_size
         self.visual = source.visual
-        self.transformer = Transformer(text.transformer.resblocks, text.transformer.width, text.context_length)
+        self.transformer = Transformer(blocks, text.transformer.width, text.context_length)
         self.token_embedding = text.token_embedding
         self.positional_embedding = text.positional_embedding  # (context_length, width)
         self.ln_final = text.ln_final
@@ -81,7 +82,7 @@ class CLIP(nn.Module):
         return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
     def encode_image(self, image, normalize=False):
-        """Images (N, 3, H, W), already normalised -> features (N, embed_dim); `normalize` makes their length 1."""
+        """Images (N, 3, H, W), already normalised -> features (N, embed_dim), of length 1 if `normalize`."""
         features = self.visual(image.type(self.dtype))
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -91,7 +92,8 @@ class CLIP(nn.Module):
         x = x + self.positional_embedding[: text.shape[1]].type(self.dtype)
         x = self.transformer(x.transpose(0, 1)).transpose(0, 1)
         x = self.ln_final(x).type(self.dtype)
-        x = x[torch.arange(len(x), device=x.device), text.argmax(dim=-1)] @ self.text_projection  # (N, embed_dim)
+        x = x[torch.arange(len(x), device=x.device), text.argmax(dim=-1)]  # (N, width)
+        x = x @ self.text_projection  # (N, embed_dim)
         return F.normalize(x, dim=-1) if normalize else x
 
     def forward(self, image, text):
@@ -105,8 +107,8 @@ class CLIP(nn.Module):
 def convert_weights(model, dtype=torch.float16):
     """Cast, in place, what OpenAI casts to fp16: convolutions, linear maps, attention and the projections.
 
-    Norms, embeddings and the logit scale keep their dtype (a model in fp32 keeps them in fp32). timm image towers are
-    cast whole, batch norms excepted, since their other layers compute in the dtype of their weights.
+    Norms, embeddings and the logit scale keep their dtype. timm image towers are cast whole, batch norms
+    excepted, since their other layers compute in the dtype of their weights.
 
     Args:
         model: a `CLIP` or one of its parts.
@@ -125,7 +127,11 @@ def convert_weights(model, dtype=torch.float16):
 
 
 def build_model(state_dict):
-    """OpenAI's `build_model`: a state dict in OpenAI's layout -> `CLIP` in eval mode, applicable weights in fp16."""
+    """State dict in OpenAI's layout -> `CLIP` in eval mode with applicable weights in fp16, as OpenAI's does.
+
+    Raises:
+        ValueError: as `from_openai`.
+    """
     model = from_openai(state_dict)
     convert_weights(model)
     return model
@@ -147,8 +153,8 @@ def from_openai(state_dict, source="the state dict"):
     if missing:
         raise ValueError(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
     try:
-        # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds nothing,
-        # since the values come afterwards. cast_dtype asks for norms that compute in fp32.
+        # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds
+        # nothing, since the values come afterwards. cast_dtype asks for norms that compute in fp32.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=torch.float16).float()
@@ -165,8 +171,8 @@ def from_open_clip(name, download_root=None):
     """Load an open_clip model whose text tower has CLIP's layout, in fp32 and eval mode.
 
     Args:
-        name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or `open_clip:ARCH/PRETRAINED`, where
-            PRETRAINED is a tag of open_clip's table or a weight file.
+        name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or
+            `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
     Raises:
         FileNotFoundError: folder or file missing.
@@ -192,7 +198,7 @@ def from_open_clip(name, download_root=None):
         raise ValueError(f"{name} could not be loaded: {one_line(error)}") from error
     for module in model.modules():
         if type(module) is LayerNorm:
-            # Only create_model(precision="fp16") builds norms that compute in fp32, but it also rounds the weights.
+            # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
             module.__class__ = LayerNormFp32
     return _finish(model, name)
 
@@ -204,15 +210,17 @@ def _local_config(folder):
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
+        raise ValueError(
+            f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
     # open_clip would go on with random weights.
     if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
-        raise FileNotFoundError(f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
+        raise FileNotFoundError(
+            f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
     return config
 
 
 def _open_clip_weights(name, arch, pretrained, download_root):
-    """(tag or file, extra arguments of create_model) for the PRETRAINED half of a name; downloads a tag's file."""
+    """(tag or file, extra arguments of create_model) for the PRETRAINED part; downloads a tag's file."""
     config = get_pretrained_cfg(arch, pretrained)
     if not config:
         file = Path(pretrained).expanduser()
@@ -221,14 +229,15 @@ def _open_clip_weights(name, arch, pretrained, download_root):
         if file.suffix or "/" in pretrained:
             raise FileNotFoundError(f"{name}: there is no weight file {file}")
         tags = list_pretrained_tags_by_model(arch)
-        raise ValueError(f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
+        raise ValueError(
+            f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
     try:
         download_pretrained(config, cache_dir=download_root)
     except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
         url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
         raise RuntimeError(
-            f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file instead, as "
-            f"open_clip:{arch}/PATH"
+            f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
+            f"instead, as open_clip:{arch}/PATH"
         ) from error
     # open_clip only warns where weights trained with QuickGELU meet an architecture without.
     return pretrained, {"force_quick_gelu": bool(config.get("quick_gelu"))}
@@ -240,13 +249,14 @@ def _near(word, choices):
 
 
 def _check_text_layout(name, config):
-    """Raise ValueError unless an open_clip model config describes CLIP's text tower, read by CLIP's tokenizer."""
+    """Raise ValueError unless an open_clip config describes CLIP's text tower, fed by CLIP's tokenizer."""
     try:
         text = CLIPTextCfg(**config["text_cfg"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{name} has no text_cfg that open_clip understands: {one_line(error)}") from error
-    blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn, text.scale_heads,
-              text.scale_attn_inner, text.scale_attn, text.scale_fc, text.ls_init_value is not None)
+    blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn,
+              text.scale_heads, text.scale_attn_inner, text.scale_attn, text.scale_fc,
+              text.ls_init_value is not None)
     eos = text.pool_type == "argmax" or (text.pool_type == "eos" and text.eos_id == EOT)
     problems = {
         f"is the Hugging Face model {text.hf_model_name}": text.hf_model_name,
@@ -257,7 +267,8 @@ def _check_text_layout(name, config):
         "has no projection": text.proj_type == "none",
         "has a projection with a bias": text.proj_bias,
         "does not use CLIP's tokenizer": (
-            text.hf_tokenizer_name or text.tokenizer_mode or text.tokenizer_kwargs or text.vocab_size != VOCAB_SIZE),
+            text.hf_tokenizer_name or text.tokenizer_mode or text.tokenizer_kwargs
+            or text.vocab_size != VOCAB_SIZE),
     }
     for problem, found in problems.items():
         if found:
@@ -265,7 +276,7 @@ def _check_text_layout(name, config):
 
 
 def _finish(source, name):
-    """open_clip model with preprocess settings -> `CLIP` in eval mode with OpenAI's attributes of the image tower."""
+    """open_clip model with preprocess settings -> `CLIP` in eval mode, image tower attributes as OpenAI's."""
     model = CLIP(source)
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)

@@ -59,6 +59,43 @@ def test_last_result_of_a_resumed_log_counts(experiment, capsys):
     assert "55.00% +- 5.00%" in table(capsys, experiment).out
 
 
+def test_validation_of_a_resumed_crashed_run_does_not_count(experiment, capsys):
+    log = experiment / "seed2" / "log.txt"
+    result = log.read_text().split("Finished training\n")[1].replace("60.00%", "99.00%")
+    log.write_text(log.read_text() + "epoch [2/2] batch [1/1]\n" + result)
+    assert "* overall_metric: 55.00% +- 5.00% (2 runs)" in table(capsys, experiment).out
+
+
+@pytest.mark.parametrize("tail", [
+    "Finished training\n",
+    "Finished training\n=> result\n* overall_metric: 1.00%\n=> per-task result\n"
+    "* task: 0 (pets (all))\ttotal: 1,200\tmetric: 1.00%\n"])
+def test_last_complete_result_counts_if_a_later_one_breaks_off(experiment, capsys, tail):
+    log = experiment / "seed2" / "log.txt"
+    log.write_text(log.read_text() + "epoch [2/2] batch [1/1]\n" + tail)
+    assert "* overall_metric: 55.00% +- 5.00% (2 runs)" in table(capsys, experiment).out
+
+
+@pytest.mark.parametrize("result", [
+    "* overall_metric: 1.2.3%\n", "* overall_metric: 1.00%\n=> per-task result\n",
+    "* overall_metric: 1.00%\n* task: 0 (pets (all))\ttotal: 1,200\tmetric: 1.00%\n"])
+def test_result_that_breaks_off_is_left_out(experiment, capsys, result):
+    (experiment / "seed3").mkdir()
+    (experiment / "seed3" / "log.txt").write_text("Finished training\n=> result\n" + result)
+    got = table(capsys, experiment)
+    assert "55.00% +- 5.00% (2 runs)" in got.out
+    assert "seed3: unfinished: its log has no complete result" in got.err
+
+
+def test_csv_of_several_experiments_is_one_table(experiment, capsys):
+    write_log(experiment.parent / "coop" / "seed1", (10, 20))
+    out = table(capsys, experiment.parent, "--multi-exp", "--format", "csv").out
+    rows = list(csv.reader(io.StringIO(out)))
+    assert rows[0] == ["experiment", "task", "total", "metric (%)", "std"]
+    assert [row[0] for row in rows[1:]] == ["coop"] * 3 + ["nata"] * 3
+    assert [row[3] for row in rows if row[1] == "overall_metric"] == ["15.00", "55.00"]
+
+
 def test_broken_runs_are_listed_and_left_out(experiment, capsys):
     write_log(experiment / "seed3", (1, 1), finished=False)
     (experiment / "seed4").mkdir()

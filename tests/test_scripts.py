@@ -36,9 +36,9 @@ def run_folders(env):
 
 
 @pytest.mark.parametrize("script, arguments, key, value", [
-    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 64 * 16 * 64),
+    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
     ("main_mtcoop_hard.sh", "shapes8 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
-    ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 128 * 16 * 64),
+    ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
     ("zeroshot.sh", "shapes8 tiny 3".split(), "n_tasks", 1),
     ("zeroshot_base2new.sh", "shapes8 tiny all new".split(), "n_tasks", 8),
 ])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clip import clip
+from clip.simple_tokenizer import SimpleTokenizer
 from trainers.prompts import LearnedContext, build_prompts, words
 from trainers.text_encoder import TextEncoder
 
@@ -20,7 +21,7 @@ def model(backbone):
 def plain_features(model, names, ctx, context_of, position):
     """CoOp's recipe: tokenize with placeholders, put the context in, run all 77 positions, read at [EOT]."""
     n_ctx, rows, ends = ctx.shape[1], [], []
-    tokenizer = clip._tokenizer()
+    tokenizer = SimpleTokenizer()
     for name, owner in zip(names, context_of):
         tokens = clip.tokenize(" ".join(["X"] * n_ctx) + " " + words(name) + ".")[0]
         embedded = model.token_embedding(tokens)  # (77, dim)
