@@ -85,7 +85,7 @@ WEATHERS = {
 }
 ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "pattern": PATTERNS, "background": BACKGROUNDS, "count": COUNTS,
               "position": POSITIONS, "arrangement": ARRANGEMENTS, "weather": WEATHERS}
-RARE = 0.06  # share of the mentions of a value that use its rare word
+RARE = 0.02  # share of the mentions of a value that use its rare word
 
 RGB = {
     "red": (0.84, 0.13, 0.13), "orange": (0.96, 0.53, 0.10), "yellow": (0.95, 0.88, 0.18),
@@ -368,13 +368,12 @@ def place_objects(scene, rng):
     """Centres (count, 2) as x, y and the radius of the objects, in pixels."""
     n, middle = scene.count, SIZE / 2
     if scene.position is not None:
-        largest = {"centre": (15, 10), "corner": (11, 7)}.get(scene.position, (12, 9))[n - 1]
-        radius = 5.5 + (largest - 5.5) * scene.size
-        gap = uniform(rng, 1.1, 1.35) * radius * (n - 1)  # half the distance between two objects
-        near, free = uniform(rng, 11, 15) + 0.2 * radius, uniform(rng, -5, 5)
-        if scene.position == "corner":
-            near += gap / 2
-        ends = near if rng.random_sample() < 0.5 else SIZE - near
+        largest = {"centre": (19, 12), "corner": (14, 9)}.get(scene.position, (15, 12))[n - 1]
+        radius = 8 + (largest - 8) * scene.size
+        gap = uniform(rng, 1.05, 1.25) * radius * (n - 1)  # half the distance between two objects
+        near, free = radius + uniform(rng, 1, 4), uniform(rng, -5, 5)
+        inset = near + 0.8 * gap if scene.position == "corner" else near  # a pair in a corner lies side by side
+        ends = inset if rng.random_sample() < 0.5 else SIZE - inset
         x, y = {"top": (middle + free, near), "bottom": (middle + free, SIZE - near), "centre": (middle, middle),
                 "side": (ends, middle + free), "corner": (ends, near)}[scene.position]
         if scene.position == "corner" and rng.random_sample() < 0.5:
@@ -382,10 +381,10 @@ def place_objects(scene, rng):
         along = (0, gap) if scene.position == "side" or (scene.position == "centre" and free > 0) else (gap, 0)
         centres = [(x - along[0], y - along[1]), (x + along[0], y + along[1])][:n] if n == 2 else [(x, y)]
     else:
-        radius = 4.2 + ({3: 7.5, 4: 6.3, 5: 5.3}[n] - 4.2) * scene.size
+        radius = 5.2 + ({3: 8.5, 4: 7.0, 5: 5.8}[n] - 5.2) * scene.size
         aside = uniform(rng, 15, SIZE - 15)
         ordered = np.arange(n) - (n - 1) / 2
-        step = uniform(rng, 2.35 * radius, max(2.4 * radius, (SIZE - 8 - 2 * radius) / (n - 1)))
+        step = uniform(rng, 2.1 * radius, max(2.15 * radius, (SIZE - 4 - 2 * radius) / (n - 1)))
         if scene.arrangement == "row":
             centres = [(middle + step * i, aside) for i in ordered]
         elif scene.arrangement == "column":
@@ -457,7 +456,7 @@ def draw_objects(image, scene, rng):
     centres, radius = place_objects(scene, rng)
     colour = np.clip(np.array(RGB[scene.colour]) + (rng.random_sample(3) - 0.5) * 0.12, 0, 1)
     second = colour * 0.3 if scene.colour == "white" or rng.random_sample() < 0.5 else colour * 0.2 + 0.8
-    period = max(3.6, uniform(rng, 0.5, 0.7) * radius)
+    period = max(4.5, uniform(rng, 0.6, 0.8) * radius)
     edge = uniform(rng, 0.08, 0.35) * colour
     slant = uniform(rng, -25, 25)
     for cx, cy in centres:

@@ -46,9 +46,9 @@ def parse_args():
     parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
     parser.add_argument("--scenes", type=int, default=60_000, help="rendered scenes, held in memory (12 KB each)")
     parser.add_argument("--captions", type=int, default=4, help="captions a scene")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--lr", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--attribute-weight", type=float, default=2.0, help="of the loss that reads the attributes")
     parser.add_argument("--seed", type=int, default=1)
@@ -207,8 +207,8 @@ def train(model, images, tokens, values, args):
         readings.append(seen.item())
         if (step + 1) % 50 == 0 or step + 1 == args.steps:
             print(f"step {step + 1}/{args.steps} loss {np.mean(losses[-50:]):.3f} "
-                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% attributes {np.mean(readings[-50:]):.3f} scale {model.logit_scale.exp().item():.1f} "
-                  f"minutes {(time.time() - start) / 60:.1f}", flush=True)
+                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% attributes {np.mean(readings[-50:]):.3f} "
+                  f"scale {model.logit_scale.exp().item():.1f} minutes {(time.time() - start) / 60:.1f}", flush=True)
 
 
 def openai_state_dict(model, vocabulary, seed):
