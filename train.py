@@ -56,6 +56,9 @@ def extend_cfg(cfg):
     cfg.DATASET.SPLIT_DIR = ""  # where splits and few-shot draws are stored; "": split_fewshot in the dataset's folder
     cfg.DATALOADER.OLD_DATA_PATH = ""  # a prefix of image paths ...
     cfg.DATALOADER.NEW_DATA_PATH = ""  # ... and what to put in its place
+    cfg.DATALOADER.FEATURE_CACHE = True  # keep image features on disk; changes no result
+    cfg.DATALOADER.FEATURE_CACHE_DIR = ""  # where; "": ~/.cache/softcpt/features
+    cfg.MODEL.CHECKPOINT_TEXT = False  # recompute the text encoder's activations: less memory, a third more time
     cfg.OPTIM.STEP_PER_PART = True  # step optimizer and scheduler once per trained part (published code), or once
     cfg.TEST.EVALUATOR = "ClassificationMT"
     cfg.TEST.PER_TASK_RESULT = True

@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from torch.utils.data import DataLoader
 
 import trainers  # noqa: F401  registers the evaluator
-from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from dassl.utils import setup_logger, write_json
 from train import build_parser, one_sentence, setup_cfg
+from trainers.image_features import ImageFeatures, Images
 from trainers.multitask import RESULTS_FILE, load_clip, to_plain
 
 COARSE = (1e6, 1e4, 1e2, 1, 1e-2, 1e-4, 1e-6)
@@ -62,20 +61,16 @@ class Features:
     def __init__(self, cfg):
         self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        self.encoder = load_clip(cfg).visual.to(self.device)
+        self.encode = ImageFeatures(cfg, load_clip(cfg).visual.to(self.device), self.device)
         self.transform = build_transform(cfg, is_train=False)
         self.known = {}
 
-    @torch.no_grad()
     def __call__(self, datums):
         """(features (n, dim), labels (n,)) of a list of `Datum`."""
         new = [datum for datum in datums if datum.impath not in self.known]
-        options = self.cfg.DATALOADER
-        loader = DataLoader(DatasetWrapper(self.cfg, new, self.transform), options.TEST.BATCH_SIZE,
-                            num_workers=options.NUM_WORKERS)
-        for batch in loader if new else ():
-            features = self.encoder(batch["img"].to(self.device)).float().cpu().numpy()
-            self.known.update(zip(batch["impath"], features))
+        if new:
+            features = self.encode(Images(self.cfg, new, self.transform))
+            self.known.update(zip((datum.impath for datum in new), features.numpy()))
         return (np.stack([self.known[datum.impath] for datum in datums]),
                 np.array([datum.label for datum in datums]))
 

@@ -46,6 +46,12 @@ def photo_root(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Nothing of the user's is read or written."""
+    os.environ["SOFTCPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """The models here are too small for more, which would only wait for each other on a busy machine."""
     torch.set_num_threads(1)

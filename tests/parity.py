@@ -98,11 +98,11 @@ def check_case(folder, suite, name, nudge=0.0):
 
     def logits():
         with torch.no_grad():
-            return model.score(model.image_features(images[0]), model.class_features())
+            return model.score(features[0], model.class_features())
 
     with torch.no_grad():
-        features = model.image_encoder(images[0])
-    ours = {"image features": features, "logits": logits()}
+        features = [model.image_encoder(batch) for batch in images]
+    ours = {"image features": features[0], "logits": logits()}
     theirs = {"image features": stored["image_features"], "logits": stored["logits"]}
     losses, rates = [], []
     trainer.num_batches = N_BATCHES
@@ -110,7 +110,7 @@ def check_case(folder, suite, name, nudge=0.0):
         trainer.batch_idx = step % N_BATCHES
         batch = step % len(images)
         rates.append(trainer.get_current_lr())
-        losses.append(trainer.forward_backward({"img": images[batch], "label": labels[batch]})["loss"])
+        losses.append(trainer.forward_backward({"features": features[batch], "label": labels[batch]})["loss"].item())
     ours.update({"losses": losses, "rates": rates})
     theirs.update({"losses": stored["losses"], "rates": stored["lrs"]})
     for key in stored.files:

@@ -8,14 +8,12 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
 import train
 from tests.helpers import REPOSITORY, make_cfg, results, run, train_args
 from trainers.mtcoop import sample_classes
-from trainers.multitask import seeded
 
 
 def call(arguments):
@@ -106,7 +104,7 @@ def test_zero_shot_on_a_suite_and_on_a_task(photo_root, backbone, tmp_path):
 
 
 def test_killed_run_resumes_to_the_same_values(photo_root, backbone, tmp_path):
-    options = {"OPTIM.MAX_EPOCH": 40, "TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_N_CTX": 2,
+    options = {"OPTIM.MAX_EPOCH": 250, "TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_N_CTX": 2,
                "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5, "DATASET.SPLIT_DIR": tmp_path / "splits"}
     calm, killed = ([sys.executable, "train.py", *train_args(photo_root, backbone, tmp_path / name, "MTCoOp", **options)]
                     for name in ("calm", "killed"))
@@ -127,34 +125,6 @@ def test_killed_run_resumes_to_the_same_values(photo_root, backbone, tmp_path):
     assert ours.keys() == expected.keys() and len(ours) == 3
     assert all(torch.equal(ours[name], expected[name]) for name in ours)
     assert results(tmp_path / "killed")["tasks"] == results(tmp_path / "calm")["tasks"]
-
-
-def test_augmentation_does_not_depend_on_workers(photo_root, backbone, tmp_path):
-    images = {}
-    for workers in (0, 2):
-        trainer = call(train_args(photo_root, backbone, tmp_path / str(workers), "MTCoOpHard", "--no-train",
-                                  **{"DATALOADER.NUM_WORKERS": workers, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
-        for trainer.epoch in (0, 1):
-            trainer.before_epoch()
-            for batch in trainer.train_loader_x:
-                for path, image in zip(batch["impath"], batch["img"]):
-                    images[workers, trainer.epoch, path] = image
-    keys = [key for key in images if key[0] == 0]
-    assert len(keys) >= 16
-    assert all(torch.equal(images[key], images[2, *key[1:]]) for key in keys if (2, *key[1:]) in images)
-    assert any(not torch.equal(images[0, 0, key[2]], images[0, 1, key[2]]) for key in keys if (0, 1, key[2]) in images
-               and (0, 0, key[2]) in images)
-
-
-def test_seeded_leaves_the_outside_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    with seeded("a"):
-        inside = torch.rand(2), np.random.rand()
-    assert torch.equal(torch.rand(2), expected)
-    with seeded("a"):
-        assert torch.equal(torch.rand(2), inside[0]) and np.random.rand() == inside[1]
 
 
 def test_sampled_classes_keep_positives_and_their_tasks():

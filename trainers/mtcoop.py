@@ -96,11 +96,11 @@ class SoftSharedCLIP(MultiTaskCLIP):
             prompts = prompts.select(classes, own)
         return self.text_encoder(prompts, self.contexts(classes))
 
-    def forward(self, images, labels):
+    def forward(self, image_features, labels):
         if not (self.per_class and self.cls_sample_rate > 0):
-            return super().forward(images, labels)
+            return super().forward(image_features, labels)
         classes = sample_classes(labels, self.task_of_class, self.cls_sample_rate)  # (k,)
-        logits = self.score(self.image_features(images), self.class_features(classes))  # (B, k)
+        logits = self.score(image_features, self.class_features(classes))  # (B, k)
         return self.mask_other_tasks(logits, labels, classes), torch.searchsorted(classes, labels)
 
 

@@ -1,14 +1,11 @@
 """What every trainer shares: frozen CLIP, scores inside a sample's own task, precision, resuming, results."""
 
-import contextlib
 import os
 import os.path as osp
-import random
 import resource
 import time
 import zlib
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,13 +13,12 @@ from torch.nn import functional as F
 from clip import clip
 from clip.model import convert_weights
 from dassl.data import DataManager
-from dassl.data.data_manager import DatasetWrapper
 from dassl.engine import TrainerX
 from dassl.evaluation import build_evaluator
-from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed, write_json
 
+from .image_features import FeatureLoader, ImageFeatures, Images
 from .prompts import build_prompts, words
 from .text_encoder import TextEncoder
 
@@ -86,56 +82,20 @@ class MultiTaskCLIP(nn.Module):
         """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def image_features(self, images):
-        """Normalised features (B, embed_dim) of images (B, 3, H, W); the image tower is never trained."""
-        return F.normalize(self.image_encoder(images.to(self.dtype)), dim=-1)
-
     def score(self, image_features, class_features):
-        """Logits (B, n), float32: exp(logit_scale) x cosine."""
-        return (self.logit_scale.exp() * image_features @ F.normalize(class_features, dim=-1).t()).float()
+        """Logits (B, n), float32: exp(logit_scale) x cosine of features (B, embed_dim) and (n, embed_dim)."""
+        image_features, class_features = (F.normalize(f, dim=-1) for f in (image_features, class_features))
+        return (self.logit_scale.exp() * image_features @ class_features.t()).float()
 
     def mask_other_tasks(self, logits, labels, classes=slice(None)):
         """Logits (B, n) with -inf for the classes that are not of the sample's task; `labels` (B,)."""
         other = self.task_of_class[labels][:, None] != self.task_of_class[classes]
         return logits.masked_fill(other, float("-inf"))
 
-    def forward(self, images, labels):
+    def forward(self, image_features, labels):
         """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
-        logits = self.score(self.image_features(images), self.class_features())
+        logits = self.score(image_features, self.class_features())
         return self.mask_other_tasks(logits, labels), labels
-
-
-class TrainImages(DatasetWrapper):
-    """Dassl's wrapper with augmentation drawn from (seed, epoch, image) alone.
-
-    So it is the same for every method, number of workers and order of batches, and after resuming.
-    """
-
-    epoch = 0
-
-    def __getitem__(self, idx):
-        if not self.is_train:
-            return super().__getitem__(idx)
-        path = osp.relpath(self.data_source[idx].impath, self.cfg.DATASET.ROOT or ".")
-        with seeded(f"{self.cfg.SEED}/{self.epoch}/{path}"):
-            return super().__getitem__(idx)
-
-
-@contextlib.contextmanager
-def seeded(key):
-    """Draw all CPU random numbers inside from `key`; outside nothing changes."""
-    seed = zlib.crc32(key.encode())
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 class MultiTaskTrainer(TrainerX):
@@ -148,6 +108,7 @@ class MultiTaskTrainer(TrainerX):
     options = ""  # name of the method's node under cfg.TRAINER
 
     def __init__(self, cfg):
+        self.image_features = None
         super().__init__(cfg)
         self.elapsed = 0.0  # seconds of training, over all resumed pieces
         self.test_seconds = 0.0
@@ -163,9 +124,10 @@ class MultiTaskTrainer(TrainerX):
         return False
 
     def build_data_loader(self):
-        self.dm = DataManager(self.cfg, dataset_wrapper=TrainImages)
-        self.train_loader_x, self.train_loader_u = self.dm.train_loader_x, self.dm.train_loader_u
-        self.val_loader, self.test_loader = self.dm.val_loader, self.dm.test_loader
+        self.dm = DataManager(self.cfg, dataset_wrapper=Images)
+        self.train_loader_x, self.val_loader, self.test_loader = (
+            loader and FeatureLoader(loader, self.features_of, self.device)
+            for loader in (self.dm.train_loader_x, self.dm.val_loader, self.dm.test_loader))
         self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
         self.tasks = self.dm.dataset.tasks
 
@@ -189,6 +151,9 @@ class MultiTaskTrainer(TrainerX):
         self.prec = resolve_precision(self.precision(), self.device)
         self.model = self.build_clip_model(load_clip(cfg)).to(self.device)
         self.model.set_precision(self.prec)
+        self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
+        if self.device.type == "cuda":
+            self.model.image_encoder.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler("cuda") if self.prec == "amp" else None
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_params = count_num_param(params=self.trained)
@@ -205,17 +170,31 @@ class MultiTaskTrainer(TrainerX):
         for part in self.frozen_parts():
             self.register_model(part, getattr(self.model, part))
 
+    def features_of(self, images):
+        """Features (n, dim) of `Images` by the frozen image tower, see `ImageFeatures`."""
+        if self.image_features is None:
+            self.image_features = ImageFeatures(self.cfg, self.model.image_encoder, self.device, self.model.dtype,
+                                                autocast=self.scaler is not None)
+        return self.image_features(images)
+
     # ------------------------------------------------------------------ training
     def parse_batch_train(self, batch):
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return batch["features"], batch["label"]
 
     def forward_backward(self, batch):
-        images, labels = self.parse_batch_train(batch)
+        """One step; returns the loss and the accuracy inside the samples' own tasks, in percent, as tensors.
+
+        Nothing here waits for the device: the loop reads the tensors when it prints, and stops then if a loss is not
+        finite.
+        """
+        features, labels = self.parse_batch_train(batch)
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            logits, targets = self.model(images, labels)
+            logits, targets = self.model(features, labels)
             loss = F.cross_entropy(logits, targets)
         if self.scaler is None:
-            self.model_backward_and_update(loss)
+            self.model_zero_grad()
+            loss.backward()
+            self.model_update()
         else:
             self.optim.zero_grad()
             self.scaler.scale(loss).backward()
@@ -223,7 +202,7 @@ class MultiTaskTrainer(TrainerX):
             self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, targets)[0].item()}
+        return {"loss": loss.detach(), "acc": 100 * (logits.argmax(dim=1) == targets).float().mean()}
 
     def train(self):
         if not self.dm.dataset.train_x:
@@ -269,6 +248,7 @@ class MultiTaskTrainer(TrainerX):
         # Where things lie and how fast they are read does not change a result.
         cfg.OUTPUT_DIR = cfg.RESUME = cfg.DATASET.ROOT = cfg.DATASET.SPLIT_DIR = ""
         cfg.DATALOADER.NUM_WORKERS = 0
+        cfg.DATALOADER.FEATURE_CACHE, cfg.DATALOADER.FEATURE_CACHE_DIR = True, ""
         cfg.TRAIN.PRINT_FREQ = cfg.TRAIN.CHECKPOINT_FREQ = 0
         return cfg.dump()
 
@@ -328,13 +308,12 @@ class MultiTaskTrainer(TrainerX):
         return result
 
     def parse_batch_test(self, batch):
-        images, labels = super().parse_batch_test(batch)
-        return (images, labels), labels
+        return (batch["features"], batch["label"]), batch["label"]
 
     def model_inference(self, input):
-        images, labels = input
+        features, labels = input
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            logits = self.model.score(self.model.image_features(images), self.test_features)
+            logits = self.model.score(features, self.test_features)
         return self.model.mask_other_tasks(logits, labels)
 
     def write_results(self, wall_seconds):

@@ -3,18 +3,28 @@
 Attention is causal and only the feature at [EOT] is read. So positions after [EOT] do not matter, and prompts that
 begin with the same context share the keys and values of that beginning: it is encoded once per context, not once per
 prompt. What differs, the suffixes, is packed into one list of rows.
+
+The weights are frozen, so a backward pass needs few activations: the inputs of norms, attention and the MLP's
+nonlinearity. Attention and nonlinearity cost little next to the matrix products, so what they make on the way is
+computed again instead of kept.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class TextEncoder(nn.Module):
-    """Text features of `Prompts`. Holds CLIP's text modules, all frozen."""
+    """Text features of `Prompts`. Holds CLIP's text modules, all frozen.
+
+    Attributes:
+        checkpoint: recompute each block's activations in the backward pass instead of keeping them.
+    """
 
     def __init__(self, clip_model):
         super().__init__()
+        self.checkpoint = False
         self.token_embedding = clip_model.token_embedding
         self.positional_embedding = clip_model.positional_embedding
         self.blocks = clip_model.transformer.resblocks
@@ -48,12 +58,17 @@ class TextEncoder(nn.Module):
         Returns:
             Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`.
         """
-        layout = _Layout(prompts)
+        layout = layout_of(prompts)
         x = self._embed(prompts, layout, ctx)  # (rows, width): all prefixes, then all suffixes packed
         for block in self.blocks[:-1]:
-            x = self._block(block, x, layout)
-        x = self._last_block(self.blocks[-1], x, layout)  # (n, width): the rows of [EOT]
+            x = self._run(self._block, block, x, layout)
+        x = self._run(self._last_block, self.blocks[-1], x, layout)  # (n, width): the rows of [EOT]
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
+
+    def _run(self, function, *args):
+        if self.checkpoint and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
 
     def _embed(self, prompts, layout, ctx):
         positions = self.positional_embedding.to(self.dtype)
@@ -62,40 +77,68 @@ class TextEncoder(nn.Module):
             ctx = ctx.to(self.dtype)
             prefix = torch.cat([prefix.expand(len(ctx), 1, -1), ctx[:, :layout.prefix - 1]], dim=1)
         prefix = prefix + positions[:layout.prefix]  # (n_prefixes, prefix, width)
-        suffix = self.token_embedding(prompts.tokens[:, layout.prefix:][layout.real]).to(self.dtype)
-        slots = prompts.slots[:, layout.prefix:][layout.real]  # (suffix rows,)
-        if ctx is not None and len(learned := (slots >= 0).nonzero()[:, 0]):
-            context_of = prompts.context_of[:, None].expand_as(layout.real)[layout.real]
-            vectors = ctx.to(self.dtype)[context_of[learned], slots[learned]]
-            suffix = suffix.index_copy(0, learned, vectors)
-        suffix = suffix + positions[layout.prefix:][layout.suffix_position]
+        suffix = self.token_embedding(layout.suffix_tokens).to(self.dtype)  # (suffix rows, width)
+        if ctx is not None and len(layout.learned):
+            vectors = ctx.to(self.dtype)[layout.learned_context, layout.learned_slot]
+            suffix = suffix.index_copy(0, layout.learned, vectors)
+        suffix = suffix + positions[layout.suffix_position]
         return torch.cat([prefix.flatten(0, 1), suffix])
 
     def _block(self, block, x, layout):
-        q, k, v = self._qkv(block, x, layout)
-        own = F.scaled_dot_product_attention(*(t.prefix for t in (q, k, v)), is_causal=True)
-        shared = F.scaled_dot_product_attention(
-            q.suffix, layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.causal)
-        attended = torch.cat([own.transpose(1, 2).flatten(0, 1), shared.transpose(1, 2)[layout.real]]).flatten(1)
-        return self._residual(block, x, attended)
+        rows = self._qkv(block, x)
+
+        def attend(rows):
+            q, k, v = (layout.split(t) for t in rows.unflatten(1, (3, self.heads, -1)).unbind(1))
+            own = F.scaled_dot_product_attention(q.prefix, k.prefix, v.prefix, is_causal=True)
+            shared = F.scaled_dot_product_attention(
+                q.suffix, layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.causal)
+            return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(shared)]).flatten(1)
+
+        return self._residual(block, x, recomputed(attend, rows))
 
     def _last_block(self, block, x, layout):
         # Only [EOT] is read, so only it asks, and goes through the output projection and the MLP.
-        q, k, v = self._qkv(block, x, layout)
-        at = layout.eot[:, None, None, None].expand(-1, self.heads, 1, q.suffix.shape[-1])
-        attended = F.scaled_dot_product_attention(
-            q.suffix.gather(2, at), layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.upto_eot)
-        return self._residual(block, x[layout.eot_row], attended.flatten(1))
+        rows = self._qkv(block, x)
 
-    def _qkv(self, block, x, layout):
-        attn = block.attn
-        rows = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)  # (rows, 3 * width)
-        return [layout.split(t.unflatten(1, (self.heads, -1))) for t in rows.chunk(3, dim=1)]
+        def attend(rows):
+            q, k, v = rows.unflatten(1, (3, self.heads, -1)).unbind(1)
+            k, v = layout.split(k), layout.split(v)
+            shared = F.scaled_dot_product_attention(
+                q[layout.eot_row][:, :, None], layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.upto_eot)
+            return shared.flatten(1)
+
+        return self._residual(block, x[layout.eot_row], recomputed(attend, rows))
+
+    @staticmethod
+    def _qkv(block, x):
+        return F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)  # (rows, 3 * width)
 
     @staticmethod
     def _residual(block, x, attended):
         x = x + block.ls_1(block.attn.out_proj(attended))
-        return x + block.ls_2(block.mlp(block.ln_2(x)))
+        hidden = recomputed(block.mlp.gelu, block.mlp.c_fc(block.ln_2(x)))  # (rows, 4 * width)
+        return x + block.ls_2(block.mlp.c_proj(hidden))
+
+
+def recomputed(function, x):
+    """`function(x)`, keeping x alone for the backward pass, where `function` is called again."""
+    return _Recomputed.apply(x, function) if torch.is_grad_enabled() and x.requires_grad else function(x)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, function):
+        ctx.save_for_backward(x)
+        ctx.function, ctx.device = function, x.device.type
+        ctx.autocast = dict(dtype=torch.get_autocast_dtype(ctx.device), enabled=torch.is_autocast_enabled(ctx.device))
+        return function(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad(), torch.autocast(ctx.device, **ctx.autocast):
+            out = ctx.function(x)
+        return torch.autograd.grad(out, x, grad)[0], None
 
 
 class _Heads:
@@ -105,18 +148,31 @@ class _Heads:
         self.prefix, self.suffix = prefix, suffix
 
 
+def layout_of(prompts):
+    """The `_Layout` of prompts. It is kept with them: making it waits for the device, using it does not."""
+    if prompts.layout is None or prompts.layout.device != prompts.tokens.device:
+        prompts.layout = _Layout(prompts)
+    return prompts.layout
+
+
 class _Layout:
     """Where the rows of the packed tensor lie, and who may attend to whom."""
 
     def __init__(self, prompts):
         self.prefix = prompts.prefix
-        device = prompts.lengths.device
+        self.device = device = prompts.tokens.device
         n_suffix = prompts.lengths - self.prefix  # (n,)
         longest = prompts.tokens.shape[1] - self.prefix
         steps = torch.arange(longest, device=device)
-        self.real = steps < n_suffix[:, None]  # (n, S): positions up to [EOT]
-        self.suffix_position = steps.expand_as(self.real)[self.real]  # (suffix rows,)
-        self.eot = n_suffix - 1
+        real = steps < n_suffix[:, None]  # (n, S): positions up to [EOT]
+        self.padded_shape = tuple(real.shape)
+        self.real = real.flatten().nonzero()[:, 0]  # (suffix rows,): where they stand in (n * S,)
+        self.suffix_tokens = prompts.tokens[:, self.prefix:].flatten()[self.real]
+        self.suffix_position = self.prefix + steps.expand_as(real).flatten()[self.real]
+        slots = prompts.slots[:, self.prefix:].flatten()[self.real]
+        self.learned = (slots >= 0).nonzero()[:, 0]  # the suffix rows that hold a context vector ...
+        self.learned_slot = slots[self.learned]
+        self.learned_context = prompts.context_of[self.real[self.learned] // longest]  # ... and of which context
         # With a prefix of [SOS] alone there is a single one, common to all prompts.
         self.prefix_of = prompts.context_of if self.prefix > 1 else torch.zeros_like(prompts.context_of)
         self.n_prefixes = int(self.prefix_of.max()) + 1
@@ -124,15 +180,19 @@ class _Layout:
         seen = torch.ones(longest, self.prefix, dtype=torch.bool, device=device)
         # Padding lies after [EOT], so the causal mask hides it from every real position.
         self.causal = torch.cat([seen, steps <= steps[:, None]], dim=1)  # (S, prefix + S)
-        self.upto_eot = self.causal[self.eot][:, None, None]  # (n, 1, 1, prefix + S)
+        self.upto_eot = self.causal[n_suffix - 1][:, None, None]  # (n, 1, 1, prefix + S)
 
     def split(self, rows):
         """Rows (rows, heads, d) -> `_Heads`."""
         n = self.n_prefixes * self.prefix
         prefix = rows[:n].unflatten(0, (self.n_prefixes, self.prefix)).transpose(1, 2)
-        suffix = rows.new_zeros(*self.real.shape, *rows.shape[1:])  # (n, S, heads, d)
-        suffix[self.real] = rows[n:]
+        padded = rows.new_zeros(self.padded_shape[0] * self.padded_shape[1], *rows.shape[1:])  # (n * S, heads, d)
+        suffix = padded.index_copy(0, self.real, rows[n:]).unflatten(0, self.padded_shape)
         return _Heads(prefix, suffix.transpose(1, 2))
+
+    def pack(self, padded):
+        """Per head and prompt (n, heads, S, d) -> suffix rows (suffix rows, heads, d)."""
+        return padded.transpose(1, 2).flatten(0, 1)[self.real]
 
     def with_prefix(self, heads):
         """Keys or values every prompt sees: its prefix's, then its own, (n, heads, prefix + S, d)."""

@@ -360,10 +360,27 @@ class SimpleTrainer(TrainerBase):
     def parse_batch_test(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def _report(self, losses, batch_time, data_time):
-        """Print the progress line every TRAIN.PRINT_FREQ batches, and write the meters to tensorboard."""
-        done, freq = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
-        if done % freq == 0 or self.num_batches < freq:
+    def _report(self, steps, losses, batch_time, data_time):
+        """Print the progress line, after reading what the steps since the last one returned.
+
+        Reading a tensor waits for the device, so it is done here only.
+
+        Args:
+            steps: list of (step number, rate, dict of numbers or tensors); emptied.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        for step, lr, values in steps:
+            losses.update(values)
+            for name, meter in losses.meters.items():
+                if "loss" in name:
+                    self.detect_anomaly(torch.tensor(float(meter.val)))
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", lr, step)
+        steps.clear()
+        done = self.batch_idx + 1
+        if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
             remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
             eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
             print(
@@ -372,21 +389,20 @@ class SimpleTrainer(TrainerBase):
                 f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
                 f"lr {self.get_current_lr():.4e} eta {eta}"
             )
-        step = self.epoch * self.num_batches + self.batch_idx
-        for name, meter in losses.meters.items():
-            self.write_scalar(f"train/{name}", meter.avg, step)
-        self.write_scalar("train/lr", self.get_current_lr(), step)
 
     def _run_batches(self, batches):
         """Give ``forward_backward`` each item of ``batches`` (a tuple of its arguments) and report."""
         self.set_model_mode("train")
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        steps, freq = [], self.cfg.TRAIN.PRINT_FREQ
         end = time.time()
         for self.batch_idx, args in enumerate(batches):
             data_time.update(time.time() - end)
-            losses.update(self.forward_backward(*args))
+            values = self.forward_backward(*args)
             batch_time.update(time.time() - end)
-            self._report(losses, batch_time, data_time)
+            steps.append((self.epoch * self.num_batches + self.batch_idx, self.get_current_lr(), values))
+            if (self.batch_idx + 1) % freq == 0 or self.batch_idx + 1 == self.num_batches:
+                self._report(steps, losses, batch_time, data_time)
             end = time.time()
 
 

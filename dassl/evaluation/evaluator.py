@@ -3,7 +3,6 @@ from collections import OrderedDict, defaultdict
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
 
 from ..utils import atomic_path
 from .build import EVALUATOR_REGISTRY
@@ -63,6 +62,8 @@ class Classification(EvaluatorBase):
         y_true, y_pred = np.array(self._y_true), np.array(self._y_pred)
         total, correct = len(y_true), int((y_true == y_pred).sum())
         acc = 100.0 * correct / total
+        from sklearn.metrics import confusion_matrix, f1_score  # slow to import
+
         # only classes that occur count
         macro_f1 = 100.0 * float(f1_score(y_true, y_pred, average="macro", labels=np.unique(y_true)))
         results = OrderedDict(accuracy=acc, error_rate=100.0 - acc, macro_f1=macro_f1)

@@ -1,0 +1,117 @@
+"""What the benchmarks share: models of real sizes with random weights, made-up tasks, and one process per measurement."""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import open_clip
+import torch
+from tabulate import tabulate
+
+from clip.model import CLIP
+from datasets.base import Task
+from trainers.text_encoder import TextEncoder
+
+from .plain import PlainTextEncoder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENCODERS = {"ours": TextEncoder, "plain": PlainTextEncoder}
+WORDS = ("river daisy horned poppy brick lane spotted owl grain silo copper kettle violet heron maple barn glass lamp "
+         "silver fern stone bridge paper crane velvet rope amber moth cedar chest ivory gull").split()
+
+
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def random_clip(arch="RN50-quickgelu"):
+    """CLIP of an open_clip architecture with random weights, frozen, fp32, on the device."""
+    torch.manual_seed(0)
+    logging.disable(logging.WARNING)  # that the weights are random is known
+    return CLIP(open_clip.create_model(arch)).eval().requires_grad_(False).to(device())
+
+
+def made_up_tasks(n_tasks, n_classes):
+    """Tasks with names of one to three words for the classes, about as long as those of the public benchmarks."""
+    names = [" ".join(WORDS[(7 * i + 3 * k + i // len(WORDS)) % len(WORDS)] for k in range(1 + i % 3)) + f" {i}"
+             for i in range(n_classes)]
+    sizes = [n_classes // n_tasks + (t < n_classes % n_tasks) for t in range(n_tasks)]
+    tasks, first = [], 0
+    for t, size in enumerate(sizes):
+        tasks.append(Task(f"{WORDS[t]} {WORDS[-1 - t]} recognition", tuple(names[first:first + size])))
+        first += size
+    return tasks
+
+
+def resident():
+    """Bytes of memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as f:
+        return int(f.read().split()[1]) * resource.getpagesize()
+
+
+def reset_peak():
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as f:
+        f.write("5")
+    return resident()
+
+
+def peak():
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with open("/proc/self/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:"))
+
+
+def measure(step, repeats):
+    """Median seconds of `step()` over `repeats` calls after one more, and the most memory above that before, bytes."""
+    idle = reset_peak()
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), peak() - idle
+
+
+def in_own_process(module, **case):
+    """`module.work(**case)` in a process of its own; its result must be JSON. A process that dies is None."""
+    done = subprocess.run([sys.executable, "-m", module, "--work", json.dumps(case)], cwd=REPOSITORY,
+                          stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def main(module, work, bench, description, **options):
+    """Command line of a benchmark: `bench(args)` returns rows, which are printed and written as JSON.
+
+    Args:
+        work: function that measures one case, called in a process of its own by `in_own_process`.
+        options: more options, name -> default.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=int, default=3, help="measured calls, of which the median is taken")
+    parser.add_argument("--json", default="", help="file for the rows")
+    for name, default in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,
+                            help="default: %(default)s")
+    args = parser.parse_args()
+    if args.work:
+        print(json.dumps(work(**json.loads(args.work))))
+        return
+    rows = bench(args)
+    print(tabulate(rows, headers="keys", floatfmt=".3g"))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"device": str(device()), "threads": torch.get_num_threads(),
+                                               "torch": torch.__version__, "rows": rows}, indent=2) + "\n")

@@ -1,0 +1,24 @@
+"""The plain way to encode prompts: all 77 positions of every prompt, as the published code does. An oracle only."""
+
+import torch
+from torch.nn import functional as F
+
+from trainers.text_encoder import TextEncoder
+
+
+class PlainTextEncoder(TextEncoder):
+    """Takes the same prompts and contexts as `TextEncoder` and gives the same features, with all the work."""
+
+    def forward(self, prompts, ctx=None):
+        length = prompts.tokens.shape[1]
+        x = self.token_embedding(F.pad(prompts.tokens, (0, self.max_length - length))).to(self.dtype)  # (n, 77, width)
+        learned = (prompts.slots >= 0).nonzero(as_tuple=True)
+        if ctx is not None and len(learned[0]):
+            vectors = ctx.to(self.dtype)[prompts.context_of[learned[0]], prompts.slots[learned]]
+            x = x.index_put(learned, vectors)
+        x = x + self.positional_embedding.to(self.dtype)
+        mask = torch.full((self.max_length, self.max_length), float("-inf"), device=x.device, dtype=x.dtype).triu_(1)
+        for block in self.blocks:
+            x = block(x, attn_mask=mask)
+        x = self.ln_final(x).to(self.dtype)
+        return x[torch.arange(len(x), device=x.device), prompts.lengths - 1] @ self.text_projection.to(self.dtype)

@@ -1,0 +1,83 @@
+"""Text features and their gradients: shared prefixes and packed rows against 77 positions for every prompt.
+
+    python -m benchmarks.text_encoder [--cases nata:6:116,nata:10:300,cata:6:116] [--arch RN50-quickgelu]
+
+A case is VARIANT:TASKS:CLASSES[:POSITION]. Variants: `coop` (one context), `nata` (a context per task), `cata` (class
+prompts and task prompts, then a context per class). Both ways start from the same contexts; the step is the final
+prompts' features for nata and coop, all three encodings for cata, forward and backward to what is learned.
+"""
+
+import torch
+
+from trainers.mtcoop import SoftSharedCLIP
+from trainers.mtcoop_hard import HardSharedCLIP
+
+from .common import ENCODERS, in_own_process, made_up_tasks, main, measure, random_clip
+
+
+def build(variant, tasks, classes, position, arch, encoder, checkpoint=False):
+    """The model of a variant with the encoder `ours` or `plain`."""
+    from tests.helpers import make_cfg
+
+    clip_model = random_clip(arch)
+    made_up = made_up_tasks(tasks, classes)
+    torch.manual_seed(1)
+    if variant == "coop":
+        options = make_cfg(options={"TRAINER.MTCOOPH.TOKEN_POSITION": position}).TRAINER.MTCOOPH
+        model = HardSharedCLIP(clip_model, made_up, options)
+    else:
+        options = {"TRAINER.MTCOOP.TOKEN_POSITION": position, "TRAINER.MTCOOP.CSC": variant == "cata"}
+        model = SoftSharedCLIP(clip_model, made_up, make_cfg(options=options).TRAINER.MTCOOP)
+    model.text_encoder = ENCODERS[encoder](clip_model)
+    model.text_encoder.checkpoint = checkpoint
+    del model.image_encoder
+    return model.to(clip_model.positional_embedding.device)
+
+
+def rows_encoded(prompts, encoder):
+    """Positions that go through the blocks."""
+    if encoder == "plain":
+        return len(prompts) * 77
+    n_prefixes = len(set(prompts.context_of.tolist())) if prompts.prefix > 1 else 1
+    return int(n_prefixes * prompts.prefix + (prompts.lengths - prompts.prefix).sum())
+
+
+def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint):
+    model = build(variant, tasks, classes, position, arch, encoder, checkpoint)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = torch.randn(classes, model.text_encoder.output_dim, device=trained[0].device)
+
+    def step():
+        (model.class_features() * weights).sum().backward()
+        for parameter in trained:
+            parameter.grad = None
+
+    seconds, memory = measure(step, repeats)
+    sets = [getattr(model, name) for name in ("task_prompts", "class_prompts", "prompt_learner", "prompts")
+            if hasattr(getattr(model, name, None), "prefix")]
+    return {"seconds": seconds, "mb": memory / 2**20, "rows": sum(rows_encoded(prompts, encoder) for prompts in sets)}
+
+
+def bench(args):
+    rows = []
+    for case in args.cases.split(","):
+        variant, tasks, classes, *position = case.split(":")
+        given = dict(variant=variant, tasks=int(tasks), classes=int(classes), position=(position or ["end"])[0],
+                     arch=args.arch, repeats=args.repeats, checkpoint=False)
+        ours = in_own_process("benchmarks.text_encoder", encoder="ours", **given)
+        recomputed = in_own_process("benchmarks.text_encoder", encoder="ours", **{**given, "checkpoint": True})
+        plain = None if args.without_plain else in_own_process("benchmarks.text_encoder", encoder="plain", **given)
+        row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "position": given["position"],
+               "rows": ours["rows"], "s": ours["seconds"], "MB": ours["mb"], "CHECKPOINT_TEXT s": recomputed["seconds"],
+               "CHECKPOINT_TEXT MB": recomputed["mb"]}
+        if plain:
+            row |= {"plain rows": plain["rows"], "plain s": plain["seconds"], "plain MB": plain["mb"],
+                    "faster": plain["seconds"] / ours["seconds"], "smaller": plain["mb"] / ours["mb"]}
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main("benchmarks.text_encoder", work, bench, __doc__.splitlines()[0], cases="nata:6:116,nata:10:300,cata:6:116",
+         arch="RN50-quickgelu", without_plain=0)
