@@ -35,7 +35,9 @@ def random_clip(arch="RN50-quickgelu"):
     """CLIP of an open_clip architecture with random weights, frozen, fp32, on the device."""
     torch.manual_seed(0)
     logging.disable(logging.WARNING)  # that the weights are random is known
-    return CLIP(open_clip.create_model(arch)).eval().requires_grad_(False).to(device())
+    model = CLIP(open_clip.create_model(arch))
+    model.visual.input_resolution = open_clip.get_model_config(arch)["vision_cfg"]["image_size"]
+    return model.eval().requires_grad_(False).to(device())
 
 
 def made_up_tasks(n_tasks, n_classes):

@@ -1,0 +1,75 @@
+"""A whole sweep on Shapes8 with the tiny backbone: shots x seeds x methods, ours against the plain way, end to end.
+
+    python -m benchmarks.sweep [--shots "1 2 4 8 16"] [--seeds "1 2 3"] [--epochs 50]
+
+Every run is a process of `train.py` with one thread, as the scripts start it: zero-shot, CoOp shared and per task, and
+SoftCPT-NATA. `plain` keeps no image features and encodes 77 positions of every prompt in every step. Each way starts
+with an empty cache. Says also whether both give the same tables.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .common import REPOSITORY, main
+
+METHODS = {
+    "zero-shot": ("ZeroshotCLIP", "ZeroShot/tiny", "--eval-only"),
+    "CoOp, shared": ("MTCoOpHard", "MTCoOpHard/tiny_ep50", "TRAINER.MTCOOPH.TSC", "False"),
+    "CoOp, per task": ("MTCoOpHard", "MTCoOpHard/tiny_ep50", "TRAINER.MTCOOPH.TSC", "True"),
+    "SoftCPT-NATA": ("MTCoOp", "MTCoOp/tiny_ep50", "TRAINER.MTCOOP.TASK_N_CTX", "4"),
+}
+PLAIN = ("import sys, trainers.multitask as m, benchmarks.plain as p; m.TextEncoder = p.PlainTextEncoder; "
+         "import train; train.main()")
+
+
+def one_run(way, method, shots, seed, epochs, place):
+    """Seconds of one process, and its metric per task."""
+    trainer, config, *options = METHODS[method]
+    output = place / way / method.replace(" ", "_") / f"{shots}-{seed}"
+    flags = [option for option in options if option.startswith("--")]
+    command = [sys.executable, *(["-c", PLAIN] if way == "plain" else ["train.py"]), "--root", str(place / "data"),
+               "--output-dir", str(output), "--seed", str(seed), "--trainer", trainer, *flags,
+               "--dataset-config-file", "configs/datasets/shapes8.yaml",
+               "--config-file", f"configs/trainers/{config}.yaml", "DATASET.NUM_SHOTS", str(shots),
+               "OPTIM.MAX_EPOCH", str(epochs), "DATALOADER.FEATURE_CACHE", str(way == "ours"),
+               *options[len(flags):]]
+    start = time.perf_counter()
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   env={**os.environ, "OMP_NUM_THREADS": "1", "SOFTCPT_CACHE": str(place / "cache")})
+    seconds = time.perf_counter() - start
+    return seconds, [task["metric"] for task in json.loads((output / "results.json").read_text())["tasks"]]
+
+
+def bench(args):
+    shots, seeds = ([int(n) for n in text.split()] for text in (args.shots, args.seeds))
+    rows, metrics, spent = [], {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        one_run("ours", "zero-shot", 1, 0, 1, place)  # makes the images
+        for seed in seeds:
+            for n in shots:
+                for way in ("ours", "plain"):
+                    for method in METHODS:
+                        spent[way, n, seed, method], metrics[way, n, seed, method] = one_run(
+                            way, method, n, seed, args.epochs, place)
+    for n in [*shots, "all"]:
+        # one figure per seed, and their median
+        seconds = {way: [sum(s for (w, m, k, _), s in spent.items() if (w, k) == (way, seed) and n in (m, "all"))
+                         for seed in seeds] for way in ("ours", "plain")}
+        ratios = [plain / ours for ours, plain in zip(seconds["ours"], seconds["plain"])]
+        keys = [key[1:] for key in metrics if key[0] == "ours" and n in (key[1], "all")]
+        apart = max(abs(a - b) for key in keys
+                    for a, b in zip(metrics["ours", *key], metrics["plain", *key]))
+        rows.append({"shots": n, "runs": len(keys), "s": sum(seconds["ours"]), "plain s": sum(seconds["plain"]),
+                     "faster": statistics.median(ratios), "largest difference of a task's metric": apart})
+    return rows
+
+
+if __name__ == "__main__":
+    main("benchmarks.sweep", None, bench, __doc__.splitlines()[0], shots="1 2 4 8 16", seeds="1 2 3", epochs=50)

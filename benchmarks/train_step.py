@@ -1,0 +1,116 @@
+"""One training step: ours with cached image features, against the plain way and against its bare matrix products.
+
+    python -m benchmarks.train_step [--cases nata:6:116,cata:6:116] [--arch RN50-quickgelu] [--batch 32]
+
+`ours` is a whole step of the real trainer (scores, loss, backward pass, three or four optimizer steps). `plain` also
+encodes the images of the batch, and all 77 positions of every prompt. `products` are the matrix products that no exact
+step can avoid, on the rows that ours encodes: per row and block the four linear maps, forward and to their input (the
+weights are frozen); in the last block only [EOT]'s rows after the keys and values; the meta network forward, to its
+input and to its weight. Attention's own products, norms, nonlinearities and the optimizer are not counted.
+"""
+
+import torch
+
+import trainers.multitask
+from dassl.engine import TRAINER_REGISTRY
+
+from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measure, random_clip
+
+
+def build_trainer(variant, tasks, arch, encoder):
+    """The trainer as `train.py` builds it, but for data and weights."""
+    from tests.helpers import make_cfg
+
+    name = "MTCoOpHard" if variant == "coop" else "MTCoOp"
+    clip_model = random_clip(arch)
+    trainers.multitask.load_clip = lambda cfg: clip_model
+    trainers.multitask.TextEncoder = ENCODERS[encoder]
+
+    class WithoutData(TRAINER_REGISTRY.get(name)):
+        def build_data_loader(self):
+            self.tasks, self.lab2cname = tasks, {}
+
+    torch.manual_seed(1)
+    return WithoutData(make_cfg(options={
+        "TRAINER.MTCOOP.PREC": "fp32", "TRAINER.MTCOOPH.PREC": "fp32", "TRAINER.MTCOOP.CSC": variant == "cata",
+        "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.LR_SCHEDULER": "cosine"}))
+
+
+def products(trainer):
+    """A function that computes the bare matrix products of a step, and their number of multiplications."""
+    encoder, model = trainer.model.text_encoder, trainer.model
+    width = encoder.width
+    shapes = []  # (rows, in, out) of forward products; the one to the input has as many multiplications
+    for name in ("task_prompts", "class_prompts", "prompt_learner", "prompts"):
+        layout = getattr(getattr(model, name, None), "layout", None)
+        if layout is None:
+            continue
+        rows, n = layout.n_prefixes * layout.prefix + len(layout.real), len(layout.eot_row)
+        for block in range(len(encoder.blocks)):
+            after = n if block == len(encoder.blocks) - 1 else rows
+            shapes += [(rows, width, 3 * width), (after, width, width), (after, width, 4 * width),
+                       (after, 4 * width, width)]
+        shapes.append((n, width, encoder.output_dim))
+    pairs = [(torch.randn(rows, a, device=device()), torch.randn(a, b, device=device())) for rows, a, b in shapes]
+    if hasattr(model, "prompt_gen"):
+        n = len(model.classnames) if model.per_class else len(model.tasks)
+        proj = model.prompt_gen.proj.detach()
+        made = torch.randn(n, proj.shape[1], device=device())
+        features = torch.randn(n, proj.shape[0], device=device())
+
+    def compute():
+        for x, w in pairs:
+            y = x @ w
+            y @ w.t()
+        if hasattr(model, "prompt_gen"):
+            features @ proj
+            made @ proj.t()
+            features.t() @ made
+
+    return compute, 2 * sum(rows * a * b for rows, a, b in shapes)
+
+
+def work(variant, tasks, classes, arch, encoder, batch, repeats):
+    trainer = build_trainer(variant, made_up_tasks(tasks, classes), arch, encoder)
+    model = trainer.model
+    size = model.image_encoder.input_resolution
+    images = torch.randn(batch, 3, size, size, device=device())
+    features = torch.randn(batch, model.text_encoder.output_dim, device=device())
+    labels = torch.arange(batch, device=device()) * classes // batch
+    trainer.batch_idx, trainer.num_batches = 0, 2
+
+    def step():
+        given = features
+        if encoder == "plain":
+            with torch.no_grad():
+                given = model.image_encoder(images)
+        trainer.forward_backward({"features": given, "label": labels})
+
+    seconds, memory = measure(step, repeats)
+    result = {"seconds": seconds, "mb": memory / 2**20}
+    if encoder == "ours":
+        compute, multiplications = products(trainer)
+        result["products"], result["gflop"] = measure(compute, repeats)[0], 2 * multiplications / 1e9
+    return result
+
+
+def bench(args):
+    rows = []
+    for case in args.cases.split(","):
+        variant, tasks, classes = case.split(":")
+        given = dict(variant=variant, tasks=int(tasks), classes=int(classes), arch=args.arch, batch=args.batch,
+                     repeats=args.repeats)
+        ours = in_own_process("benchmarks.train_step", encoder="ours", **given)
+        row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "s": ours["seconds"],
+               "MB": ours["mb"], "GFLOP of products": ours["gflop"], "products s": ours["products"],
+               "over products": ours["seconds"] / ours["products"]}
+        if not args.without_plain:
+            plain = in_own_process("benchmarks.train_step", encoder="plain", **given)
+            row |= {"plain s": plain["seconds"], "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main("benchmarks.train_step", work, bench, __doc__.splitlines()[0], cases="nata:6:116,cata:6:116",
+         arch="RN50-quickgelu", batch=32, without_plain=0)
