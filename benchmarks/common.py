@@ -15,6 +15,7 @@ import open_clip
 import torch
 from tabulate import tabulate
 
+from clip import load
 from clip.model import CLIP
 from datasets.base import Task
 from trainers.text_encoder import TextEncoder
@@ -32,8 +33,10 @@ def device():
 
 
 def random_clip(arch="RN50-quickgelu"):
-    """CLIP of an open_clip architecture with random weights, frozen, fp32, on the device."""
+    """CLIP of an open_clip architecture with random weights, or `tiny`, frozen, fp32, on the device."""
     torch.manual_seed(0)
+    if arch == "tiny":
+        return load(arch, device="cpu")[0].requires_grad_(False).to(device())
     logging.disable(logging.WARNING)  # that the weights are random is known
     model = CLIP(open_clip.create_model(arch))
     model.visual.input_resolution = open_clip.get_model_config(arch)["vision_cfg"]["image_size"]

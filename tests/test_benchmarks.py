@@ -1,0 +1,48 @@
+"""The benchmarks run and count what they say. Their timings are not tested."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.common import made_up_tasks
+from clip.simple_tokenizer import SimpleTokenizer
+from tests.helpers import REPOSITORY
+
+
+def bench(name, tmp_path, *arguments):
+    path = tmp_path / "rows.json"
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--repeats", "1", "--json", str(path),
+                           "--arch", "tiny", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text())["rows"]
+
+
+def suffix_rows(n_tasks, n_classes):
+    """Rows after the context: the words of the class names, ".", [EOT]."""
+    encode = SimpleTokenizer().encode
+    return sum(len(encode(name)) + 2 for task in made_up_tasks(n_tasks, n_classes) for name in task.classnames)
+
+
+def test_text_encoder(tmp_path):
+    row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6")
+    assert row["plain rows"] == 6 * 77 and row["rows"] == 17 + suffix_rows(2, 6)
+    assert row["MB"] > 0 and row["plain MB"] > 0 and row["faster"] == pytest.approx(row["plain s"] / row["s"])
+
+
+def test_train_step(tmp_path):
+    row, = bench("train_step", tmp_path, "--cases", "nata:2:4", "--batch", "4")
+    assert row["over products"] == pytest.approx(row["s"] / row["products s"])
+    width, out = 64, 128
+    encode = SimpleTokenizer().encode
+    names = sum(len(encode(task.name)) + 2 for task in made_up_tasks(2, 4))
+    # task prompts share one prefix, class prompts have one per task; three full blocks, and the last one
+    expected = sum((12 * rows * 3 + 3 * rows + 9 * n) * width**2 + n * width * out
+                   for rows, n in ((17 + names, 2), (2 * 17 + suffix_rows(2, 4), 4)))
+    assert row["GFLOP of products"] == pytest.approx(4 * expected / 1e9)
+
+
+def test_evaluate(tmp_path):
+    row, = bench("evaluate", tmp_path, "--images", "300", "--classes", "8", "--tasks", "2")
+    assert row["plain rows"] == 3 * 8 * 77 and row["rows"] == 2 * 17 + suffix_rows(2, 8)
