@@ -1,3 +1,6 @@
 """Importing this package registers every dataset."""
 
-from . import folder_tasks, shapes8  # noqa: F401
+from . import (  # noqa: F401
+    caltech101, dtd, eurosat, fgvc_aircraft, folder_tasks, food101, general10, imagenet, imagenet_a, imagenet_r,
+    imagenet_sketch, imagenetv2, oxford_flowers, oxford_pets, shapes8, stanford_cars, sun397, ucf101,
+)

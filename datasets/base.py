@@ -1,4 +1,4 @@
-"""What every dataset shares: tasks, splits, few-shot draws, base/new halves, task selection.
+"""What every dataset shares: reading files, tasks, splits, few-shot draws, base/new halves, task selection.
 
 A dataset is one or more *tasks*. Its class only declares them and says how to read the official files
 (`read`); everything that happens to the lists afterwards stands here, once.
@@ -7,24 +7,33 @@ A dataset is one or more *tasks*. Its class only declares them and says how to r
 import os
 import os.path as osp
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import ceil
+
+import numpy as np
+from scipy.io import loadmat
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import read_json, write_json
 
 METRICS = ("overall_acc", "mean_acc")
+PARTS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template, metric."""
+    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template, metric.
+
+    Two classes of the same name are an error, unless `repeated_names` says that the benchmark has such.
+    """
 
     name: str
     classnames: tuple
     template: str = "a photo of a {}."
     metric: str = "overall_acc"
+    repeated_names: bool = False
 
     def __post_init__(self):
         if self.metric not in METRICS:
@@ -33,8 +42,8 @@ class Task:
             raise ValueError(f"task {self.name!r}: template {self.template!r} must hold exactly one {{}}")
         if not self.classnames:
             raise ValueError(f"task {self.name!r} has no classes")
-        if len(set(self.classnames)) < len(self.classnames):
-            twice = sorted({name for name in self.classnames if self.classnames.count(name) > 1})
+        twice = sorted(name for name, count in Counter(self.classnames).items() if count > 1)
+        if twice and not self.repeated_names:
             raise ValueError(f"task {self.name!r}: two classes have the same name: {', '.join(twice)}")
 
 
@@ -57,6 +66,126 @@ def list_images(folder):
 def list_folders(folder):
     """Sorted names of the folders in `folder`, without hidden ones."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def images_of(folder):
+    """Images of a class folder; a missing or empty one is an error."""
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f"the class folder {folder} does not exist")
+    images = list_images(folder)
+    if not images:
+        raise ValueError(f"the class folder {folder} holds no image (jpg, jpeg, png, webp, bmp)")
+    return images
+
+
+def find_class_folders(folder, skip=()):
+    """Sorted names of the class folders in `folder`, without those in `skip`.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: there is no class folder in it.
+    """
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f"the folder {folder} does not exist: unpack the dataset's images there")
+    found = [name for name in list_folders(folder) if name not in skip]
+    if not found:
+        raise ValueError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
+    return found
+
+
+def read_class_folders(folder, classes):
+    """[(path, label)] of the images `folder/<class>/<image>`; `classes` are the class folders in order of labels."""
+    return [(path, label) for label, name in enumerate(classes) for path in images_of(osp.join(folder, name))]
+
+
+def check_official_file(path):
+    """Raise a FileNotFoundError unless the file `path` exists."""
+    if not osp.isfile(path):
+        raise FileNotFoundError(f"{path} does not exist: put the dataset's official file of that name there")
+
+
+def parse_lines(path, parse):
+    """[parse(line)] for the lines of a text file that are not blank.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: `parse` failed with an IndexError, KeyError or ValueError; the message names file and line.
+    """
+    check_official_file(path)
+    parsed = []
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if line.strip():
+                try:
+                    parsed.append(parse(line.strip()))
+                except (IndexError, KeyError, ValueError):
+                    raise ValueError(f"{path}, line {number}: {line.strip()!r} is malformed or names an unknown "
+                                     "class: fetch the official file again") from None
+    return parsed
+
+
+def read_list(path, parse, classes):
+    """[(image path, label)] of an official list of images.
+
+    Args:
+        parse: function from a line to (image path, class).
+        classes: all classes, in order of labels.
+
+    Raises:
+        FileNotFoundError, ValueError: as `parse_lines`, also for a class that is not in `classes`.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+
+    def parse_item(line):
+        image, name = parse(line)
+        return image, labels[name]
+
+    return parse_lines(path, parse_item)
+
+
+def read_mat(path, key, *fields):
+    """The array `key` of a MATLAB file as a list, or, if it is a struct array, a list for each of `fields`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file; it is no MATLAB file or lacks the array or a field.
+    """
+    check_official_file(path)
+    try:
+        array = np.atleast_1d(loadmat(path, squeeze_me=True)[key])
+        return [array[name].tolist() for name in fields] if fields else array.tolist()
+    except Exception:  # SciPy has no common error for the many ways in which a file can be broken
+        wanted = f"the array {key!r}" + (f" with the fields {', '.join(fields)}" if fields else "")
+        raise ValueError(f"{path} is not a MATLAB file with {wanted}: fetch the official file again") from None
+
+
+def read_split_zhou(path, images):
+    """One of CoOp's split files `split_zhou_<dataset>.json`, which many papers use.
+
+    It holds for train, val and test a list of [path below the folder `images`, label, class name]. Underscores in
+    class names become spaces.
+
+    Returns:
+        (class names, {part: [(path, label)]}).
+
+    Raises:
+        ValueError: the file is not of that form, a label has two names, or the labels are not 0, 1, 2 ...
+    """
+    split = read_json(path)
+    try:
+        parts = {part: [(osp.join(images, image), label) for image, label, _ in split[part]] for part in PARTS}
+        pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} does not hold train, val and test lists of [image, label, class name]: fetch CoOp's "
+                         "file again, or delete it to have the data split anew") from None
+    if [label for label, _ in pairs] != list(range(len(pairs))):
+        raise ValueError(f"{path} must give each of the labels 0, 1, 2 ... one class name: fetch CoOp's file again, or "
+                         "delete it to have the data split anew")
+    return tuple(name for _, name in pairs), parts
+
+
+def relative(path, folder):
+    """`path` relative to `folder`; for the usual path below it this is much faster than os.path.relpath."""
+    return path[len(folder) + 1:] if path.startswith(folder + os.sep) else osp.relpath(path, folder)
 
 
 def by_class(items):
@@ -103,11 +232,48 @@ def split_train_val(items, p_val=0.2, seed=0):
     return train, val
 
 
+def stored_split(items, folder, split, store):
+    """{part: [(path, label)]} of a stored split {part: [path below `folder`]} of `items`.
+
+    Raises:
+        ValueError: the split does not list exactly the images that are there; `store` is its file.
+    """
+    there = {relative(path, folder): (path, label) for path, label in items}
+    listed = {path for paths in split.values() for path in paths}
+    if listed != set(there):
+        raise ValueError(f"{folder} has {len(set(there) - listed)} images that the stored split {store} does not "
+                         f"list and lacks {len(listed - set(there))} that it does: delete that file (and the "
+                         "few-shot draws beside it) to split again")
+    return {part: [there[path] for path in paths] for part, paths in split.items()}
+
+
+def complete_parts(parts, folder, store):
+    """Give the official parts of a dataset those they lack.
+
+    {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The draw is stored as
+    JSON in the file `store` and read back from then on. {"train", "val", "test"} and a mere {"test"} stay as they are.
+
+    Raises:
+        ValueError: as `split_train_val_test` and `stored_split`.
+    """
+    if "val" in parts or set(parts) == {"test"}:
+        return parts
+    whole = "all" in parts
+    items = parts["all" if whole else "train"]
+    if osp.isfile(store):
+        drawn = stored_split(items, folder, read_json(store), store)
+    else:
+        drawn = dict(zip(PARTS, split_train_val_test(items) if whole else split_train_val(items)))
+        write_json({part: [relative(path, folder) for path, _ in chosen] for part, chosen in drawn.items()}, store)
+    return drawn if whole else {**drawn, "test": parts["test"]}
+
+
 class MultiTaskDataset(DatasetBase):
     """Base of all datasets, a single task being a suite of one.
 
-    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`. Labels of the samples count over
-    all classes of all tasks, task after task, so a sample's task follows from its label:
+    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`. One with `test_only` has no training
+    or validation images and works with `--eval-only`. Labels of the samples count over all classes of all tasks,
+    task after task, so a sample's task follows from its label:
 
     Attributes:
         tasks: list of `Task`, after selection of tasks and classes.
@@ -115,6 +281,7 @@ class MultiTaskDataset(DatasetBase):
     """
 
     dataset_dir = ""
+    test_only = False
 
     def __init__(self, cfg):
         data = select_tasks(self.load(cfg), cfg.DATASET.SUBSAMPLE_TASKS)
@@ -122,16 +289,20 @@ class MultiTaskDataset(DatasetBase):
         self.tasks = [task_data.task for task_data in data]
         self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
         swap = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
-        parts = {part: self._merge(data, part, swap) for part in ("train", "val", "test")}
+        parts = {part: self._merge(data, part, swap) for part in PARTS}
         check_files_exist(parts)
-        super().__init__(train_x=parts["train"], val=parts["val"], test=parts["test"])
+        if self.test_only:
+            # Dassl refuses an empty train_x, since it derives the classes from it; here the tasks have them.
+            self._train_x, self._train_u, self._val, self._test = [], None, [], parts["test"]
+        else:
+            super().__init__(train_x=parts["train"], val=parts["val"], test=parts["test"])
 
     @classmethod
     def load(cls, cfg):
         """The dataset's tasks as a list of `TaskData`, training and validation images drawn for `NUM_SHOTS`."""
         folder = cls.find_folder(cfg.DATASET.ROOT)
         data = cls.read(folder, cfg)
-        if cfg.DATASET.NUM_SHOTS >= 1:
+        if cfg.DATASET.NUM_SHOTS >= 1 and not cls.test_only:
             data = draw_few_shot(data, folder, split_folder(folder, cfg), cfg.DATASET.NUM_SHOTS, cfg.SEED)
         return data
 
@@ -176,6 +347,44 @@ class MultiTaskDataset(DatasetBase):
     @property
     def lab2cname(self):
         return dict(enumerate(self.classnames))
+
+
+class SingleTaskDataset(MultiTaskDataset):
+    """A dataset of one task, declared by class attributes.
+
+    CoOp's `split_zhou_<name of the class>.json` in the dataset's folder is read where it is present. Else
+    `read_official` reads the official files and `complete_parts` splits them.
+    """
+
+    image_dir = ""  # folder of the images in the dataset's folder
+    task_name = ""
+    template = Task.template
+    metric = Task.metric
+    repeated_names = False  # whether two classes have the same name
+    skip = ()  # folders of `image_dir` that are no classes
+    renames = {}  # {class folder: class name}; other names are the folder's with underscores as spaces
+
+    @classmethod
+    def read(cls, folder, cfg):
+        listed = osp.join(folder, f"split_zhou_{cls.__name__}.json")
+        if osp.isfile(listed):
+            classnames, parts = read_split_zhou(listed, osp.join(folder, cls.image_dir))
+        else:
+            classnames, parts = cls.read_official(folder)
+            parts = complete_parts(parts, folder, osp.join(split_folder(folder, cfg), "split.json"))
+        task = Task(cls.task_name, tuple(classnames), cls.template, cls.metric, cls.repeated_names)
+        return [TaskData(task, **parts)]
+
+    @classmethod
+    def read_official(cls, folder):
+        """Class names and the official parts {"all"}, {"train", "test"}, {"train", "val", "test"} or {"test"}.
+
+        A part is a list of (path, label). Unless a subclass says otherwise, every folder of `image_dir` is a class.
+        """
+        images = osp.join(folder, cls.image_dir)
+        classes = find_class_folders(images, cls.skip)
+        names = [cls.renames.get(name, name.replace("_", " ")) for name in classes]
+        return names, {"all": read_class_folders(images, classes)}
 
 
 class Suite(MultiTaskDataset):
@@ -237,6 +446,16 @@ def split_folder(folder, cfg):
     return cache
 
 
+def class_keys(classnames):
+    """The names, later ones of the same name numbered ("missile", "missile (2)"), so that each names one class."""
+    seen = Counter()
+    keys = []
+    for name in classnames:
+        seen[name] += 1
+        keys.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return keys
+
+
 def draw_few_shot(data, folder, store, shots, seed):
     """Draw `shots` training and min(shots, 4) validation images per class of every task.
 
@@ -255,14 +474,15 @@ def draw_few_shot(data, folder, store, shots, seed):
         stored = {"shots": shots, "seed": seed, "tasks": {}}
         for task_data in data:
             task = task_data.task
+            names = class_keys(task.classnames)
             draws = stored["tasks"][task.name] = {}
             for part, count in wanted.items():
                 draws[part] = {}
                 for label, paths in by_class(getattr(task_data, part)).items():
-                    name = task.classnames[label]
+                    name = names[label]
                     generator = random.Random(f"{seed}/{shots}/{part}/{task.name}/{name}")
                     chosen = generator.sample(paths, min(count, len(paths)))
-                    draws[part][name] = [osp.relpath(p, folder) for p in chosen]
+                    draws[part][name] = [relative(p, folder) for p in chosen]
         if len(stored["tasks"]) < len(data):
             raise ValueError(f"{folder}: two tasks have the same name")
         write_json(stored, path)
@@ -271,13 +491,14 @@ def draw_few_shot(data, folder, store, shots, seed):
 
 def _apply_draw(task_data, draws, folder, path):
     task = task_data.task
+    labels = {name: label for label, name in enumerate(class_keys(task.classnames))}
     parts = {}
     for part in ("train", "val"):
-        there = {osp.relpath(p, folder): p for p, _ in getattr(task_data, part)}
+        there = {relative(p, folder): p for p, _ in getattr(task_data, part)}
         try:
-            parts[part] = [(there[p], task.classnames.index(name))
+            parts[part] = [(there[p], labels[name])
                            for name, chosen in draws[task.name][part].items() for p in chosen]
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
             raise ValueError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
                              f"{task.name!r} is gone): delete it to draw again") from None
     return replace(task_data, train=parts["train"], val=parts["val"])

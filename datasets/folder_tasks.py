@@ -7,8 +7,8 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json, write_json
 
-from .base import (MultiTaskDataset, Task, TaskData, list_folders, list_images, split_folder, split_train_val,
-                   split_train_val_test)
+from .base import (PARTS, MultiTaskDataset, Task, TaskData, images_of, list_folders, list_images, split_folder,
+                   split_train_val, split_train_val_test, stored_split)
 
 TASK_KEYS = {"folder", "name", "classes", "template", "metric", "train", "val", "test"}
 SUITE_KEYS = {"tasks", "template", "metric"}
@@ -67,7 +67,7 @@ def read_task(root, entry, where, stored, store):
     name = entry.get("name", entry["folder"].replace("_", " "))
     if not osp.isdir(folder):
         raise FileNotFoundError(f"{where}: the task folder {folder} does not exist")
-    fixed = {part: osp.join(folder, entry[part]) for part in ("train", "val", "test") if part in entry}
+    fixed = {part: osp.join(folder, entry[part]) for part in PARTS if part in entry}
     if fixed and not {"train", "test"} <= set(fixed):
         raise ValueError(f"{where}: task {name!r} fixes {sorted(fixed)}, but needs both train and test")
     class_folders = class_names_of(entry.get("classes"), folder, fixed, where)
@@ -85,9 +85,9 @@ def read_task(root, entry, where, stored, store):
     items = [(path, label) for class_folder, label in labels.items()
              for path in images_of(osp.join(folder, class_folder))]
     if entry["folder"] not in stored:
-        drawn = zip(("train", "val", "test"), split_train_val_test(items))
+        drawn = zip(PARTS, split_train_val_test(items))
         stored[entry["folder"]] = {part: [osp.relpath(path, folder) for path, _ in chosen] for part, chosen in drawn}
-    return stored_split(task, items, folder, stored[entry["folder"]], store)
+    return TaskData(task, **stored_split(items, folder, stored[entry["folder"]], store))
 
 
 def class_names_of(classes, folder, fixed, where):
@@ -103,16 +103,6 @@ def class_names_of(classes, folder, fixed, where):
     if not isinstance(classes, dict):
         raise ValueError(f"{where}: `classes` of {folder} must be a list of folders or a map folder: name")
     return {str(class_folder): str(name) for class_folder, name in classes.items()}
-
-
-def images_of(folder):
-    """Images of a class folder; a missing or empty one is an error."""
-    if not osp.isdir(folder):
-        raise FileNotFoundError(f"the class folder {folder} does not exist")
-    images = list_images(folder)
-    if not images:
-        raise ValueError(f"the class folder {folder} holds no image (jpg, jpeg, png, webp, bmp)")
-    return images
 
 
 def read_part(path, folder, labels, where):
@@ -133,14 +123,3 @@ def read_part(path, folder, labels, where):
                 raise ValueError(f"{path}, line {number}: {class_folder!r} is no class of the task")
             items.append((osp.join(folder, line), labels[class_folder]))
     return items
-
-
-def stored_split(task, items, folder, split, store):
-    """`TaskData` of a stored split; it must list exactly the images that are there."""
-    labels = {osp.relpath(path, folder): (path, label) for path, label in items}
-    listed = set(split["train"]) | set(split["val"]) | set(split["test"])
-    if listed != set(labels):
-        raise ValueError(f"{folder} has {len(set(labels) - listed)} images that the stored split {store} does not "
-                         f"list and lacks {len(listed - set(labels))} that it does: delete that file (and the "
-                         "few-shot draws beside it) to split again")
-    return TaskData(task, *[[labels[path] for path in split[part]] for part in ("train", "val", "test")])

@@ -61,8 +61,8 @@ class DataManager:
         dataset_wrapper: used instead of `DatasetWrapper`.
 
     Attributes:
-        dataset, tfm_train, tfm_test, train_loader_x, test_loader.
-        train_loader_u, val_loader: None where the dataset has no such split.
+        dataset, tfm_train, tfm_test, test_loader.
+        train_loader_x, train_loader_u, val_loader: None where the dataset has no such split.
     """
 
     def __init__(self, cfg, custom_tfm_train=None, custom_tfm_test=None, dataset_wrapper=None):
@@ -105,7 +105,7 @@ class DataManager:
         options_x, options_u = cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TRAIN_U
         self.dataset = dataset
         self.tfm_train, self.tfm_test = tfm_train, tfm_test
-        self.train_loader_x = train_loader(dataset.train_x, options_x)
+        self.train_loader_x = train_loader(dataset.train_x, options_x) if dataset.train_x else None
         self.train_loader_u = None
         if dataset.train_u:
             options_u = options_x if options_u.SAME_AS_X else options_u

@@ -1,0 +1,26 @@
+"""FGVC-Aircraft (Maji et al., arXiv 1306.5151): aircraft by variant, with the official train, val and test lists."""
+
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import PARTS, SingleTaskDataset, parse_lines, read_list
+
+
+@DATASET_REGISTRY.register()
+class FGVCAircraft(SingleTaskDataset):
+    dataset_dir = "fgvc_aircraft"
+    image_dir = "images"
+    task_name = "aircraft model recognition"
+    template = "a photo of a {}, a type of aircraft."
+    metric = "mean_acc"
+
+    @classmethod
+    def read_official(cls, folder):
+        def parse(line):
+            number, variant = line.split(" ", 1)
+            return osp.join(folder, cls.image_dir, f"{number}.jpg"), variant
+
+        variants = parse_lines(osp.join(folder, "variants.txt"), str)
+        return variants, {part: read_list(osp.join(folder, f"images_variant_{part}.txt"), parse, variants)
+                          for part in PARTS}

@@ -1,0 +1,20 @@
+"""ImageNet-Sketch (Wang et al., NeurIPS 2019): black-and-white sketches of ImageNet's 1,000 classes."""
+
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import read_class_folders
+from .imagenet import ImageNetClasses
+
+
+@DATASET_REGISTRY.register()
+class ImageNetSketch(ImageNetClasses):
+    dataset_dir = "imagenet-sketch"
+    image_dir = "images"
+    test_only = True
+
+    @classmethod
+    def read_official(cls, folder):
+        names = cls.read_names(folder)
+        return names.values(), {"test": read_class_folders(osp.join(folder, cls.image_dir), names)}

@@ -1,0 +1,21 @@
+"""ImageNetV2 (Recht et al., ICML 2019), matched frequency: new test images for ImageNet's 1,000 classes."""
+
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import read_class_folders
+from .imagenet import ImageNetClasses
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(ImageNetClasses):
+    dataset_dir = "imagenetv2"
+    image_dir = "imagenetv2-matched-frequency-format-val"
+    test_only = True
+
+    @classmethod
+    def read_official(cls, folder):
+        names = cls.read_names(folder)
+        labels = [str(label) for label in range(len(names))]  # its class folders are named 0, 1, 2 ...
+        return names.values(), {"test": read_class_folders(osp.join(folder, cls.image_dir), labels)}

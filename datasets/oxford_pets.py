@@ -1,0 +1,28 @@
+"""Oxford-IIIT Pets (Parkhi et al., CVPR 2012): breeds of cats and dogs, with the official trainval and test lists."""
+
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import SingleTaskDataset, parse_lines, read_list
+
+
+@DATASET_REGISTRY.register()
+class OxfordPets(SingleTaskDataset):
+    dataset_dir = "oxford_pets"
+    image_dir = "images"
+    task_name = "pet breed recognition"
+    template = "a photo of a {}, a type of pet."
+    metric = "mean_acc"
+
+    @classmethod
+    def read_official(cls, folder):
+        def parse(line):  # "american_bulldog_100 2 2 1": image, number of the breed, species, number within it
+            image, number = line.split()[:2]
+            breed = image.rsplit("_", 1)[0].replace("_", " ").lower()
+            return osp.join(folder, cls.image_dir, f"{image}.jpg"), (int(number), breed)
+
+        trainval, test = (osp.join(folder, "annotations", name) for name in ("trainval.txt", "test.txt"))
+        breeds = sorted({breed for _, breed in parse_lines(trainval, parse)})
+        return [name for _, name in breeds], {"train": read_list(trainval, parse, breeds),
+                                              "test": read_list(test, parse, breeds)}

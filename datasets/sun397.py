@@ -1,0 +1,28 @@
+"""SUN397 (Xiao et al., CVPR 2010): scenes, with the first of the ten official train and test lists."""
+
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import SingleTaskDataset, parse_lines, read_list
+
+
+@DATASET_REGISTRY.register()
+class SUN397(SingleTaskDataset):
+    dataset_dir = "sun397"
+    image_dir = "SUN397"
+    task_name = "scene recognition"
+    template = "a photo of a {}."
+
+    @classmethod
+    def read_official(cls, folder):
+        def scene(line):  # "/a/apse/indoor" -> "apse/indoor"
+            return line.strip("/").split("/", 1)[1]
+
+        def parse(line):  # "/a/apse/indoor/sun_axwbjcmaybnsdgmv.jpg"
+            return osp.join(folder, cls.image_dir, line.strip("/")), scene(osp.dirname(line))
+
+        scenes = parse_lines(osp.join(folder, "ClassName.txt"), scene)
+        names = [" ".join(reversed(name.split("/"))).replace("_", " ") for name in scenes]  # "indoor apse"
+        return names, {"train": read_list(osp.join(folder, "Training_01.txt"), parse, scenes),
+                       "test": read_list(osp.join(folder, "Testing_01.txt"), parse, scenes)}
