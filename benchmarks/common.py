@@ -90,11 +90,26 @@ def measure(step, repeats):
     return statistics.median(seconds[1:]), peak() - idle
 
 
-def in_own_process(module, **case):
-    """`module.work(**case)` in a process of its own; its result must be JSON. A process that dies is None."""
-    done = subprocess.run([sys.executable, "-m", module, "--work", json.dumps(case)], cwd=REPOSITORY,
-                          stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+def in_own_process(module, limit_gb=0, **case):
+    """`module.work(**case)` in a process of its own; its result must be JSON.
+
+    Args:
+        limit_gb: address space that the process may take, 0 for any; one that wants more gives None.
+
+    Raises:
+        RuntimeError: the process failed and had no limit.
+    """
+    def limit():
+        if limit_gb:
+            resource.setrlimit(resource.RLIMIT_AS, (limit_gb * 2**30,) * 2)
+
+    done = subprocess.run([sys.executable, "-m", module, "--work", json.dumps(case)], cwd=REPOSITORY, text=True,
+                          capture_output=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}, preexec_fn=limit)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if limit_gb and "allocate" in done.stderr:
+        return None
+    raise RuntimeError(f"{module} failed on {case}:\n{done.stderr[-2000:]}")
 
 
 def main(module, work, bench, description, **options):

@@ -1,10 +1,10 @@
 """Text features and their gradients: shared prefixes and packed rows against 77 positions for every prompt.
 
-    python -m benchmarks.text_encoder [--cases nata:6:116,nata:10:300,cata:6:116] [--arch RN50-quickgelu]
+    python -m benchmarks.text_encoder [--cases nata:6:116,nata:10:300,cata:6:116] [--arch RN50-quickgelu] [--limit-gb N]
 
 A case is VARIANT:TASKS:CLASSES[:POSITION]. Variants: `coop` (one context), `nata` (a context per task), `cata` (class
-prompts and task prompts, then a context per class). Both ways start from the same contexts; the step is the final
-prompts' features for nata and coop, all three encodings for cata, forward and backward to what is learned.
+prompts and task prompts, then a context per class). The step is all class features of the variant, with the task and
+class features that they are made from, forward and backward to what is learned.
 """
 
 import torch
@@ -66,18 +66,20 @@ def bench(args):
                      arch=args.arch, repeats=args.repeats, checkpoint=False)
         ours = in_own_process("benchmarks.text_encoder", encoder="ours", **given)
         recomputed = in_own_process("benchmarks.text_encoder", encoder="ours", **{**given, "checkpoint": True})
-        plain = None if args.without_plain else in_own_process("benchmarks.text_encoder", encoder="plain", **given)
+        plain = None if args.without_plain else in_own_process(
+            "benchmarks.text_encoder", encoder="plain", limit_gb=args.limit_gb, **given)
         row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "position": given["position"],
                "rows": ours["rows"], "s": ours["seconds"], "MB": ours["mb"], "CHECKPOINT_TEXT s": recomputed["seconds"],
                "CHECKPOINT_TEXT MB": recomputed["mb"]}
+        if not plain and not args.without_plain:
+            row |= {"plain rows": int(classes) * 77, "plain MB": f"over {args.limit_gb} GB"}
         if plain:
             row |= {"plain rows": plain["rows"], "plain s": plain["seconds"], "plain MB": plain["mb"],
                     "faster": plain["seconds"] / ours["seconds"], "smaller": plain["mb"] / ours["mb"]}
-        print(row, flush=True)
         rows.append(row)
     return rows
 
 
 if __name__ == "__main__":
     main("benchmarks.text_encoder", work, bench, __doc__.splitlines()[0], cases="nata:6:116,nata:10:300,cata:6:116",
-         arch="RN50-quickgelu", without_plain=0)
+         arch="RN50-quickgelu", without_plain=0, limit_gb=0)
