@@ -286,13 +286,14 @@ def test_tokenize():
     assert tokenizer.encoder["cat</w>"] == 2368 and tokenizer.decoder[2368] == "cat</w>"
 
 
-def test_tiny_is_in_the_repository(tokens):
+def test_tiny_is_in_the_repository():
     model, preprocess = clip.load("tiny", device="cpu")
     size = model.visual.input_resolution
     assert preprocess(Image.new("RGB", (80, 60))).shape == (3, size, size)
+    tokens = clip.tokenize(["a photo of a circle.", "a photo of a star."])
     features = model.encode_text(tokens, normalize=True)
-    torch.testing.assert_close(features.norm(dim=-1), torch.ones(3))
-    assert features[0] @ features[2] < 0.999  # "cat" and "dog" are different things to a trained model
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(2))
+    assert features[0] @ features[1] < 0.9  # different things to a trained model
 
 
 def test_names():

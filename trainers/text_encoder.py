@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
+
 
 class TextEncoder(nn.Module):
     """Text features of `Prompts`. Holds CLIP's text modules, all frozen.
@@ -88,11 +90,11 @@ class TextEncoder(nn.Module):
         rows = self._qkv(block, x)
 
         def attend(rows):
-            q, k, v = (layout.split(t) for t in rows.unflatten(1, (3, self.heads, -1)).unbind(1))
-            own = F.scaled_dot_product_attention(q.prefix, k.prefix, v.prefix, is_causal=True)
-            shared = F.scaled_dot_product_attention(
-                q.suffix, layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.causal)
-            return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(shared)]).flatten(1)
+            prefix, suffix = layout.split(rows.unflatten(1, (3, self.heads, -1)))
+            own = F.scaled_dot_product_attention(*prefix.unbind(2), is_causal=True)  # (n_prefixes, heads, prefix, d)
+            keys, values = layout.with_prefix(prefix[:, :, 1:], suffix[:, :, 1:]).unbind(2)
+            seen = F.scaled_dot_product_attention(suffix[:, :, 0], keys, values, attn_mask=layout.causal)
+            return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(seen)]).flatten(1)
 
         return self._residual(block, x, recomputed(attend, rows))
 
@@ -101,13 +103,12 @@ class TextEncoder(nn.Module):
         rows = self._qkv(block, x)
 
         def attend(rows):
-            q, k, v = rows.unflatten(1, (3, self.heads, -1)).unbind(1)
-            k, v = layout.split(k), layout.split(v)
-            shared = F.scaled_dot_product_attention(
-                q[layout.eot_row][:, :, None], layout.with_prefix(k), layout.with_prefix(v), attn_mask=layout.upto_eot)
-            return shared.flatten(1)
+            rows = rows.unflatten(1, (3, self.heads, -1))
+            keys, values = layout.with_prefix(*layout.split(rows[:, 1:])).unbind(2)
+            query = rows[:, 0].index_select(0, layout.eot_row)[:, :, None]  # (n, heads, 1, d)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=layout.upto_eot).flatten(1)
 
-        return self._residual(block, x[layout.eot_row], recomputed(attend, rows))
+        return self._residual(block, x.index_select(0, layout.eot_row), recomputed(attend, rows))
 
     @staticmethod
     def _qkv(block, x):
@@ -121,8 +122,9 @@ class TextEncoder(nn.Module):
 
 
 def recomputed(function, x):
-    """`function(x)`, keeping x alone for the backward pass, where `function` is called again."""
-    return _Recomputed.apply(x, function) if torch.is_grad_enabled() and x.requires_grad else function(x)
+    """`function(x)`, keeping x alone for the backward pass, where it is called again. A small x is not worth it."""
+    worth_it = x.numel() >= RECOMPUTED_FROM and torch.is_grad_enabled() and x.requires_grad
+    return _Recomputed.apply(x, function) if worth_it else function(x)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -139,13 +141,6 @@ class _Recomputed(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(ctx.device, **ctx.autocast):
             out = ctx.function(x)
         return torch.autograd.grad(out, x, grad)[0], None
-
-
-class _Heads:
-    """Queries, keys or values per head: `prefix` (n_prefixes, heads, prefix, d), `suffix` (n, heads, S, d) padded."""
-
-    def __init__(self, prefix, suffix):
-        self.prefix, self.suffix = prefix, suffix
 
 
 def layout_of(prompts):
@@ -183,17 +178,20 @@ class _Layout:
         self.upto_eot = self.causal[n_suffix - 1][:, None, None]  # (n, 1, 1, prefix + S)
 
     def split(self, rows):
-        """Rows (rows, heads, d) -> `_Heads`."""
+        """Rows (rows, k, heads, d) of k tensors -> prefixes (n_prefixes, heads, k, prefix, d) and suffixes.
+
+        Suffixes are padded with zeros, (n, heads, k, S, d).
+        """
         n = self.n_prefixes * self.prefix
-        prefix = rows[:n].unflatten(0, (self.n_prefixes, self.prefix)).transpose(1, 2)
-        padded = rows.new_zeros(self.padded_shape[0] * self.padded_shape[1], *rows.shape[1:])  # (n * S, heads, d)
-        suffix = padded.index_copy(0, self.real, rows[n:]).unflatten(0, self.padded_shape)
-        return _Heads(prefix, suffix.transpose(1, 2))
+        padded = rows.new_zeros(self.padded_shape[0] * self.padded_shape[1], *rows.shape[1:])  # (n * S, k, heads, d)
+        padded = padded.index_copy(0, self.real, rows[n:])
+        return (rows[:n].unflatten(0, (self.n_prefixes, self.prefix)).permute(0, 3, 2, 1, 4),
+                padded.unflatten(0, self.padded_shape).permute(0, 3, 2, 1, 4))
 
     def pack(self, padded):
         """Per head and prompt (n, heads, S, d) -> suffix rows (suffix rows, heads, d)."""
-        return padded.transpose(1, 2).flatten(0, 1)[self.real]
+        return padded.transpose(1, 2).flatten(0, 1).index_select(0, self.real)
 
-    def with_prefix(self, heads):
-        """Keys or values every prompt sees: its prefix's, then its own, (n, heads, prefix + S, d)."""
-        return torch.cat([heads.prefix[self.prefix_of], heads.suffix], dim=2)
+    def with_prefix(self, prefix, suffix):
+        """What every prompt sees: its prefix's keys or values, then its own, (n, heads, k, prefix + S, d)."""
+        return torch.cat([prefix.index_select(0, self.prefix_of), suffix], dim=3)
