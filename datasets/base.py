@@ -19,7 +19,7 @@ from dassl.utils import read_json, write_json
 
 METRICS = ("overall_acc", "mean_acc")
 PARTS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def images_of(folder):
         raise FileNotFoundError(f"the class folder {folder} does not exist")
     images = list_images(folder)
     if not images:
-        raise ValueError(f"the class folder {folder} holds no image (jpg, jpeg, png, webp, bmp)")
+        raise ValueError(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): unpack the images "
+                         "there again")
     return images
 
 

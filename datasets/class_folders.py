@@ -1,0 +1,49 @@
+"""Datasets that come as folders of classes and nothing else: all of Plant-6 and most of RS8."""
+
+import os.path as osp
+
+from .base import SingleTaskDataset, find_class_folders, read_class_folders
+
+
+class ClassFolders(SingleTaskDataset):
+    """A dataset of one task whose images `image_dir/<class>/<image>` are split once, 50/20/30 per class.
+
+    Labels follow the sorted names of the class folders.
+    """
+
+    class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
+    pooled = ()  # folders of `image_dir` that each hold all class folders; their images are put together
+
+    @classmethod
+    def read_official(cls, folder):
+        """Class names and {"all": [(path, label)]}.
+
+        Raises:
+            FileNotFoundError: a folder is missing.
+            ValueError: there are more or fewer class folders than classes, a class folder has no image, or the class
+                folders of the `pooled` folders differ.
+        """
+        images = osp.join(folder, cls.image_dir)
+        parts = [osp.join(images, part) for part in cls.pooled] or [images]
+        classes = cls.find_classes(parts[0])
+        if len(classes) != cls.class_count:
+            raise ValueError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
+                             f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else")
+        for part in parts[1:]:
+            different = sorted(set(classes) ^ set(cls.find_classes(part)))
+            if different:
+                raise ValueError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
+                                 "one of them only: unpack the dataset again")
+        items = [item for part in parts for item in read_class_folders(part, classes)]
+        return [cls.class_name(name) for name in classes], {"all": items}
+
+    @classmethod
+    def find_classes(cls, images):
+        """The class folders as paths relative to the folder `images`, in the order of labels."""
+        return find_class_folders(images, cls.skip)
+
+    @classmethod
+    def class_name(cls, name):
+        """The name of the class whose folder is `name`."""
+        return cls.renames.get(name, name.replace("_", " "))
+

@@ -1,0 +1,78 @@
+"""Fashion-20: twenty attributes of clothes, shoes, hats and socks, each a task of its own; 78 classes."""
+
+import csv
+import os.path as osp
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import (MultiTaskDataset, Task, TaskData, check_official_file, complete_parts, find_class_folders,
+                   read_class_folders, split_folder)
+
+# What the images of tasks 0, 1 ... 19 show.
+GARMENTS = (*["pants"] * 3, *["tops"] * 4, *["shoes"] * 7, "hat", "socks", "socks", "skirt", "tops", "underwear")
+
+
+@DATASET_REGISTRY.register()
+class Fashion20(MultiTaskDataset):
+    """Twenty tasks, declared by `task_info.csv`; images in `images/<task>/<class>/`, both numbers that count from 0.
+
+    The tasks have too few classes for base and new halves: these are refused.
+    """
+
+    dataset_dir = "fashion20"
+
+    @classmethod
+    def read(cls, folder, cfg):
+        if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
+            raise ValueError("Fashion20 has no base and new classes: leave DATASET.SUBSAMPLE_CLASSES at all, not "
+                             f"{cfg.DATASET.SUBSAMPLE_CLASSES!r}")
+        store = split_folder(folder, cfg)
+        data = []
+        for number, (name, classnames) in enumerate(read_task_info(osp.join(folder, "task_info.csv"))):
+            images = osp.join(folder, "images", str(number))
+            classes = [str(label) for label in range(len(classnames))]
+            unknown = sorted(set(find_class_folders(images)) - set(classes))
+            if unknown:
+                raise ValueError(f"{images} has the class folder {unknown[0]}, but task_info.csv names {len(classes)} "
+                                 f"classes of task {name!r}: fetch both again")
+            task = Task(name, classnames, f"a photo of {{}}, a type of {GARMENTS[number]}.", "mean_acc")
+            parts = complete_parts({"all": read_class_folders(images, classes)}, images,
+                                   osp.join(store, f"split_task{number}.json"))
+            data.append(TaskData(task, **parts))
+        return data
+
+
+def read_task_info(path):
+    """Read `task_info.csv`: a header line, then id, task name, an unused column and class names joined by commas.
+
+    Columns are separated by tabs.
+
+    Returns:
+        [(task name, class names)] of tasks 0 to 19; underscores become spaces.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not of that form, or its ids are not 0 to 19; the message names file and line.
+    """
+    check_official_file(path)
+    tasks = {}
+    with open(path, encoding="utf-8-sig", newline="") as f:
+        rows = csv.reader(f, delimiter="\t")
+        try:
+            next(rows, None)
+            for row in rows:
+                if any(cell.strip() for cell in row):
+                    number, name, _, names = (cell.replace("_", " ").strip() for cell in row)
+                    names = tuple(part.strip() for part in names.split(","))
+                    if not name or "" in names or int(number) in tasks:
+                        raise ValueError
+                    tasks[int(number)] = name, names
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8 text: fetch the official file again") from None
+        except (ValueError, csv.Error):  # ValueError also from a wrong number of columns or an id that is no number
+            raise ValueError(f"{path}, line {rows.line_num}: not the id of another task, its name, a third column and "
+                             "class names joined by commas, with tabs between: fetch the official file again") from None
+    if sorted(tasks) != list(range(len(GARMENTS))):
+        raise ValueError(f"{path} must describe the tasks 0 to {len(GARMENTS) - 1}, but describes "
+                         f"{', '.join(map(str, sorted(tasks))) or 'none'}: fetch the official file again")
+    return [tasks[number] for number in range(len(GARMENTS))]
