@@ -73,7 +73,8 @@ def test_number_of_learned_values(method, suite, rn50_sizes):
     n_tasks, n_classes = SUITES[suite]
     splits = np.array_split([f"class {i}" for i in range(n_classes)], n_tasks)
     tasks = [Task(f"task {t}", tuple(map(str, names))) for t, names in enumerate(splits)]
-    network = {"COCOOP": ConditionalCLIP, "PROGRAD": TaughtCLIP, "KGCOOP": KnowledgeGuidedCLIP}.get(node, HardSharedCLIP)
+    network = {"COCOOP": ConditionalCLIP, "PROGRAD": TaughtCLIP, "KGCOOP": KnowledgeGuidedCLIP,
+               "MTCOOPH": HardSharedCLIP}[node]
     cfg = make_cfg(options={f"TRAINER.{node}.{key}": value for key, value in options.items()})
     model = network(rn50_sizes, tasks, cfg.TRAINER[node])
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -68,7 +68,8 @@ def test_base_to_new(place):
 
 @pytest.mark.parametrize("script", ["main_mtcoop.sh", "main_mtcoop_hard.sh", "main_mtcoop_cls_sample.sh",
                                     "main_mtcoop_base2new_train.sh", "main_mtcoop_base2new_test.sh", "zeroshot.sh",
-                                    "zeroshot_base2new.sh", "linearprob.sh", "kgcoop.sh", "prograd.sh", "cocoop.sh"])
+                                    "zeroshot_base2new.sh", "linearprob.sh", "kgcoop.sh", "prograd.sh",
+                                    "cocoop.sh"])
 def test_wrong_call_prints_usage(script, place):
     assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
 
