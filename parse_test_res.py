@@ -17,11 +17,11 @@ import sys
 
 import numpy as np
 
-from tables import paper
-from tables.logs import Experiment, find_experiments, list_experiments
-from tables.results import show_base2new, show_paper, show_tables
-from tables.runs import find_runs
-from tables.show import draw_bars, show, spread
+from result_tables import paper
+from result_tables.logs import Experiment, find_experiments, list_experiments
+from result_tables.results import show_base2new, show_paper, show_tables
+from result_tables.runs import find_runs
+from result_tables.show import draw_bars, show, spread
 
 
 def summary(experiment, ci95):

@@ -8,11 +8,7 @@ import numpy as np
 
 from . import paper
 from .runs import N_TASKS, ZERO_SHOT, check_single, make_tables, method_order, name_rows
-from .show import best, cell, draw_shots, show, spread_of_several
-
-
-def plural(shots):
-    return f"{shots} shot{'s' * (shots > 1)}"
+from .show import best, cell, draw_shots, plural, show, spread_of_several
 
 
 def show_tables(runs, left_out, args):

@@ -29,6 +29,11 @@ def cell(mean, width=None):
     return f"{mean:.2f}" if width is None else f"{mean:.2f} +- {width:.2f}"
 
 
+def plural(shots):
+    """`1 shot`, `2 shots` ..."""
+    return f"{shots} shot{'s' * (shots > 1)}"
+
+
 def show(rows, headers, style, bold=()):
     """Print a table of texts; `bold` holds the (row, column) of cells that github and latex show in bold."""
     if style == "csv":

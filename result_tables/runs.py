@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .logs import BrokenRun
-from .show import spread_of_several
+from .show import plural, spread_of_several
 
 RESULTS_FILE = "results.json"
 ZERO_SHOT = ("ZS-CLIP", "ZS-CLIP (ensemble)")
@@ -75,7 +75,7 @@ class Run:
         return self.method, self.dataset, self.backbone, tuple(sorted(self.settings.items()))
 
     def __str__(self):
-        shots = "" if self.shots is None else f", {self.shots} shots, seed {self.seed}"
+        shots = "" if self.shots is None else f", {plural(self.shots)}, seed {self.seed}"
         return f"{self.method} on {self.dataset}{shots}"
 
 
