@@ -84,7 +84,8 @@ def parse_args(argv):
     mode.add_argument("--multi-exp", action="store_true", help="DIR holds experiments: a table for each, and the mean")
     mode.add_argument("--side-by-side", action="store_true", help="one table of all experiments anywhere below DIR")
     mode.add_argument("--table", action="store_true", help="methods against shots, of all runs below DIR")
-    mode.add_argument("--paper", metavar="SUITE", help="ours beside the published accuracies: " + ", ".join(paper.SUITES))
+    mode.add_argument("--paper", metavar="SUITE",
+                      help="ours beside the published accuracies of " + ", ".join(paper.SUITES))
     mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
     parser.add_argument("--test-log", action="store_true", help="read logs of --eval-only runs")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")

@@ -16,7 +16,7 @@ def show_tables(runs, left_out, args):
 
     As the other `show_...`, it adds the runs it can't use to `left_out` and returns whether there was any that it can.
     """
-    runs = keep(runs, left_out, lambda run: run.classes == "all", "it is a run on half of the classes, for --base2new")
+    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
     tables = make_tables(runs)
     if args.format == "csv" and tables:
         show_csv(tables, args)
@@ -31,8 +31,11 @@ def show_tables(runs, left_out, args):
 
 
 def keep(runs, left_out, wanted, reason):
-    """The runs that are `wanted`; the others are listed with the reason."""
-    left_out += [(run.path, reason) for run in runs if not wanted(run)]
+    """The runs that are `wanted`; one line about the others is added to `left_out`."""
+    others = [run for run in runs if not wanted(run)]
+    if others:
+        left_out.append((osp.commonpath([run.path for run in others]),
+                         f"{len(others)} run{'s' * (len(others) > 1)} {reason}"))
     return [run for run in runs if wanted(run)]
 
 
@@ -72,8 +75,8 @@ def show_csv(tables, args):
             texts = [f"{x:.2f}" if x is not None else "" for n in (*shots, "average")
                      for x in cells.get(n) or (None, None)]
             params, minutes = counts(row)
-            rows.append([table.dataset, str(len(table.tasks)), table.backbone, row.name, params.replace(",", ""), minutes,
-                         *texts])
+            rows.append([table.dataset, str(len(table.tasks)), table.backbone, row.name, params.replace(",", ""),
+                         minutes, *texts])
     show(rows, headers, "csv")
 
 
@@ -105,28 +108,28 @@ def draw_table(table, path):
 
 def show_paper(suite, runs, left_out, args):
     """Print our mean over 1, 2, 4, 8 and 16 shots beside the published one of the suite, and the difference."""
-    runs = keep(runs, left_out, lambda run: run.dataset == suite, f"it is no run on {suite}")
-    runs = keep(runs, left_out, lambda run: run.classes == "all", "it is a run on half of the classes")
-    runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"it is no run on all tasks of {suite}")
-    runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "nothing is published of its method here")
+    runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
+    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
+    runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"on a part of the tasks of {suite}")
+    runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
     rows = [(table, row) for table in make_tables(runs) for row in table.rows]
     if not rows:
         return False
     lines = []
     for method, published in paper.ACCURACY.items():
         published = published[paper.SUITES.index(suite)]
-        ours = [(table, row) for table, row in rows if row.method == method]
-        if not ours:
+        found = [(table, row) for table, row in rows if row.method == method]
+        if not found:
             lines.append([method, "", f"{published:.2f}", "", "", "no run"])
-        for table, row in ours:
+        for table, row in found:
             missing = [n for n in paper.SHOTS if not row.at(n)]
             average = row.average(paper.SHOTS, args.ci95)
             seeds = sorted({run.seed for run in row.all_runs()} - {None})
             notes = [f"no run with {', '.join(map(str, missing))} shots"] if missing else []
             if table.backbone != paper.BACKBONE:
                 notes.append(f"backbone {table.backbone}, the paper's is {paper.BACKBONE}")
-            lines.append([row.name, cell(*average) if average else "", f"{published:.2f}",
-                          f"{average[0] - published:+.2f}" if average else "", " ".join(map(str, seeds)), "; ".join(notes)])
+            ours, difference = (cell(*average), f"{average[0] - published:+.2f}") if average else ("", "")
+            lines.append([row.name, ours, f"{published:.2f}", difference, " ".join(map(str, seeds)), "; ".join(notes)])
     if args.format != "csv":
         print(f"{suite}, mean over {', '.join(map(str, paper.SHOTS))} shots (%)")
     show(lines, ["method", "ours", "paper", "difference", "seeds", "note"], args.format)
@@ -181,7 +184,7 @@ def show_base2new(runs, left_out, args):
     As the papers of CoOp's family report: H of a task is that of its two accuracies, meant over the seeds; H of the
     average is that of the two average accuracies, not the average of the tasks' H.
     """
-    runs = keep(runs, left_out, lambda run: run.classes != "all", "it is a run on all classes")
+    runs = keep(runs, left_out, lambda run: run.classes != "all", "on all classes")
     rows = []
     width = "ci95" if args.ci95 else "std"
     tables = sorted(pair_runs(runs, left_out).items(), key=lambda item: item[0])
@@ -206,6 +209,6 @@ def show_base2new(runs, left_out, args):
                   "that of the average accuracies")
             show(table, ["task", "method", "shots", "base", "new", "H"], args.format, bold)
     if rows:
-        show(rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new", f"new {width}", "H"],
-             "csv")
+        show(rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new", f"new {width}",
+                    "H"], "csv")
     return bool(tables)

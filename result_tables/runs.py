@@ -29,7 +29,7 @@ NO_SETTINGS = {
     "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "DATALOADER.NUM_WORKERS", "DATALOADER.TEST.BATCH_SIZE",
     "DATALOADER.FEATURE_CACHE", "DATALOADER.FEATURE_CACHE_DIR", "DATALOADER.OLD_DATA_PATH", "DATALOADER.NEW_DATA_PATH",
     "MODEL.BACKBONE.NAME", "MODEL.CHECKPOINT_TEXT", "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "USE_CUDA",
-    "TEST.PER_TASK_RESULT"}
+    "TEST.PER_TASK_RESULT", "TRAINER.COCOOP.MAX_PROMPTS"}
 # Read by training with an optimizer only, which zero-shot and the linear probe do without.
 STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "INPUT.TRANSFORMS")
 
@@ -264,7 +264,8 @@ def make_tables(runs):
         row.add(run)
     tables = []
     for (dataset, backbone, tasks), found in sorted(rows.items(), key=lambda item: item[0]):
-        ordered = sorted(found.values(), key=lambda row: (method_order(row.method), min(r.path for r in row.all_runs())))
+        ordered = sorted(found.values(),
+                         key=lambda row: (method_order(row.method), min(run.path for run in row.all_runs())))
         name_rows(ordered)
         shots = sorted({n for row in ordered for n in row.runs if n is not None})
         tables.append(Table(dataset, backbone, tasks, ordered, shots))

@@ -7,9 +7,9 @@ import os.path as osp
 import numpy as np
 from tabulate import tabulate
 
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-                       "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\ensuremath{<}",
-                       ">": r"\ensuremath{>}"})
+LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+                       "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+                       "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"})
 
 
 def spread(values, ci95=False):

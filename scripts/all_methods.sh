@@ -1,12 +1,13 @@
 #!/bin/sh
-# The results table: METHODS (as the table names them) with SHOTS and SEEDS, then the table and, in the dataset's folder of
-# runs, its chart. What is finished is skipped, so the same call goes on after a stop.
+# The results table: METHODS (as the table names them) with SHOTS and SEEDS, then the table and, in the folder of the
+# dataset's runs, its chart. What is finished is skipped, so the same call goes on after a stop.
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
 usage "DATASET CFG" 2 "$@"
 
-METHODS=${METHODS:-ZS-CLIP ProtoNet LP-CLIP CoOp-CA CoOp-CS CoOp-MT CoCoOp ProGrad KgCoOp PLOT SoftCPT-NATS SoftCPT-NATA}
+BASELINES="ZS-CLIP ProtoNet LP-CLIP CoOp-CA CoOp-CS CoOp-MT CoCoOp ProGrad KgCoOp PLOT"
+METHODS=${METHODS:-$BASELINES SoftCPT-NATS SoftCPT-NATA}
 NAME=${2%_ep*}  # zero-shot and the linear probe have no epochs: rn50_ep50 is their rn50
 export DATA OUTPUT PYTHON SEEDS SHOTS OPTS
 
@@ -16,6 +17,14 @@ softcpt() {
     case $DATASET-$9 in
         general10-True) sh scripts/main_mtcoop_cls_sample.sh "$@" 0.1 ;;
         *) sh scripts/main_mtcoop.sh "$@" ;;
+    esac
+}
+
+# plot SHOTS: PLOT, on General-10 with two prompts per class.
+plot() {
+    case $DATASET in
+        general10) OPTS="TRAINER.PLOT.N 2 $OPTS" sh scripts/plot.sh "$DATASET" "$CFG" "$1" ;;
+        *) sh scripts/plot.sh "$DATASET" "$CFG" "$1" ;;
     esac
 }
 
@@ -29,7 +38,7 @@ train() {
         CoCoOp) sh scripts/cocoop.sh "$DATASET" "$CFG" "$2" ;;
         ProGrad) sh scripts/prograd.sh "$DATASET" "$CFG" "$2" ;;
         KgCoOp) sh scripts/kgcoop.sh "$DATASET" "$CFG" "$2" ;;
-        PLOT) sh scripts/plot.sh "$DATASET" "$CFG" "$2" ;;
+        PLOT) plot "$2" ;;
         SoftCPT-NATA) softcpt "$2" 0 False False False ;;
         SoftCPT-NATS) softcpt "$2" 0 False True False ;;
         SoftCPT-CATA) softcpt "$2" 4 False False True ;;
@@ -45,7 +54,7 @@ for METHOD in $METHODS; do
     case $METHOD in
         ZS-CLIP | ProtoNet | LP-CLIP | CoOp-CA | CoOp-CS | CoOp-MT | CoCoOp | ProGrad | KgCoOp | PLOT) ;;
         SoftCPT-NATS | SoftCPT-NATA | SoftCPT-CATA | SoftCPT-CSTA | SoftCPT-CATS | SoftCPT-CSTS) ;;
-        *) echo "error: METHODS has '$METHOD', which is no method's name in the results table (see docs/reproduce.md)" >&2
+        *) echo "error: METHODS has '$METHOD', which the results table does not have (see docs/reproduce.md)" >&2
            exit 2 ;;
     esac
 done
