@@ -207,7 +207,7 @@ def show_base2new(runs, left_out, args):
         if args.format != "csv":
             print(f"{dataset}, {len(tasks)} tasks, {backbone}; H: harmonic mean of base and new, of the average row "
                   "that of the average accuracies")
-            show(table, ["task", "method", "shots", "base", "new", "H"], args.format, bold)
+            show(table, ["task", "method", "shots", "base", "new", "H"], args.format, bold, n_names=2)
     if rows:
         show(rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new", f"new {width}",
                     "H"], "csv")

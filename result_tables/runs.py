@@ -168,12 +168,12 @@ def join_tasks(runs, left_out):
         group = groups[run.experiment, run.classes, run.shots, run.seed]
         check_single(run, group.get(run.part))
         group[run.part] = run
-    sizes = {**N_TASKS, **{run.dataset: len(run.tasks) for run in runs if run.which_tasks == "all"}}
+    suites = {(run.dataset, run.tasks) for run in runs if run.which_tasks == "all"}
     at_once = {(run.experiment, run.classes, run.shots, run.seed) for run in joined if run.which_tasks == "all"}
     for key, group in sorted(groups.items(), key=lambda item: min(run.path for run in item[1].values())):
         first = next(iter(group.values()))
         folder = osp.commonpath([run.path for run in group.values()])
-        n_tasks = sizes.get(first.dataset)
+        n_tasks = count_tasks(first.dataset, group, suites)
         missing = sorted(set(range(n_tasks or 0)) - set(group))
         if key in at_once:
             left_out.append((folder, f"{first} was run on all tasks at once too"))
@@ -190,6 +190,19 @@ def join_tasks(runs, left_out):
                 percents=sum((run.percents for run in parts), ()), n_params=sum(run.n_params for run in parts),
                 seconds=sum(run.seconds for run in parts)))
     return joined
+
+
+def count_tasks(dataset, group, suites):
+    """The number of tasks of a suite of which `group` {i: Run} has some, or None if it is not known.
+
+    Args:
+        suites: {(dataset, tasks)} of the runs on all tasks at once. Two folders of images are the same `dataset`, so
+            the names of the tasks count too.
+    """
+    for name, tasks in sorted(suites):
+        if name == dataset and all(i < len(tasks) and run.tasks[0][0] == tasks[i][0] for i, run in group.items()):
+            return len(tasks)
+    return N_TASKS.get(dataset)
 
 
 def check_single(run, other):

@@ -34,8 +34,14 @@ def plural(shots):
     return f"{shots} shot{'s' * (shots > 1)}"
 
 
-def show(rows, headers, style, bold=()):
-    """Print a table of texts; `bold` holds the (row, column) of cells that github and latex show in bold."""
+def show(rows, headers, style, bold=(), n_names=1):
+    """Print a table of texts.
+
+    Args:
+        rows, headers: texts. style: plain, github, latex or csv.
+        bold: the (row, column) of cells that github and latex show in bold.
+        n_names: number of the first columns that are aligned to the left.
+    """
     if style == "csv":
         text = io.StringIO()
         csv.writer(text).writerows([headers, *rows])
@@ -47,7 +53,7 @@ def show(rows, headers, style, bold=()):
     rows = [[marks[style].format(text) if style in marks and (i, j) in bold else text for j, text in enumerate(row)]
             for i, row in enumerate(rows)]
     print(tabulate(rows, headers=headers, tablefmt="latex_raw" if style == "latex" else style, disable_numparse=True,
-                   colalign=["left"] + ["right"] * (len(headers) - 1)) + "\n")
+                   colalign=["left"] * n_names + ["right"] * (len(headers) - n_names)) + "\n")
 
 
 def best(values):

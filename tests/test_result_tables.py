@@ -184,6 +184,13 @@ def test_linear_probes_are_averaged_over_all_tasks(suite, capsys):
     assert "LP-CLIP on Mine, 4 shots, seed 2: of 2 tasks there is no run on 0" in got.err
 
 
+def test_linear_probes_of_another_folder_of_images(suite, capsys):
+    write_seeds(suite / "three", (50,), tasks=("animals", "cars", "trucks"))  # the same dataset name
+    write_probes(suite / "LP" / "rn50", (0, 1), 1, 40)
+    text = out(capsys, "--table", suite, "--format", "csv").out
+    assert [row["tasks"] for row in csv.DictReader(io.StringIO(text)) if row["method"] == "LP-CLIP"] == ["2"]
+
+
 def test_linear_probes_alone(tmp_path, capsys):
     write_probes(tmp_path, (0, 1), 1, 40)
     with pytest.raises(SystemExit):
