@@ -52,7 +52,7 @@ def extend_cfg(cfg):
     cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE = 0.0  # share of the negative classes in a training step; 0: all
 
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base, new
-    cfg.DATASET.SUBSAMPLE_TASKS = "all"  # all, base, new, task<i>
+    cfg.DATASET.SUBSAMPLE_TASKS = "all"  # all, base, new, task<i>, or several: task<i>,task<j>
     cfg.DATASET.SPLIT_DIR = ""  # where splits and few-shot draws are stored; "": split_fewshot in the dataset's folder
     cfg.DATALOADER.OLD_DATA_PATH = ""  # a prefix of image paths ...
     cfg.DATALOADER.NEW_DATA_PATH = ""  # ... and what to put in its place
