@@ -17,8 +17,8 @@ import torch
 import trainers  # noqa: F401  registers the trainers
 from datasets.base import Task
 from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY
 from train import extend_cfg, merge_overrides
+from trainers.multitask import build_without_data
 
 TOLERANCE = 2e-4
 NUDGE = 2e-6  # the relative error that the stored first logits, made from the same values, have in float32
@@ -43,14 +43,7 @@ def make_trainer(folder, suite, case, size):
         "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.WARMUP_CONS_LR", 1e-5,
         *[item for pair in case["opts"].items() for item in pair]])
     tasks = [Task(name, tuple(classes)) for name, classes in zip(suite["tasks"], suite["classes"])]
-
-    class WithoutData(TRAINER_REGISTRY.get(case["trainer"])):
-        def build_data_loader(self):
-            self.tasks = tasks
-            self.num_classes = sum(len(task.classnames) for task in tasks)
-            self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
-
-    return WithoutData(cfg)
+    return build_without_data(cfg, tasks)
 
 
 def stored_start(folder, suite, name):
