@@ -117,8 +117,8 @@ class MultiTaskTrainer(TrainerX):
     def check_cfg(self, cfg):
         option = self.options and self.class_specific(cfg.TRAINER[self.options])
         if option and cfg.DATASET.SUBSAMPLE_CLASSES == "new":
-            raise ValueError("class-specific contexts exist only for the classes they were learned on: "
-                             f"TRAINER.{self.options}.{option} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
+            raise ValueError("class-specific contexts exist only for the classes they were learned on: TRAINER."
+                             f"{self.options}.{option} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
 
     @staticmethod
     def task_specific(options):
