@@ -71,7 +71,7 @@ def extend_cfg(cfg):
     cfg.TRAINER.COCOOP.MAX_PROMPTS = 1024  # (image, class) prompts encoded at once: bounds memory, changes no result
 
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base, new
-    cfg.DATASET.SUBSAMPLE_TASKS = "all"  # all, base, new, task<i>
+    cfg.DATASET.SUBSAMPLE_TASKS = "all"  # all, base, new, task<i>, or several: task<i>,task<j>
     cfg.DATASET.SPLIT_DIR = ""  # where splits and few-shot draws are stored; "": split_fewshot in the dataset's folder
     cfg.DATALOADER.OLD_DATA_PATH = ""  # a prefix of image paths ...
     cfg.DATALOADER.NEW_DATA_PATH = ""  # ... and what to put in its place

@@ -399,7 +399,15 @@ class Suite(MultiTaskDataset):
 
 
 def select_tasks(data, which):
-    """`all`, `base` (first ceil(n/2) tasks), `new` (the others) or `task<i>`, as `DATASET.SUBSAMPLE_TASKS` says."""
+    """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>` or several of these, `task<i>,task<j>`.
+
+    Args:
+        data: list of `TaskData`.
+        which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the order of the dataset, however they are listed.
+
+    Raises:
+        ValueError: none of these, a task that is not there, or one that is listed twice.
+    """
     half = ceil(len(data) / 2)
     if which == "all":
         return data
@@ -407,10 +415,13 @@ def select_tasks(data, which):
         return data[:half]
     if which == "new" and len(data) > 1:
         return data[half:]
-    if which.startswith("task") and which[4:].isdigit() and int(which[4:]) < len(data):
-        return [data[int(which[4:])]]
+    listed = which.split(",")
+    chosen = [task_data for i, task_data in enumerate(data) if f"task{i}" in listed]
+    if len(chosen) == len(listed):
+        return chosen
     raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {which!r}, but must be all, base, new or task<i> with i from 0 "
-                     f"to {len(data) - 1} (this dataset has {len(data)} tasks)")
+                     f"to {len(data) - 1} (this dataset has {len(data)} tasks), or several of these, each once, as "
+                     "task<i>,task<j>")
 
 
 def select_classes(task_data, which):

@@ -8,10 +8,7 @@ usage "$MTCOOP_USAGE" 11 "$@"
 
 for SEED in $SEEDS; do
     MODEL="$OUTPUT/$1/base2new/train_base/MTCoOp/$(mtcoop_dir "$@")/seed$SEED"
-    if [ ! -f "$MODEL/results.json" ]; then
-        echo "error: $MODEL is not finished: run main_mtcoop_base2new_train.sh with the same arguments first" >&2
-        exit 1
-    fi
+    need_finished "$MODEL" main_mtcoop_base2new_train.sh
     run_mtcoop "$OUTPUT/$1/base2new/test_new/MTCoOp/$(mtcoop_dir "$@")/seed$SEED" "$@" -- --seed "$SEED" \
         --eval-only --model-dir "$MODEL" DATASET.SUBSAMPLE_CLASSES new
 done

@@ -22,6 +22,14 @@ usage() {
     fi
 }
 
+# need_finished DIR SCRIPT: stop unless the run DIR, which SCRIPT makes, is finished.
+need_finished() {
+    if [ ! -f "$1/results.json" ]; then
+        echo "error: $1 is not finished: run $2 with the same arguments first" >&2
+        exit 1
+    fi
+}
+
 # run DIR ARGUMENT...: one run of train.py into DIR, unless a finished one is there; an unfinished one is resumed.
 run() {
     run_dir=$1

@@ -18,8 +18,8 @@ import torch
 import trainers  # noqa: F401  registers the trainers
 from datasets.base import Task
 from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY
 from train import extend_cfg, merge_overrides
+from trainers.multitask import build_without_data
 
 TOLERANCE = 2e-4
 NUDGE = 2e-6  # the relative error that the stored first logits, made from the same values, have in float32
@@ -45,14 +45,7 @@ def build_trainer(name, weights, tasks, size, options):
                "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
                "OPTIM.LR_SCHEDULER": "cosine", **options}
     merge_overrides(cfg, [item for pair in options.items() for item in pair])
-
-    class WithoutData(TRAINER_REGISTRY.get(name)):
-        def build_data_loader(self):
-            self.tasks = tasks
-            self.num_classes = sum(len(task.classnames) for task in tasks)
-            self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
-
-    return WithoutData(cfg)
+    return build_without_data(cfg, tasks)
 
 
 def make_trainer(folder, suite, case, size):

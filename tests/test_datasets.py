@@ -75,6 +75,11 @@ def test_halves_and_task_selection(root):
     assert [task.name for task in one.tasks] == ["lightness"] and {d.label for d in one.test} == {0, 1}
     with pytest.raises(ValueError, match="task<i> with i from 0 to 1"):
         build(root, **{"DATASET.SUBSAMPLE_TASKS": "task2"})
+    both = build(root, **{"DATASET.SUBSAMPLE_TASKS": "task1,task0"})
+    assert [task.name for task in both.tasks] == ["colour naming", "lightness"]  # the dataset's order
+    for wrong in ("task0,task0", "task0,", "task0,new", "task0,task2"):
+        with pytest.raises(ValueError, match="each once, as task<i>,task<j>"):
+            build(root, **{"DATASET.SUBSAMPLE_TASKS": wrong})
 
 
 def test_tasks_yaml(root):

@@ -66,10 +66,28 @@ def test_base_to_new(place):
     assert base["n_tasks"] == new["n_tasks"] == 8
 
 
+@pytest.mark.parametrize("train, test, arguments", [
+    ("main_mtcoop.sh", "transfer.sh", NATA),
+    ("main_mtcoop_hard.sh", "transfer_hard.sh", "shapes8 tiny_ep50 1 16 False False".split()),
+])
+def test_transfer_to_tasks_that_were_not_seen(train, test, arguments, place, tmp_path):
+    place = {**place, "OUTPUT": str(tmp_path)}
+    target = [*arguments, "shapes8", "task6,task7"]
+    assert f"run {train} with the same" in sh(test, target, place, code=1).stderr
+    sh(train, arguments, {**place, "OPTS": "OPTIM.MAX_EPOCH 1 DATASET.SUBSAMPLE_TASKS task0,task3"})
+    (trained,) = run_folders(place)
+    sh(test, target, place)
+    (tested,) = run_folders(place) - {trained}
+    assert "transfer/shapes8_task6,task7" in tested
+    assert [task["total"] for task in results(trained)["tasks"]] == [320, 320]
+    assert [task["total"] for task in results(tested)["tasks"]] == [200, 200]
+    assert sh(test, target, place).stdout.startswith("Skipping ")
+
+
 @pytest.mark.parametrize("script", ["main_mtcoop.sh", "main_mtcoop_hard.sh", "main_mtcoop_cls_sample.sh",
                                     "main_mtcoop_base2new_train.sh", "main_mtcoop_base2new_test.sh", "zeroshot.sh",
-                                    "zeroshot_base2new.sh", "linearprob.sh", "kgcoop.sh", "prograd.sh",
-                                    "cocoop.sh", "all_methods.sh"])
+                                    "zeroshot_base2new.sh", "linearprob.sh", "transfer.sh", "transfer_hard.sh",
+                                    "kgcoop.sh", "prograd.sh", "cocoop.sh", "all_methods.sh"])
 def test_wrong_call_prints_usage(script, place):
     assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
 

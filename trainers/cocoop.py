@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import MultiTaskCLIP, MultiTaskTrainer
+from .multitask import MultiTaskCLIP, PerTaskTrainer
 from .prompts import LearnedContext, TaskContexts, build_prompts
 
 
@@ -92,7 +92,7 @@ class ConditionalCLIP(MultiTaskCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class CoCoOp(MultiTaskTrainer):
+class CoCoOp(PerTaskTrainer):
     """Conditional context optimization, a learner (vectors and meta network) per task."""
 
     options = "COCOOP"
@@ -114,6 +114,3 @@ class CoCoOp(MultiTaskTrainer):
             for name, value in super().add_gradients(features[chunk], labels[chunk], share * weight).items():
                 shown[name] = shown.get(name, 0) + weight * value
         return shown
-
-    def parts(self):
-        return ["prompt_learner"]

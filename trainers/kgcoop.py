@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import ContextCLIP, MultiTaskTrainer
+from .multitask import ContextCLIP, PerTaskTrainer
 
 
 class KnowledgeGuidedCLIP(ContextCLIP):
@@ -31,7 +31,7 @@ class KnowledgeGuidedCLIP(ContextCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class KgCoOp(MultiTaskTrainer):
+class KgCoOp(PerTaskTrainer):
     """CoOp, a context per task, with the knowledge-guided distance."""
 
     options = "KGCOOP"
@@ -44,6 +44,3 @@ class KgCoOp(MultiTaskTrainer):
 
     def build_clip_model(self, clip_model):
         return KnowledgeGuidedCLIP(clip_model, self.tasks, self.cfg.TRAINER.KGCOOP)
-
-    def parts(self):
-        return ["prompt_learner"]

@@ -145,8 +145,12 @@ class MTCoOp(MultiTaskTrainer):
                              "TRAINER.MTCOOP.CSC True")
 
     @staticmethod
+    def task_specific(options):
+        return "TASK_CSC" if options.TASK_CSC else ""
+
+    @staticmethod
     def class_specific(options):
-        return options.CSC and options.CLASS_CSC
+        return "CLASS_CSC" if options.CSC and options.CLASS_CSC else ""
 
     def build_clip_model(self, clip_model):
         return SoftSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER.MTCOOP)

@@ -25,8 +25,12 @@ class MTCoOpHard(MultiTaskTrainer):
     options = "MTCOOPH"
 
     @staticmethod
+    def task_specific(options):
+        return "TSC" if options.TSC else ""
+
+    @staticmethod
     def class_specific(options):
-        return options.CSC
+        return "CSC" if options.CSC else ""
 
     def build_clip_model(self, clip_model):
         return HardSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER.MTCOOPH)

@@ -6,6 +6,7 @@ import resource
 import time
 import zlib
 from functools import cached_property
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from clip import clip
 from clip.model import convert_weights
 from dassl.data import DataManager
-from dassl.engine import TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed, write_json
@@ -172,14 +173,20 @@ class MultiTaskTrainer(TrainerX):
         self.test_seconds = 0.0
 
     def check_cfg(self, cfg):
-        if self.options and cfg.DATASET.SUBSAMPLE_CLASSES == "new" and self.class_specific(cfg.TRAINER[self.options]):
-            raise ValueError("class-specific contexts exist only for the classes they were learned on: "
-                             f"TRAINER.{self.options} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
+        option = self.options and self.class_specific(cfg.TRAINER[self.options])
+        if option and cfg.DATASET.SUBSAMPLE_CLASSES == "new":
+            raise ValueError("class-specific contexts exist only for the classes they were learned on: TRAINER."
+                             f"{self.options}.{option} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
+
+    @staticmethod
+    def task_specific(options):
+        """Name of the option by which the method learns something of its own for every task, or ""."""
+        return ""
 
     @staticmethod
     def class_specific(options):
-        """Whether the method, with these options, learns something of its own for every class."""
-        return False
+        """Name of the option by which the method learns something of its own for every class, or ""."""
+        return ""
 
     def build_data_loader(self):
         self.dm = DataManager(self.cfg, dataset_wrapper=Images)
@@ -302,6 +309,39 @@ class MultiTaskTrainer(TrainerX):
             os.remove(path)  # the checkpoints of the last epoch are written
 
     # ------------------------------------------------------------------ checkpoints
+    def checkpoint_extras(self):
+        """Names of the tasks and their classes, for `check_names` and to rebuild the prompts without the data."""
+        return {"tasks": [{"name": task.name, "classes": list(task.classnames)} for task in self.tasks]}
+
+    def ties(self):
+        """[(who, "task" or "class")]: the options that tie what is learned to the tasks or classes of training.
+
+        Of a method that can't do otherwise, its own name.
+        """
+        if not self.options:
+            return []
+        options = self.cfg.TRAINER[self.options]
+        found = (self.task_specific(options), "task"), (self.class_specific(options), "class")
+        return [(f"TRAINER.{self.options}.{option}", kind) for option, kind in found if option]
+
+    def check_names(self, tasks, path):
+        """Refuse contexts that were learned for other tasks or classes than this run's, though they might fit in shape.
+
+        Args:
+            tasks: the `tasks` of `checkpoint_extras`, as the checkpoint `path` holds them.
+
+        Raises:
+            ValueError: a context per task (class) is asked for, and the tasks (classes) differ in name, number or
+                order.
+        """
+        for who, kind in self.ties():
+            there, here = names_of(tasks, kind), names_of(self.checkpoint_extras()["tasks"], kind)
+            if there != here:
+                old, new = next(pair for pair in zip_longest(there, here, fillvalue="nothing") if pair[0] != pair[1])
+                raise ValueError(f"{who} ties each context to a {kind} of training, and {path} was trained with {old} "
+                                 f"where this run has {new}: test on those of training, in their order"
+                                 + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
+
     def save_resume_file(self, path):
         """Everything that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
         names = self.get_model_names()
@@ -359,9 +399,12 @@ class MultiTaskTrainer(TrainerX):
         Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the
         class names of training time, while the prompts here follow the current ones.
 
+        A context that is not tied to tasks or classes serves any others; else the run must have those of training
+        (published checkpoints have no names: only the number is checked).
+
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a value that is learned is missing, unknown, or has another shape.
+            ValueError: a value that is learned is missing, unknown, or has another shape, and as `check_names`.
         """
         if not directory:
             return super().load_model(directory, epoch)
@@ -369,7 +412,13 @@ class MultiTaskTrainer(TrainerX):
             path = checkpoint_path(directory, name, epoch)
             checkpoint = load_checkpoint(path)
             print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
-            load_part(self._models[name], checkpoint["state_dict"], path)
+            if "tasks" in checkpoint:
+                self.check_names(checkpoint["tasks"], path)
+            try:
+                load_part(self._models[name], checkpoint["state_dict"], path)
+            except ValueError as error:
+                hints = [f"; {option} ties each context to a {kind} of training" for option, kind in self.ties()]
+                raise ValueError(f"{error}{''.join(hints)}") from None
 
     # ------------------------------------------------------------------ testing
     @torch.no_grad()
@@ -413,6 +462,16 @@ class MultiTaskTrainer(TrainerX):
         }, osp.join(self.output_dir, RESULTS_FILE))
 
 
+class PerTaskTrainer(MultiTaskTrainer):
+    """Base of the methods that have a learner for every task, in the part `prompt_learner`."""
+
+    def parts(self):
+        return ["prompt_learner"]
+
+    def ties(self):
+        return [(type(self).__name__, "task")]
+
+
 def checkpoint_path(directory, part, epoch=None):
     """The checkpoint of a part: of `epoch`, or the one that the folder's `checkpoint` file names."""
     folder = osp.join(directory, part)
@@ -425,8 +484,33 @@ def checkpoint_path(directory, part, epoch=None):
     else:
         path = osp.join(folder, "model.pth.tar-<epoch>")
     if not osp.isfile(path):
-        raise FileNotFoundError(f"the checkpoint {path} does not exist: check --model-dir and --load-epoch")
+        raise FileNotFoundError(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
     return path
+
+
+def names_of(tasks, kind):
+    """What to call each task or class of the `tasks` that `checkpoint_extras` saves, list of str."""
+    if kind == "task":
+        return [f"task {task['name']!r}" for task in tasks]
+    return [f"class {name!r} of task {task['name']!r}" for task in tasks for name in task["classes"]]
+
+
+def build_without_data(cfg, tasks):
+    """The trainer that `cfg` names, for `tasks` (list of `Task`) instead of the dataset's.
+
+    Nothing is read but the backbone, so it loads checkpoints and makes contexts and class features, but neither
+    trains nor tests.
+
+    Raises:
+        ValueError: unknown trainer, and whatever building it raises.
+    """
+    class WithoutData(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
+        def build_data_loader(self):
+            self.tasks = tasks
+            self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
+            self.num_classes = len(self.lab2cname)
+
+    return WithoutData(cfg)
 
 
 def load_part(module, state_dict, path):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import ContextCLIP, MultiTaskTrainer
+from .multitask import ContextCLIP, PerTaskTrainer
 
 
 class TaughtCLIP(ContextCLIP):
@@ -51,7 +51,7 @@ def project(domain, general, strength):
 
 
 @TRAINER_REGISTRY.register()
-class ProGrad(MultiTaskTrainer):
+class ProGrad(PerTaskTrainer):
     """CoOp, a context per task, with prompt-aligned gradients, each task's by itself."""
 
     options = "PROGRAD"
@@ -73,6 +73,3 @@ class ProGrad(MultiTaskTrainer):
                            for name in ("xe_loss", "kl_loss"))
         for learned, *gradients in zip(self.trained, domain, general):
             learned.grad = project(*gradients, self.cfg.TRAINER.PROGRAD.LAMBDA)
-
-    def parts(self):
-        return ["prompt_learner"]

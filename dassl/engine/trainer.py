@@ -76,8 +76,13 @@ class TrainerBase:
                 # a NumPy number would not be a plain value
                 "val_result": None if val_result is None else float(val_result),
                 "rng_state": get_rng_state(),
+                **self.checkpoint_extras(),
             }
             save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
+
+    def checkpoint_extras(self):
+        """Return what subclasses save with every model besides its state, {name: tensor or plain value}."""
+        return {}
 
     def resume_model_if_exist(self, directory):
         """Restore every registered model from ``directory``, if all of them were saved there.

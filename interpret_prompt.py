@@ -1,0 +1,209 @@
+"""What a run's contexts look like: the words nearest to them, and how similar the tasks' contexts are.
+
+    python interpret_prompt.py RUN [--topk 5] [--epoch E] [--output contexts.svg]
+
+Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
+the token embeddings of CLIP's vocabulary. Nothing but the run's folder and its backbone is read.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import os.path as osp
+import sys
+
+import torch
+from tabulate import tabulate
+from torch.nn import functional as F
+from yacs.config import CfgNode as CN
+
+from clip.simple_tokenizer import SimpleTokenizer
+from dassl.config import get_cfg_default
+from dassl.utils import atomic_path, load_checkpoint, read_json
+from datasets.base import Task
+from train import extend_cfg, merge, one_sentence
+from trainers.mtcoop import MTCoOp
+from trainers.multitask import RESULTS_FILE, build_without_data, checkpoint_path
+
+
+def load_run(folder, epoch=None):
+    """The trainer of a finished run with its learned values.
+
+    Args:
+        folder: of the run.
+        epoch: of the checkpoints, None for the last.
+
+    Raises:
+        FileNotFoundError, ValueError: this is no finished run that has learned something, or lacks that epoch.
+    """
+    path = osp.join(folder, RESULTS_FILE)
+    if not osp.isfile(path):
+        if osp.isfile(osp.join(folder, "log.txt")):
+            raise ValueError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
+        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge(path, lambda: cfg.merge_from_other_cfg(CN(read_json(path)["config"])))
+    cfg.freeze()
+    parts = sorted(entry.name for entry in os.scandir(folder) if osp.isfile(osp.join(entry.path, "checkpoint")))
+    if not parts:
+        raise ValueError(f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
+    path = checkpoint_path(folder, parts[0], epoch)
+    named = load_checkpoint(path).get("tasks")
+    if named is None:
+        raise ValueError(f"{path} does not hold the names of its tasks and classes: train again with this version")
+    tasks = [Task(task["name"], tuple(task["classes"]), repeated_names=True) for task in named]
+    trainer = build_without_data(cfg, tasks)
+    trainer.load_model(folder, epoch=epoch)
+    return trainer
+
+
+@torch.no_grad()
+def contexts_of(trainer):
+    """A trained model's contexts.
+
+    Returns:
+        (kind, names, contexts): what a context belongs to ("task", "class", or "context" where it is none of these), n
+        names, and (n, n_ctx, dim), float32. SoftCPT's contexts per class come as their mean in each task; the meta
+        network being linear, that is the context it makes from the mean input.
+
+    Raises:
+        ValueError: the trainer learns no context.
+    """
+    model, tasks = trainer.model, [task.name for task in trainer.tasks]
+    if isinstance(trainer, MTCoOp):
+        with torch.autocast(trainer.device.type, enabled=trainer.scaler is not None):
+            contexts = model.contexts()  # (n_tasks, n_ctx, dim) or, per class, (n_cls, n_ctx, dim)
+        if model.per_class:
+            sizes = [len(task.classnames) for task in trainer.tasks]
+            contexts = torch.stack([own.mean(dim=0) for own in contexts.split(sizes)])
+        return "task", tasks, contexts.float()
+    learner = getattr(model, "prompt_learner", None)
+    learned = [value for name, value in learner.named_parameters() if name.split(".")[-1] == "ctx"] if learner else []
+    if not learned:
+        raise ValueError(f"{trainer.cfg.TRAINER.NAME} has no prompt_learner with a learned context (ctx)")
+    contexts = torch.cat([ctx.reshape(-1, *ctx.shape[-2:]) for ctx in learned]).float()
+    kinds = {kind for _, kind in trainer.ties()}
+    if "class" in kinds:
+        return "class", [f"{task.name}: {name}" for task in trainer.tasks for name in task.classnames], contexts
+    if "task" in kinds:
+        return "task", tasks, contexts
+    return "context", ["shared" if len(contexts) == 1 else str(i) for i in range(len(contexts))], contexts
+
+
+def nearest_words(context, embedding, topk):
+    """The words of the vocabulary nearest to context vectors by Euclidean distance.
+
+    Args:
+        context: (n_ctx, dim).
+        embedding: the text encoder's token embedding, weight (n_words, dim).
+        topk: how many words.
+
+    Returns:
+        For each vector a list of (word, distance), nearest first. A piece that begins or goes on a word, instead of
+        ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it.
+
+    Raises:
+        ValueError: topk is below 1 or above the size of the vocabulary.
+    """
+    tokenizer = SimpleTokenizer()
+    weight = embedding.weight.float()[:len(tokenizer.decoder)]
+    if not 1 <= topk <= len(weight):
+        raise ValueError(f"--topk is {topk}, but must be from 1 to {len(weight)}, the size of the vocabulary")
+    # The default computes distances through dot products, which makes small ones inexact.
+    distances = torch.cdist(context, weight, compute_mode="donot_use_mm_for_euclid_dist")  # (n_ctx, n_words)
+    found = distances.topk(topk, dim=1, largest=False)
+
+    def word(token):
+        text = tokenizer.decode([token])
+        if "\ufffd" in text or token in tokenizer.all_special_ids:
+            return tokenizer.decoder[token]
+        return text.strip() if text.endswith(" ") else f"{text}-"
+
+    return [[(word(token), distance) for token, distance in zip(*pair)]
+            for pair in zip(found.indices.tolist(), found.values.tolist())]
+
+
+def similarities(contexts):
+    """Cosine similarities (n, n) of contexts (n, n_ctx, dim), each taken as one vector."""
+    contexts = F.normalize(contexts.flatten(1), dim=1)
+    return contexts @ contexts.t()
+
+
+def draw(matrix, names, path):
+    """Heat map of similarities (n, n) with the tasks' names, as PNG or SVG, written atomically.
+
+    The colours run from the smallest similarity to 1.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    n = len(names)
+    lowest = float(matrix.min())
+    digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - lowest, 1e-6)))))  # enough to tell them apart
+    figure, axes = plt.subplots(figsize=(4 + 0.5 * n, 3 + 0.5 * n))
+    image = axes.imshow(matrix, vmin=lowest, vmax=1)
+    axes.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), names)
+    for i in range(n):
+        for j in range(n):
+            axes.text(j, i, f"{matrix[i, j]:.{digits}f}", ha="center", va="center", fontsize=7,
+                      color="black" if matrix[i, j] > (lowest + 1) / 2 else "white")
+    figure.colorbar(image, label="cosine similarity of the contexts")
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=osp.splitext(path)[1][1:], dpi=150)
+    plt.close(figure)
+
+
+def interpret(run, topk, epoch, output):
+    """Print the table of nearest words and, if the contexts belong to tasks, draw their similarities."""
+    with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
+        trainer = load_run(run, epoch)
+    kind, names, contexts = contexts_of(trainer)
+    if output and kind != "task":
+        raise ValueError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")
+    embedding = trainer.model.text_encoder.token_embedding
+    rows = [[name, vector, *(f"{word} {distance:.4f}" for word, distance in words)]
+            for name, context in zip(names, contexts)
+            for vector, words in enumerate(nearest_words(context, embedding, topk), 1)]
+    headers = [kind, "vector", *(f"nearest {i}" for i in range(1, topk + 1))]
+    print(tabulate(rows, headers=headers, disable_numparse=True))
+    if isinstance(trainer, MTCoOp) and trainer.model.per_class:
+        print("\nThe contexts are per class: those of a task's classes were averaged.")
+    if kind == "task":
+        output = output or osp.join(run, "contexts.png")
+        draw(similarities(contexts).cpu(), names, output)
+        print(f"\nThe similarity of the tasks' contexts is drawn in {output}")
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description="The words nearest to a run's contexts, and the contexts' similarity.")
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--topk", type=int, default=5, help="words for each context vector (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, help="epoch of the checkpoints (default: the last)")
+    parser.add_argument("--output", default="", help="picture of the contexts' similarity, .png or .svg (default: "
+                        "contexts.png in the run's folder)")
+    args = parser.parse_args(argv)
+    if args.topk < 1:
+        parser.error(f"--topk {args.topk}: it must be 1 or more")
+    if args.output and osp.splitext(args.output)[1] not in (".png", ".svg"):
+        parser.error(f"--output {args.output}: the file must end in .png or .svg")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        interpret(args.run, args.topk, args.epoch, args.output)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("SOFTCPT_TRACEBACK"):
+            raise
+        sys.exit(f"error: {one_sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
+
+
+if __name__ == "__main__":
+    main()
