@@ -68,7 +68,7 @@ class OPTIMAL31(SceneFolders):
     dataset_dir = "optimal-31"
     image_dir = "Images"
     sources = (Source("the authors of OPTIMAL-31 (Wang et al., TGRS 2019)", folders=(image_dir,),
-                      note="the folder Images with the folders airplane ... runway; the dataset has no lasting address"),)
+                      note="the folder Images with its folders airplane ... runway; it has no lasting address"),)
     class_count = 31
     task_name = "high resolution remote sensing scene recognition"
 

@@ -1,5 +1,6 @@
 """Where the files of a dataset come from: data beside its class, read by `prepare.py`."""
 
+import os
 import os.path as osp
 from dataclasses import dataclass
 
@@ -41,3 +42,8 @@ class Source:
     def name(self):
         """Name of the file that is fetched, or ""."""
         return self.archive or osp.basename(self.url)
+
+    def is_there(self, path, folder):
+        """Whether the dataset's `folder` has `path`: a file, or a folder that is not empty."""
+        path, is_folder = osp.join(folder, path), path in self.folders
+        return osp.isdir(path) and any(os.scandir(path)) if is_folder else osp.isfile(path)
