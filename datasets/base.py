@@ -308,6 +308,7 @@ class MultiTaskDataset(DatasetBase):
     dataset_dir = ""
     test_only = False
     sources = ()  # of `Source`: the files that the dataset consists of
+    split_zhou = False  # whether CoOp publishes a split file
     class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
 
     def __init__(self, cfg):
@@ -389,7 +390,6 @@ class SingleTaskDataset(MultiTaskDataset):
     """
 
     image_dir = ""  # folder of the images in the dataset's folder
-    split_zhou = False  # whether CoOp publishes a split file
     task_name = ""
     template = Task.template
     metric = Task.metric

@@ -30,8 +30,8 @@ def obtain(source, folder):
             missing = [path for path in source.paths if not source.is_there(path, folder)]
             for path in (osp.join(folder, path) for path in missing):
                 if osp.lexists(path) and not (osp.isdir(path) and not os.listdir(path)):
-                    raise ValueError(f"{path} is in the way, it is a broken link or of the wrong kind: move it away and "
-                                     "run the same command again")
+                    raise ValueError(f"{path} is in the way, it is a broken link or of the wrong kind: move it away "
+                                     "and run the same command again")
             if missing:
                 archive = fetch(source, folder)
                 if missing != [source.name]:
@@ -53,8 +53,8 @@ def fetch(source, folder):
         try:
             check_checksum(path, source.checksum)
         except WrongChecksum as error:
-            raise ValueError(f"{path} has {error}: move it away and run the same command again, which downloads it, or "
-                             f"fetch it from {source.page}") from None
+            raise ValueError(f"{path} has {error}: move it away and run the same command again, which downloads it, "
+                             f"or fetch it from {source.page}") from None
     else:
         print(f"{source.url} -> {path}")
         if not source.checksum:
@@ -117,6 +117,6 @@ def find(path, top, archive, source):
                 matches.append(candidate)
     topmost = [match for match in matches if len(match) == min(map(len, matches))]
     if len(topmost) != 1:
-        raise ValueError(f"{archive} has {'no' if not topmost else 'more than one'} {path}: unpack it by hand, or fetch "
-                         f"it from {source.page}")
+        raise ValueError(f"{archive} has {'no' if not topmost else 'more than one'} {path}: unpack it by hand, or "
+                         f"fetch it from {source.page}")
     return osp.join(top, *topmost[0])

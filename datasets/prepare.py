@@ -19,7 +19,7 @@ from tabulate import tabulate
 import datasets  # noqa: F401, registers all datasets
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import IMAGE_SUFFIXES, MissingFiles, Suite, relative
+from .base import IMAGE_SUFFIXES, MissingFiles, SingleTaskDataset, Suite, relative
 from .fetch import obtain
 from .sources import COOP
 
@@ -75,7 +75,7 @@ def members_of(names, configs):
 
 
 def has_split_zhou(cls, folder):
-    return cls.split_zhou and osp.isfile(cls.split_zhou_path(folder))
+    return issubclass(cls, SingleTaskDataset) and osp.isfile(cls.split_zhou_path(folder))
 
 
 def needed(source, cls, folder):
