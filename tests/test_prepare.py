@@ -331,7 +331,8 @@ def test_a_complete_root(whole, capsys):
 def test_a_half_filled_root(whole, tmp_path, capsys):
     gone = ["fgvc_aircraft/images/0000001.jpg", "fgvc_aircraft/images/2000201.jpg",
             "oxford_flowers/jpg/image_00007.jpg", "sun397/SUN397/a/abbey/sun_training0.jpg",
-            "stanford_cars/devkit/cars_meta.mat", "oxford_pets/annotations/test.txt", "ucf101/ucfTrainTestlist/classInd.txt"]
+            "stanford_cars/devkit/cars_meta.mat", "oxford_pets/annotations/test.txt",
+            "ucf101/ucfTrainTestlist/classInd.txt"]
     folders = ["dtd/images/banded/", "dtd/images/class_003/", "sun397/SUN397/a/apse/", "eurosat/2750/River/"]
     root = shutil.copytree(whole, tmp_path / "root")
     for path in gone:
