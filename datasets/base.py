@@ -68,14 +68,22 @@ def list_folders(folder):
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
+class MissingFiles(FileNotFoundError, ValueError):
+    """Files or folders of a dataset are missing or hold nothing; `paths` are all that are known to be."""
+
+    def __init__(self, message, paths):
+        super().__init__(message)
+        self.paths = paths
+
+
 def images_of(folder):
     """Images of a class folder; a missing or empty one is an error."""
     if not osp.isdir(folder):
-        raise FileNotFoundError(f"the class folder {folder} does not exist")
+        raise MissingFiles(f"the class folder {folder} does not exist", [folder])
     images = list_images(folder)
     if not images:
-        raise ValueError(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): unpack the images "
-                         "there again")
+        raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): unpack the images "
+                           "there again", [folder])
     return images
 
 
@@ -96,13 +104,28 @@ def find_class_folders(folder, skip=()):
 
 def read_class_folders(folder, classes):
     """[(path, label)] of the images `folder/<class>/<image>`; `classes` are the class folders in order of labels."""
-    return [(path, label) for label, name in enumerate(classes) for path in images_of(osp.join(folder, name))]
+    return read_many_class_folders([(folder, classes)])[0]
+
+
+def read_many_class_folders(folders):
+    """[(path, label)] as `read_class_folders` for each (folder, classes); one MissingFiles has all that is missing."""
+    parts, errors = [], []
+    for folder, classes in folders:
+        parts.append([])
+        for label, name in enumerate(classes):
+            try:
+                parts[-1] += [(path, label) for path in images_of(osp.join(folder, name))]
+            except MissingFiles as error:
+                errors.append(error)
+    if errors:
+        raise MissingFiles(str(errors[0]), [path for error in errors for path in error.paths])
+    return parts
 
 
 def check_official_file(path):
     """Raise a FileNotFoundError unless the file `path` exists."""
     if not osp.isfile(path):
-        raise FileNotFoundError(f"{path} does not exist: put the dataset's official file of that name there")
+        raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name there", [path])
 
 
 def parse_lines(path, parse):
@@ -272,8 +295,9 @@ def complete_parts(parts, folder, store):
 class MultiTaskDataset(DatasetBase):
     """Base of all datasets, a single task being a suite of one.
 
-    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`. One with `test_only` has no training
-    or validation images and works with `--eval-only`. Labels of the samples count over all classes of all tasks,
+    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`; one of public files declares them as
+    `sources`, has a `class_count` and implements `read_files`. One with `test_only` has no training or validation
+    images and works with `--eval-only`. Labels of the samples count over all classes of all tasks,
     task after task, so a sample's task follows from its label:
 
     Attributes:
@@ -283,6 +307,9 @@ class MultiTaskDataset(DatasetBase):
 
     dataset_dir = ""
     test_only = False
+    sources = ()  # of `Source`: the files that the dataset consists of
+    split_zhou = False  # whether CoOp publishes a split file
+    class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
 
     def __init__(self, cfg):
         data = select_tasks(self.load(cfg), cfg.DATASET.SUBSAMPLE_TASKS)
@@ -321,6 +348,11 @@ class MultiTaskDataset(DatasetBase):
     @classmethod
     def read(cls, folder, cfg):
         """Read the official files under `folder`. Returns a list of `TaskData` with all images."""
+        raise NotImplementedError
+
+    @classmethod
+    def read_files(cls, folder):
+        """[(Task, official parts)], see `complete_parts`, from the files under `folder`; draws and stores nothing."""
         raise NotImplementedError
 
     @staticmethod
@@ -366,15 +398,23 @@ class SingleTaskDataset(MultiTaskDataset):
     renames = {}  # {class folder: class name}; other names are the folder's with underscores as spaces
 
     @classmethod
+    def split_zhou_path(cls, folder):
+        """Where CoOp's split file of this dataset stands, if it is there."""
+        return osp.join(folder, f"split_zhou_{cls.__name__}.json")
+
+    @classmethod
     def read(cls, folder, cfg):
-        listed = osp.join(folder, f"split_zhou_{cls.__name__}.json")
+        (task, parts), = cls.read_files(folder)
+        return [TaskData(task, **complete_parts(parts, folder, osp.join(split_folder(folder, cfg), "split.json")))]
+
+    @classmethod
+    def read_files(cls, folder):
+        listed = cls.split_zhou_path(folder)
         if osp.isfile(listed):
             classnames, parts = read_split_zhou(listed, osp.join(folder, cls.image_dir))
         else:
             classnames, parts = cls.read_official(folder)
-            parts = complete_parts(parts, folder, osp.join(split_folder(folder, cfg), "split.json"))
-        task = Task(cls.task_name, tuple(classnames), cls.template, cls.metric, cls.repeated_names)
-        return [TaskData(task, **parts)]
+        return [(Task(cls.task_name, tuple(classnames), cls.template, cls.metric, cls.repeated_names), parts)]
 
     @classmethod
     def read_official(cls, folder):

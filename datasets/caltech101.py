@@ -3,12 +3,19 @@
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class Caltech101(SingleTaskDataset):
     dataset_dir = "caltech-101"
     image_dir = "101_ObjectCategories"
+    sources = (Source("https://data.caltech.edu/records/mzrjq-6wc02", folders=(image_dir,),
+                      url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+                      checksum="md5:3138e1922a9193bfa496528edbbc45d0",
+                      inner="caltech-101/101_ObjectCategories.tar.gz"),)
+    split_zhou = True
+    class_count = 100
     task_name = "object category recognition"
     template = "a photo of a {}."
     metric = "mean_acc"

@@ -2,7 +2,7 @@
 
 import os.path as osp
 
-from .base import SingleTaskDataset, find_class_folders, read_class_folders
+from .base import SingleTaskDataset, find_class_folders, read_many_class_folders
 
 
 class ClassFolders(SingleTaskDataset):
@@ -11,7 +11,6 @@ class ClassFolders(SingleTaskDataset):
     Labels follow the sorted names of the class folders.
     """
 
-    class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
     pooled = ()  # folders of `image_dir` that each hold all class folders; their images are put together
 
     @classmethod
@@ -34,7 +33,7 @@ class ClassFolders(SingleTaskDataset):
             if different:
                 raise ValueError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
                                  "one of them only: unpack the dataset again")
-        items = [item for part in parts for item in read_class_folders(part, classes)]
+        items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
         return [cls.class_name(name) for name in classes], {"all": items}
 
     @classmethod

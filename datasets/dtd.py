@@ -3,11 +3,17 @@
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class DescribableTextures(SingleTaskDataset):
     dataset_dir = "dtd"
     image_dir = "images"
+    sources = (Source("https://www.robots.ox.ac.uk/~vgg/data/dtd/", folders=(image_dir,),
+                      url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+                      checksum="md5:fff73e5086ae6bdbea199a49dfb8a4c1"),)
+    split_zhou = True
+    class_count = 47
     task_name = "texture recognition"
     template = "{} texture."

@@ -3,12 +3,19 @@
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class EuroSAT(SingleTaskDataset):
     dataset_dir = "eurosat"
     image_dir = "2750"
+    sources = (Source("https://github.com/phelber/eurosat", folders=(image_dir,),
+                      url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                          "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+                      checksum="md5:c8fa014336c82ac7804f0398fcb19387"),)
+    split_zhou = True
+    class_count = 10
     task_name = "satellite land use recognition"
     template = "a centered satellite photo of {}."
     renames = {

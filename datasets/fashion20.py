@@ -6,7 +6,8 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import (MultiTaskDataset, Task, TaskData, check_official_file, complete_parts, find_class_folders,
-                   read_class_folders, split_folder)
+                   read_many_class_folders, split_folder)
+from .sources import Source
 
 # What the images of tasks 0, 1 ... 19 show.
 GARMENTS = (*["pants"] * 3, *["tops"] * 4, *["shoes"] * 7, "hat", "socks", "socks", "skirt", "tops", "underwear")
@@ -20,6 +21,10 @@ class Fashion20(MultiTaskDataset):
     """
 
     dataset_dir = "fashion20"
+    sources = (Source("https://www.sciencedirect.com/science/article/abs/pii/S0925231224010610",
+                      folders=tuple(f"images/{number}" for number in range(len(GARMENTS))), files=("task_info.csv",),
+                      note="Fashion-20, from the authors of this paper, who announced its release"),)
+    class_count = 78
 
     @classmethod
     def read(cls, folder, cfg):
@@ -27,7 +32,13 @@ class Fashion20(MultiTaskDataset):
             raise ValueError("Fashion20 has no base and new classes: leave DATASET.SUBSAMPLE_CLASSES at all, not "
                              f"{cfg.DATASET.SUBSAMPLE_CLASSES!r}")
         store = split_folder(folder, cfg)
-        data = []
+        return [TaskData(task, **complete_parts(parts, osp.join(folder, "images", str(number)),
+                                                osp.join(store, f"split_task{number}.json")))
+                for number, (task, parts) in enumerate(cls.read_files(folder))]
+
+    @classmethod
+    def read_files(cls, folder):
+        tasks, folders = [], []
         for number, (name, classnames) in enumerate(read_task_info(osp.join(folder, "task_info.csv"))):
             images = osp.join(folder, "images", str(number))
             classes = [str(label) for label in range(len(classnames))]
@@ -35,11 +46,9 @@ class Fashion20(MultiTaskDataset):
             if unknown:
                 raise ValueError(f"{images} has the class folder {unknown[0]}, but task_info.csv names {len(classes)} "
                                  f"classes of task {name!r}: fetch both again")
-            task = Task(name, classnames, f"a photo of {{}}, a type of {GARMENTS[number]}.", "mean_acc")
-            parts = complete_parts({"all": read_class_folders(images, classes)}, images,
-                                   osp.join(store, f"split_task{number}.json"))
-            data.append(TaskData(task, **parts))
-        return data
+            tasks.append(Task(name, classnames, f"a photo of {{}}, a type of {GARMENTS[number]}.", "mean_acc"))
+            folders.append((images, classes))
+        return [(task, {"all": items}) for task, items in zip(tasks, read_many_class_folders(folders))]
 
 
 def read_task_info(path):

@@ -5,12 +5,17 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import PARTS, SingleTaskDataset, parse_lines, read_list
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(SingleTaskDataset):
     dataset_dir = "fgvc_aircraft"
     image_dir = "images"
+    sources = (Source("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/", folders=(image_dir,),
+                      files=("variants.txt", *map("images_variant_{}.txt".format, PARTS)),
+                      url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),)
+    class_count = 100
     task_name = "aircraft model recognition"
     template = "a photo of a {}, a type of aircraft."
     metric = "mean_acc"

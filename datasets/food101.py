@@ -3,11 +3,17 @@
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class Food101(SingleTaskDataset):
     dataset_dir = "food-101"
     image_dir = "images"
+    sources = (Source("https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", folders=(image_dir,),
+                      url="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+                      checksum="md5:85eeb15f3717b99a5da872d97d918f87"),)
+    split_zhou = True
+    class_count = 101
     task_name = "food recognition"
     template = "a photo of {}, a type of food."

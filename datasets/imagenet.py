@@ -4,7 +4,13 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset, find_class_folders, parse_lines, read_class_folders
+from .base import (SingleTaskDataset, find_class_folders, parse_lines, read_class_folders,
+                   read_many_class_folders)
+from .sources import COOP, Source
+
+
+# CLIP's class names; the same file for ImageNet and its shifted test sets.
+CLASS_NAMES = Source(COOP, files=("classnames.txt",), note="the file classnames.txt, offered there for ImageNet")
 
 
 class ImageNetClasses(SingleTaskDataset):
@@ -12,6 +18,7 @@ class ImageNetClasses(SingleTaskDataset):
 
     task_name = "object recognition"
     template = "a photo of a {}."
+    class_count = 1000
     repeated_names = True  # CLIP's names of ImageNet's classes have "missile" and "sunglasses" twice
 
     @staticmethod
@@ -28,18 +35,24 @@ class ImageNetClasses(SingleTaskDataset):
 class ImageNet(ImageNetClasses):
     dataset_dir = "imagenet"
     image_dir = "images"
+    sources = (Source("https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
+                      folders=("images/train", "images/val"),
+                      note="ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (an account is needed), unpacked to a "
+                           "folder n01440764 ... for each class"),
+               CLASS_NAMES)
 
     @classmethod
     def read_official(cls, folder):
         names = cls.read_names(folder)
         images = osp.join(folder, cls.image_dir)
-        return names.values(), {"train": read_class_folders(osp.join(images, "train"), names),
-                                "test": read_class_folders(osp.join(images, "val"), names)}
+        train, val = read_many_class_folders([(osp.join(images, part), names) for part in ("train", "val")])
+        return names.values(), {"train": train, "test": val}
 
 
 class ImageNetSubset(ImageNetClasses):
     """A shifted test set whose classes are those of ImageNet's that have a folder."""
 
+    class_count = 200
     test_only = True
 
     @classmethod

@@ -5,13 +5,17 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import read_class_folders
-from .imagenet import ImageNetClasses
+from .imagenet import CLASS_NAMES, ImageNetClasses
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class ImageNetSketch(ImageNetClasses):
     dataset_dir = "imagenet-sketch"
     image_dir = "images"
+    sources = (Source("https://github.com/HaohanWang/ImageNet-Sketch", folders=(image_dir,),
+                      note="ImageNet-Sketch.zip (Google Drive), whose folder `sketch` becomes `images`"),
+               CLASS_NAMES)
     test_only = True
 
     @classmethod

@@ -6,12 +6,23 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json
 
 from .base import SingleTaskDataset, read_mat
+from .sources import COOP, Source
+
+
+VGG = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 
 @DATASET_REGISTRY.register()
 class OxfordFlowers(SingleTaskDataset):
     dataset_dir = "oxford_flowers"
     image_dir = "jpg"
+    sources = (Source(VGG, folders=(image_dir,), url=f"{VGG}102flowers.tgz",
+                      checksum="md5:52808999861908f626f3c1f4e79d11fa"),
+               Source(VGG, files=("imagelabels.mat",), url=f"{VGG}imagelabels.mat",
+                      checksum="md5:e0620be6f572b9609742df49c70aed4d"),
+               Source(COOP, files=("cat_to_name.json",), note="the file cat_to_name.json"))
+    split_zhou = True
+    class_count = 102
     task_name = "flower species recognition"
     template = "a photo of a {}, a type of flower."
     metric = "mean_acc"

@@ -5,12 +5,22 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset, parse_lines, read_list
+from .sources import Source
+
+
+VGG = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
 
 
 @DATASET_REGISTRY.register()
 class OxfordPets(SingleTaskDataset):
     dataset_dir = "oxford_pets"
     image_dir = "images"
+    sources = (Source(VGG, folders=(image_dir,), url=f"{VGG}data/images.tar.gz",
+                      checksum="md5:5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+               Source(VGG, files=("annotations/trainval.txt", "annotations/test.txt"),
+                      url=f"{VGG}data/annotations.tar.gz", checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f"))
+    split_zhou = True
+    class_count = 37
     task_name = "pet breed recognition"
     template = "a photo of a {}, a type of pet."
     metric = "mean_acc"

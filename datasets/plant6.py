@@ -4,6 +4,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Suite
 from .class_folders import ClassFolders
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
@@ -13,6 +14,8 @@ class FruitVegetable(ClassFolders):
     dataset_dir = "fruit_vegetable"
     image_dir = "images"
     pooled = ("train", "test", "validation")
+    sources = (Source("https://www.kaggle.com/datasets/kritikseth/fruit-and-vegetable-image-recognition",
+                      folders=tuple(map("images/{}".format, pooled)), note="the folders train, test and validation"),)
     class_count = 36
     task_name = "fruit and vegetable recognition"
     template = "a photo of a {}, a type of fruit or vegetable."
@@ -24,6 +27,8 @@ class KaggleFlower(ClassFolders):
 
     dataset_dir = "kaggle_flower_recognition"
     image_dir = "flowers"
+    sources = (Source("https://www.kaggle.com/datasets/alxmamaev/flowers-recognition", folders=(image_dir,),
+                      note="the folder flowers with the folders daisy ... tulip"),)
     class_count = 5
     task_name = "flower recognition"
     template = "a photo of a {}, a type of flower."
@@ -35,6 +40,8 @@ class KaggleMushroom(ClassFolders):
 
     dataset_dir = "kaggle_mushroom"
     image_dir = "Mushrooms"
+    sources = (Source("https://www.kaggle.com/datasets/maysee/mushrooms-classification-common-genuss-images",
+                      folders=(image_dir,), note="the folder Mushrooms with the folders Agaricus ... Suillus"),)
     class_count = 9
     task_name = "mushroom genus recognition"
     template = "a photo of a {}, a type of mushroom."
@@ -47,6 +54,8 @@ class KaggleVegetable(ClassFolders):
     dataset_dir = "kaggle_vegetable"
     image_dir = "images"
     pooled = ("train", "test", "validation")
+    sources = (Source("https://www.kaggle.com/datasets/misrakahmed/vegetable-image-dataset",
+                      folders=tuple(map("images/{}".format, pooled)), note="the folders train, test and validation"),)
     class_count = 15
     task_name = "vegetable recognition"
     template = "a photo of a {}, a type of vegetable."
@@ -58,6 +67,8 @@ class PlantSeedlingV1(ClassFolders):
 
     dataset_dir = "PlantSeedlingV1"
     image_dir = "Nonsegmented"
+    sources = (Source("https://vision.eng.au.dk/plant-seedlings-dataset/", folders=(image_dir,),
+                      note="version 1 of the dataset, the images that are not segmented, a folder for each species"),)
     class_count = 12
     task_name = "plant seedling species recognition"
     template = "a photo of a {}, a type of seedling."
@@ -69,6 +80,11 @@ class PlantVillage(ClassFolders):
 
     dataset_dir = "PlantVillage"
     image_dir = "Plant_leave_diseases_dataset_without_augmentation"
+    sources = (Source("https://data.mendeley.com/datasets/tywbtsjrjv/1", folders=(image_dir,),
+                      url="https://data.mendeley.com/public-files/datasets/tywbtsjrjv/files/"
+                          "d5652a28-c1d8-4b76-97f3-72fb80f94efc/file_downloaded",
+                      archive="Plant_leaf_diseases_dataset_without_augmentation.zip",
+                      checksum="sha256:ac3432453984d02a86197987e775a5429d0d59e7cc7c35bcf5a8f50349b90ff0"),)
     class_count = 39
     task_name = "plant leaf disease recognition"
     template = "a photo of a plant leaf with {} disease."

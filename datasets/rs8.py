@@ -13,6 +13,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from .base import Suite, find_class_folders, list_folders
 from .class_folders import ClassFolders
 from .eurosat import EuroSAT
+from .sources import Source
 
 
 class SceneFolders(ClassFolders):
@@ -40,6 +41,8 @@ class AID(SceneFolders):
 
     dataset_dir = "aid"
     image_dir = "AID"
+    sources = (Source("https://captain-whu.github.io/AID/", folders=(image_dir,),
+                      note="the whole dataset, its 30 class folders Airport ... Viaduct"),)
     class_count = 30
     task_name = "aerial scene recognition"
 
@@ -50,6 +53,10 @@ class RESISC45(SceneFolders):
 
     dataset_dir = "nwpu-resisc45"
     image_dir = "NWPU-RESISC45"
+    sources = (Source("https://huggingface.co/datasets/isaaccorley/resisc45", folders=(image_dir,),
+                      url="https://hf.co/datasets/isaaccorley/resisc45/resolve/"
+                          "883edc0eee77b2c84225472f10f126e3ed83fa6e/NWPU-RESISC45.zip",
+                      checksum="md5:75206b2e16446591afa88e2628744886"),)
     class_count = 45
     task_name = "remote sensing scene recognition"
 
@@ -60,6 +67,8 @@ class OPTIMAL31(SceneFolders):
 
     dataset_dir = "optimal-31"
     image_dir = "Images"
+    sources = (Source("the authors of OPTIMAL-31 (Wang et al., TGRS 2019)", folders=(image_dir,),
+                      note="the folder Images with its folders airplane ... runway; it has no lasting address"),)
     class_count = 31
     task_name = "high resolution remote sensing scene recognition"
 
@@ -74,6 +83,8 @@ class RSICB128(SceneFolders):
 
     dataset_dir = "rsi-cb128"
     image_dir = "RSI-CB128"
+    sources = (Source("https://github.com/lehaifeng/RSI-CB", folders=(image_dir,),
+                      note="RSI-CB128 with its six folders of super-classes"),)
     class_count = 45
     task_name = "remote sensing land cover and facility recognition"
     renames = {"parkinglot": "parking lot", "sandbeach": "sand beach"}
@@ -95,6 +106,8 @@ class RSSCN7(SceneFolders):
 
     dataset_dir = "rsscn7"
     image_dir = "RSSCN7"
+    sources = (Source("https://github.com/palewithout/RSSCN7", folders=(image_dir,),
+                      note="the folders aGrass ... gParking"),)
     class_count = 7
     task_name = "landscape recognition from above"
 
@@ -105,6 +118,10 @@ class UCMerced(SceneFolders):
 
     dataset_dir = "uc-merced"
     image_dir = "UCMerced_LandUse/Images"
+    sources = (Source("http://weegee.vision.ucmerced.edu/datasets/landuse.html", folders=(image_dir,),
+                      url="https://hf.co/datasets/torchgeo/ucmerced/resolve/"
+                          "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip",
+                      checksum="md5:5b7ec56793786b6dc8a908e8854ac0e4"),)
     class_count = 21
     task_name = "urban land use recognition"
     renames = {  # this dataset writes two words as one
@@ -120,6 +137,8 @@ class WHURS19(SceneFolders):
 
     dataset_dir = "whu-rs19"
     image_dir = "WHU-RS19"
+    sources = (Source("https://captain-whu.github.io/BED4RS/", folders=(image_dir,),
+                      note="WHU-RS19, its 19 class folders Airport ... Viaduct"),)
     class_count = 19
     task_name = "high resolution satellite scene recognition"
 

@@ -5,11 +5,18 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset, read_mat
+from .sources import Source
 
 
 @DATASET_REGISTRY.register()
 class StanfordCars(SingleTaskDataset):
     dataset_dir = "stanford_cars"
+    sources = (Source("https://github.com/pytorch/vision/issues/7545", folders=("cars_train", "cars_test"),
+                      files=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"),
+                      note="the folders cars_train and cars_test, car_devkit and the labelled test annotations: the "
+                           "authors' site is gone, this page tells where copies are"),)
+    split_zhou = True
+    class_count = 196
     task_name = "car model recognition"
     template = "a photo of a {}."
 

@@ -6,12 +6,21 @@ import re
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset, parse_lines, read_list
+from .sources import COOP, Source
 
 
 @DATASET_REGISTRY.register()
 class UCF101(SingleTaskDataset):
     dataset_dir = "ucf101"
     image_dir = "UCF-101-midframes"
+    sources = (Source(COOP, folders=(image_dir,), archive="UCF-101-midframes.zip",
+                      note="the middle frames of the videos, UCF-101-midframes.zip"),
+               Source("https://www.crcv.ucf.edu/data/UCF101.php",
+                      files=tuple(map("ucfTrainTestlist/{}.txt".format, ("classInd", "trainlist01", "testlist01"))),
+                      url="https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
+                      checksum="sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27"))
+    split_zhou = True
+    class_count = 101
     task_name = "human action recognition"
     template = "a photo of a person doing {}."
 

@@ -3,7 +3,6 @@ from .tools import (
     check_availability,
     check_isfile,
     collect_env_info,
-    download_url,
     get_most_similar_str_to_a_from_b,
     listdir_nohidden,
     mkdir_if_missing,
@@ -13,6 +12,7 @@ from .tools import (
     tolist_if_not,
     write_json,
 )
+from .download import WrongChecksum, check_checksum, download_url
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import random
-import urllib.request
 import warnings
 from contextlib import contextmanager
 from difflib import SequenceMatcher
@@ -72,20 +71,6 @@ def set_random_seed(seed):
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
-
-
-def download_url(url, dst):
-    """Download ``url`` to the file ``dst``, atomically.
-
-    Raises:
-        ValueError: the download failed.
-    """
-    print(f"* url: {url}\n* destination: {dst}")
-    try:
-        with atomic_path(dst) as temporary:
-            urllib.request.urlretrieve(url, temporary)
-    except OSError as error:
-        raise ValueError(f'Could not download {url} to "{dst}" ({error}): fetch it by hand') from error
 
 
 def read_image(path):

@@ -1,0 +1,209 @@
+"""Download the public files of a dataset or suite, tell what has to be fetched by hand, and check what is there.
+
+    python -m datasets.prepare general10 --root R
+    python -m datasets.prepare general10 --root R --check
+
+What a dataset consists of stands in its class as `sources`. Exit code 0: everything that is needed is there.
+"""
+
+import argparse
+import os
+import os.path as osp
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+import yaml
+from tabulate import tabulate
+
+import datasets  # noqa: F401, registers all datasets
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .base import IMAGE_SUFFIXES, MissingFiles, SingleTaskDataset, Suite, relative
+from .fetch import obtain
+from .sources import COOP
+
+CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), "configs", "datasets")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is there of a dataset.
+
+    Attributes:
+        missing: paths of missing files and folders; one that ends with a separator stands for all images in it.
+        problem: why the files that are there cannot be read, or "".
+        classes: number of classes; None while files that tell it are missing.
+        images: number of the dataset's images that are there.
+        some: whether anything is there.
+    """
+
+    missing: tuple
+    problem: str
+    classes: int
+    images: int
+    some: bool
+
+    @property
+    def complete(self):
+        return not self.missing and not self.problem
+
+    @property
+    def found(self):
+        return "yes" if self.complete else "partly" if self.some else "no"
+
+
+def read_configs():
+    """{name of a file in configs/datasets without .yaml: class of the dataset}, for datasets of public files."""
+    classes = {}
+    for entry in sorted(os.listdir(CONFIGS)):
+        with open(osp.join(CONFIGS, entry), encoding="utf-8") as f:
+            cls = DATASET_REGISTRY.get(yaml.safe_load(f)["DATASET"]["NAME"])
+        if issubclass(cls, Suite) or cls.sources:  # the others generate their images, or are a user's own
+            classes[osp.splitext(entry)[0]] = cls
+    return classes
+
+
+def members_of(names, configs):
+    """{name: class} of the datasets that `names` stand for, members of suites; an unknown name is a ValueError."""
+    unknown = [name for name in names if name not in configs]
+    if unknown:
+        raise ValueError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)}")
+    classes = [member for name in names for member in getattr(configs[name], "members", (configs[name],))]
+    by_class = {cls: name for name, cls in configs.items()}
+    return {by_class[cls]: cls for cls in classes}
+
+
+def has_split_zhou(cls, folder):
+    return issubclass(cls, SingleTaskDataset) and osp.isfile(cls.split_zhou_path(folder))
+
+
+def needed(source, cls, folder):
+    """The paths of a source that the dataset cannot be read without; with CoOp's split file no other list is needed."""
+    return source.folders if has_split_zhou(cls, folder) else source.paths
+
+
+def missing_paths(source, cls, folder):
+    """What of a source is needed and not there; paths of folders end with a separator."""
+    return [osp.join(folder, path, "") if path in source.folders else osp.join(folder, path)
+            for path in needed(source, cls, folder) if not source.is_there(path, folder)]
+
+
+def examine(cls, root):
+    """The `Report` on a dataset under `root`. Nothing is written."""
+    folder = osp.join(root, cls.dataset_dir)
+    missing = [path for source in cls.sources for path in missing_paths(source, cls, folder)]
+    some = any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
+    problem, classes, images = "", None, None
+    if not missing:
+        try:
+            tasks = cls.read_files(folder)
+        except MissingFiles as error:
+            missing = [osp.join(path, "") for path in error.paths]  # class folders: all else is known to be there
+        except (OSError, ValueError) as error:
+            problem = str(error)
+        else:
+            listed = {path for _, parts in tasks for items in parts.values() for path, _ in items}
+            absent = {path for path in listed if not osp.isfile(path)}
+            classes = sum(len(task.classnames) for task, _ in tasks)
+            images = len(listed) - len(absent)
+            missing = fold(absent, listed)
+            if classes != cls.class_count:
+                problem = (f"{folder} has {classes} classes instead of {cls.class_count}: unpack the dataset there "
+                           "again, and nothing else")
+    if images is None:
+        images = sum(count_images(osp.join(folder, path)) for source in cls.sources for path in source.folders)
+    return Report(tuple(missing), problem, classes, images, some)
+
+
+def fold(absent, listed):
+    """Sorted paths of missing images; a folder that has none of its listed images stands for them."""
+    total = Counter(map(osp.dirname, listed))
+    lost = Counter(map(osp.dirname, absent))
+    folders = set()
+    for folder in (folder for folder in lost if lost[folder] == total[folder]):
+        while not osp.isdir(osp.dirname(folder)):
+            folder = osp.dirname(folder)
+        folders.add(osp.join(folder, ""))
+    return sorted(folders) + sorted(path for path in absent if lost[osp.dirname(path)] < total[osp.dirname(path)])
+
+
+def count_images(folder):
+    return sum(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def is_automatic(source, folder):
+    return bool(source.url) or bool(source.archive) and osp.isfile(osp.join(folder, source.archive))
+
+
+def download(name, cls, root):
+    """Obtain what can be without a person; errors are printed, and the next source is tried."""
+    folder = osp.join(root, cls.dataset_dir)
+    for source in cls.sources:
+        if missing_paths(source, cls, folder) and is_automatic(source, folder):
+            try:
+                obtain(source, folder)
+            except ValueError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+
+
+def show(reports, members, root):
+    """Print the table of all reports, and what to do about what is missing."""
+    rows = [(name, report.found, "-" if report.classes is None else f"{report.classes:,}", f"{report.images:,}",
+             "\n".join(relative(path, root) for path in report.missing)) for name, report in reports.items()]
+    print(tabulate(rows, ["dataset", "found", "classes", "images", "missing"], disable_numparse=True,
+                   colalign=("left", "left", "right", "right", "left")))
+    automatic, optional = [], []
+    for name, report in reports.items():
+        cls, folder = members[name], osp.join(root, members[name].dataset_dir)
+        lacking = [source for source in cls.sources if missing_paths(source, cls, folder)]
+        if report.problem:
+            print(f"\n{name}: {report.problem}")
+        elif report.missing and not lacking:
+            print(f"\n{name}: the images in {folder} are incomplete, and are left as they are: unpack them again from "
+                  f"{cls.sources[0].page}, or move the folder of images away and run this without --check")
+        for source in lacking:
+            if is_automatic(source, folder):
+                automatic.append(f"{name}: {source.url or osp.join(folder, source.archive)}")
+            else:
+                print(f"\n{name}, by hand: {source.note}\n  from {source.page}")
+                print("\n".join(f"  to   {path}" for path in missing_paths(source, cls, folder)))
+                if source.archive:
+                    print(f"  or   put {source.archive} into {folder} and run this without --check")
+        if cls.split_zhou and not has_split_zhou(cls, folder):
+            optional.append(cls.split_zhou_path(folder))
+    if automatic:
+        print("\nStill to be downloaded and unpacked, by this command without --check:", *automatic, sep="\n  ")
+    if optional:
+        print(f"\nOptional: CoOp's split files, by hand from {COOP}; without its file a dataset is split anew:",
+              *optional, sep="\n  ")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__.split("\n")[0])
+    parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
+    parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
+    parser.add_argument("--check", action="store_true", help="download nothing, only tell what is there")
+    args = parser.parse_args(argv)
+    root = osp.abspath(osp.expanduser(args.root))
+    try:
+        members = members_of(args.suites, read_configs())
+        if not osp.isdir(root):
+            raise ValueError(f"the folder {root} does not exist: make it, or check --root")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        if not args.check:
+            for name, cls in members.items():
+                download(name, cls, root)
+        reports = {name: examine(cls, root) for name, cls in members.items()}
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    show(reports, members, root)
+    return 0 if all(report.complete for report in reports.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
