@@ -1,10 +1,10 @@
-"""LP-CLIP: logistic regression on the image tower's output, for one task, several shots and seeds.
+"""LP-CLIP: logistic regression on the image tower's output, for each task alone, several shots and seeds.
 
     python -m lpclip.linear_probe --root R --dataset-config-file F --config-file F --output-dir O \
-        [--shots 1 2 4 8 16] [--seeds 1 2 3] DATASET.SUBSAMPLE_TASKS task0 [KEY VALUE ...]
+        [--tasks 0 1 2] [--shots 1 2 4 8 16] [--seeds 1 2 3] [KEY VALUE ...]
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, with
-CoOp's search for the regularisation. Every (shots, seed) is a run folder like those of `train.py`.
+CoOp's search for the regularisation. Every (task, shots, seed) is a run folder like those of `train.py`.
 """
 
 import argparse
@@ -65,34 +65,54 @@ class Features:
         self.transform = build_transform(cfg, is_train=False)
         self.known = {}
 
-    def __call__(self, datums):
-        """(features (n, dim), labels (n,)) of a list of `Datum`."""
-        new = [datum for datum in datums if datum.impath not in self.known]
+    def add(self, datums):
+        """Encode those images of a list of `Datum` that are not known yet."""
+        new = list({datum.impath: datum for datum in datums if datum.impath not in self.known}.values())
         if new:
-            features = self.encode(Images(self.cfg, new, self.transform))
-            self.known.update(zip((datum.impath for datum in new), features.numpy()))
-        return (np.stack([self.known[datum.impath] for datum in datums]),
-                np.array([datum.label for datum in datums]))
+            self.known.update(zip((datum.impath for datum in new), self.encode(Images(self.cfg, new, self.transform))
+                                  .numpy()))
+
+    def __call__(self, datums):
+        """Features (n, dim) of known images."""
+        return np.stack([self.known[datum.impath] for datum in datums])
 
 
-def probe(features, dataset):
+class TaskImages:
+    """One task of a `MultiTaskDataset`: `task`, and `train`, `val`, `test`: (list of `Datum`, labels (n,)).
+
+    These labels count from 0 within the task.
+    """
+
+    def __init__(self, dataset, number):
+        self.task = dataset.tasks[number]
+        first = dataset.task_of_class.index(number)
+        for part, datums in (("train", dataset.train_x), ("val", dataset.val), ("test", dataset.test)):
+            own = [datum for datum in datums or () if dataset.task_of_class[datum.label] == number]
+            setattr(self, part, (own, np.array([datum.label - first for datum in own], dtype=np.int64)))
+
+    def datums(self):
+        return [datum for datums, _ in (self.train, self.val, self.test) for datum in datums]
+
+
+def probe(features, images):
     """Fit on the training images with the C that is best on the validation images.
+
+    Args:
+        features: function from a list of `Datum` to features (n, dim).
+        images: `TaskImages`.
 
     Returns:
         (classifier, C).
 
     Raises:
-        ValueError: the dataset has more than one task, no validation images, or training images of one class.
+        ValueError: no validation images, or training images of one class.
     """
-    if len(dataset.tasks) != 1:
-        raise ValueError(f"the linear probe works on one task, but {len(dataset.tasks)} are chosen: set "
-                         "DATASET.SUBSAMPLE_TASKS task<i>")
-    if not dataset.val:
-        raise ValueError("the linear probe needs validation images to choose its regularisation")
-    x, y = features(dataset.train_x)
-    x_val, y_val = features(dataset.val)
+    if not images.val[0]:
+        raise ValueError("the linear probe needs validation images to choose its regularisation, but task "
+                         f"{images.task.name!r} has none")
+    (x, y), (x_val, y_val) = ((features(datums), labels) for datums, labels in (images.train, images.val))
     if len(set(y)) < 2:
-        raise ValueError(f"task {dataset.tasks[0].name!r} has training images of a single class: the linear "
+        raise ValueError(f"task {images.task.name!r} has training images of a single class: the linear "
                          "probe needs two or more")
 
     @functools.cache  # the search comes back to ends that it kept
@@ -106,30 +126,31 @@ def probe(features, dataset):
     return fit(c), c
 
 
-def run(cfg, features):
-    """One (shots, seed): fit, test, log and `results.json`, which marks the run as finished."""
+def run(cfg, features, images):
+    """One (task, shots, seed): fit, test, log and `results.json`, which marks the run as finished."""
     start = time.time()
     print(f"** Config **\n{cfg}")
-    dataset = build_dataset(cfg)
-    evaluator = build_evaluator(cfg, tasks=dataset.tasks)
-    classifier, c = probe(features, dataset)
+    evaluator = build_evaluator(cfg, tasks=[images.task])
+    classifier, c = probe(features, images)
     trained = time.time()
-    print(f"C = {c:.3g} by {len(dataset.val)} validation images\nFinished training")
-    x, y = features(dataset.test)
+    print(f"C = {c:.3g} by {len(images.val[0])} validation images\nFinished training")
+    datums, labels = images.test
+    x = features(datums)
     predicted = torch.from_numpy(classifier.predict(x))  # (n_test,)
-    scores = torch.zeros(len(y), dataset.num_classes).scatter_(1, predicted[:, None], 1.0)
-    evaluator.process(scores, torch.from_numpy(y))
+    n_classes = len(images.task.classnames)
+    scores = torch.zeros(len(x), n_classes).scatter_(1, predicted[:, None], 1.0)
+    evaluator.process(scores, torch.from_numpy(labels))
     metric = evaluator.evaluate()["overall_metric"]
     end = time.time()
     peak = (torch.cuda.max_memory_allocated(features.device) / 2**20 if features.device.type == "cuda"
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
-    # The seconds hold the encoding of those images only that no earlier run of this process has encoded.
+    # The seconds do not hold reading and encoding the images, which the runs share.
     write_json({
         "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "precision": "fp32", "overall_metric": metric,
-        "tasks": evaluator.per_task, "n_tasks": 1, "n_classes": dataset.num_classes,
-        "n_train": len(dataset.train_x), "n_val": len(dataset.val), "n_test": len(dataset.test),
-        "n_params": (x.shape[1] + 1) * dataset.num_classes, "C": c,
+        "tasks": evaluator.per_task, "n_tasks": 1, "n_classes": n_classes,
+        "n_train": len(images.train[0]), "n_val": len(images.val[0]), "n_test": len(datums),
+        "n_params": (x.shape[1] + 1) * n_classes, "C": c,
         "train_seconds": round(trained - start, 2), "test_seconds": round(end - trained, 2),
         "wall_seconds": round(end - start, 2), "peak_memory_mb": round(peak, 1),
         "device": str(features.device), "config": to_plain(cfg),
@@ -137,24 +158,25 @@ def run(cfg, features):
 
 
 def parse_args(arguments=None):
-    """The command line as a namespace that `setup_cfg` reads too; `shots` and `seeds` are lists of int.
+    """The command line as a namespace that `setup_cfg` reads too; `tasks`, `shots` and `seeds` are lists of int.
 
     Raises:
-        ValueError: `--shots` or `--seeds` without a number, or shots below 1.
+        ValueError: `--tasks`, `--shots` or `--seeds` without a number, or shots below 1.
     """
-    parser = argparse.ArgumentParser(description="Linear probe on one task.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="Linear probe on each task alone.", allow_abbrev=False)
     parser.add_argument("--root", default="", help="folder of the datasets")
     parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
     parser.add_argument("--config-file", default="", help="config file of the linear probe")
-    parser.add_argument("--output-dir", required=True, help="folder of the runs: <shots>shots/seed<k>/")
+    parser.add_argument("--output-dir", required=True, help="folder of the runs: task<i>/<shots>shots/seed<k>/")
     parser.add_argument("--backbone", default="", help="CLIP model, as in train.py")
+    parser.add_argument("--tasks", nargs="+", default=["0"], help="numbers of tasks of the dataset")
     parser.add_argument("--shots", nargs="+", default=["1", "2", "4", "8", "16"],
                         help="training images per class")
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="seeds of the few-shot draws")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     given = parser.parse_args(arguments)
     # argparse gives an option with several values all that follows, the overrides too.
-    for name in ("shots", "seeds"):
+    for name in ("tasks", "shots", "seeds"):
         values = getattr(given, name)
         n = next((i for i, value in enumerate(values) if not value.isdigit()), len(values))
         numbers = [int(value) for value in values[:n]]
@@ -167,22 +189,35 @@ def parse_args(arguments=None):
 
 
 def sweep(args):
-    """Do every (shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
+    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
     features = None
     for shots in args.shots:
         for args.seed in args.seeds:
             cfg = setup_cfg(args)
-            folder = osp.join(cfg.OUTPUT_DIR, f"{shots}shots", f"seed{args.seed}")
-            if osp.isfile(osp.join(folder, RESULTS_FILE)):
-                print(f"Skipping {folder}: it is finished")
-                continue
+            if cfg.DATASET.SUBSAMPLE_TASKS != "all":
+                raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe "
+                                 "takes its tasks from --tasks: leave it at all")
             cfg.defrost()
-            cfg.TRAINER.NAME = "LP-CLIP"
-            cfg.OUTPUT_DIR, cfg.DATASET.NUM_SHOTS, cfg.SEED = folder, shots, args.seed
-            cfg.freeze()
-            with setup_logger(folder):
-                features = features or Features(cfg)
-                run(cfg, features)
+            cfg.TRAINER.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = "LP-CLIP", shots, args.seed
+            pending = {number: osp.join(cfg.OUTPUT_DIR, f"task{number}", f"{shots}shots", f"seed{args.seed}")
+                       for number in args.tasks}
+            for number, folder in list(pending.items()):
+                if osp.isfile(osp.join(folder, RESULTS_FILE)):
+                    print(f"Skipping {folder}: it is finished")
+                    del pending[number]
+            if not pending:
+                continue
+            dataset = build_dataset(cfg)
+            if max(pending) >= len(dataset.tasks):
+                raise ValueError(f"there is no task {max(pending)}: {cfg.DATASET.NAME} has the tasks 0 to "
+                                 f"{len(dataset.tasks) - 1}")
+            features = features or Features(cfg)
+            images = {number: TaskImages(dataset, number) for number in pending}
+            features.add([datum for task_images in images.values() for datum in task_images.datums()])
+            for number, folder in pending.items():
+                cfg.OUTPUT_DIR, cfg.DATASET.SUBSAMPLE_TASKS = folder, f"task{number}"
+                with setup_logger(folder):
+                    run(cfg, features, images[number])
 
 
 def main():

@@ -9,11 +9,12 @@ case $3 in
     "" | *[!0-9]*) echo "error: MAX_TASK is '$3', but must be the number of the last task" >&2; exit 2 ;;
 esac
 
+TASKS=0
 TASK=0
-while [ "$TASK" -le "$3" ]; do
-    # shellcheck disable=SC2086 # SEEDS and OPTS are words
-    "$PYTHON" -m lpclip.linear_probe --root "$DATA" --output-dir "$OUTPUT/$1/LP/$2/task$TASK" \
-        --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/LP/$2_val.yaml" \
-        --seeds $SEEDS DATASET.SUBSAMPLE_TASKS "task$TASK" $OPTS
+while [ "$TASK" -lt "$3" ]; do
     TASK=$((TASK + 1))
+    TASKS="$TASKS $TASK"
 done
+# shellcheck disable=SC2086 # TASKS, SEEDS and OPTS are words
+"$PYTHON" -m lpclip.linear_probe --root "$DATA" --output-dir "$OUTPUT/$1/LP/$2" --tasks $TASKS --seeds $SEEDS \
+    --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/LP/$2_val.yaml" $OPTS
