@@ -120,6 +120,8 @@ def probe(features, images):
         with warnings.catch_warnings():
             # A large C seldom converges within the 1000 iterations that the protocol allows.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # With one shot there are as many classes as images.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
             return LogisticRegression(solver="lbfgs", max_iter=1000, C=c).fit(x, y)
 
     c = search_c(lambda c: fit(c).score(x_val, y_val))
