@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,23 @@ from scipy.io import savemat
 from datasets.plant6 import PlantVillage
 
 
-def image_bytes(kind):
+def image_bytes(kind, colour):
     with io.BytesIO() as buffer:
-        Image.new("RGB", (8, 8), (120, 90, 60)).save(buffer, kind)
+        Image.new("RGB", (8, 8), colour).save(buffer, kind)
         return buffer.getvalue()
 
 
-IMAGES = {".jpg": image_bytes("JPEG"), ".jpeg": image_bytes("JPEG"), ".png": image_bytes("PNG"),
-          ".tif": image_bytes("TIFF")}
+COLOURS = [(r, g, b) for r in (20, 120, 220) for g in (20, 120, 220) for b in (20, 120, 220)]
+IMAGES = {ending: [image_bytes(kind, colour) for colour in COLOURS] for ending, kind in (
+    (".jpg", "JPEG"), (".jpeg", "JPEG"), (".png", "PNG"), (".tif", "TIFF"))}
 
 
 def write_images(folder, names):
+    """Images of one colour each, which follows from the names of the folder and the image."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).write_bytes(IMAGES[Path(name).suffix.lower()])
+        number = zlib.crc32(f"{folder.name}/{name}".encode()) % len(COLOURS)
+        (folder / name).write_bytes(IMAGES[Path(name).suffix.lower()][number])
 
 
 def write_lines(path, lines):

@@ -4,6 +4,8 @@
 
     grep -E '^(sh|python) ' DESCRIPTION > tests/data/seed_commands.txt
 
+With SOFTCPT_SEED_README=DESCRIPTION in the environment, a test compares the two.
+
 The shell part of a command is run with an interpreter that writes down how it was called; these calls are then made in
 this process, one epoch and one seed each, since a new Python for every run would take several seconds.
 """
@@ -54,6 +56,14 @@ def test_list_is_that_of_the_description():
     assert COMMANDS == extract(path.read_text(encoding="utf-8"))
 
 
+def make_recorder(folder):
+    """An interpreter for the scripts that adds its arguments, a line each and an empty one, to the file `RECORD`."""
+    recorder = folder / "recorder"
+    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$RECORD"\n')
+    recorder.chmod(0o755)
+    return {"PYTHON": str(recorder), "RECORD": str(folder / "record")}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, backbone):
     """Environment of the scripts: miniature suites, a tiny backbone, one epoch, one seed, and the recorder."""
@@ -63,14 +73,10 @@ def place(tmp_path_factory, backbone):
     for config in SUITES["plant6"][1]:
         make_class_folders(folder / "data", config)
     make_fashion20(folder / "data")
-    recorder = folder / "recorder"
-    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$RECORD"\n')
-    recorder.chmod(0o755)
     options = {"MODEL.BACKBONE.NAME": backbone, "INPUT.SIZE": "(32,32)", "OPTIM.MAX_EPOCH": 1,
                "DATALOADER.NUM_WORKERS": 0}
-    return {**os.environ, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"), "PYTHON": str(recorder),
-            "RECORD": str(folder / "record"), "SEEDS": "1",
-            "OPTS": " ".join(str(item) for pair in options.items() for item in pair)}
+    return {**os.environ, **make_recorder(folder), "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"),
+            "SEEDS": "1", "OPTS": " ".join(str(item) for pair in options.items() for item in pair)}
 
 
 def shell(command, env):
