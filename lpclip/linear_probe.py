@@ -8,18 +8,15 @@ CoOp's search for the regularisation. Every (task, shots, seed) is a run folder 
 """
 
 import argparse
-import functools
 import os
 import os.path as osp
 import resource
 import sys
 import time
-import warnings
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from joblib import Parallel, cpu_count, delayed
 
 import trainers  # noqa: F401  registers the evaluator
 from dassl.data.datasets import build_dataset
@@ -30,29 +27,7 @@ from train import build_parser, one_sentence, setup_cfg
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask import RESULTS_FILE, load_clip, to_plain
 
-COARSE = (1e6, 1e4, 1e2, 1, 1e-2, 1e-4, 1e-6)
-FINE_STEPS = 8
-
-
-def search_c(accuracy):
-    """CoOp's search for C: the best of a coarse list, then binary search between C/10 and 10C in log space.
-
-    Args:
-        accuracy: function from C to validation accuracy.
-
-    Returns:
-        The C of the last step's better end (the left one of equals). The better end is kept from step to step
-        and the second step tries the coarse peak again, so no C that was tried is more accurate.
-    """
-    peak = COARSE[int(np.argmax([accuracy(c) for c in COARSE]))]
-    left, right = np.log10(peak) - 1, np.log10(peak) + 1
-    for _ in range(FINE_STEPS):
-        middle = (left + right) / 2
-        if accuracy(10**left) < accuracy(10**right):
-            best, left = right, middle
-        else:
-            best, right = left, middle
-    return float(10**best)
+from .logistic import fit_best
 
 
 class Features:
@@ -94,15 +69,8 @@ class TaskImages:
         return [datum for datums, _ in (self.train, self.val, self.test) for datum in datums]
 
 
-def probe(features, images):
-    """Fit on the training images with the C that is best on the validation images.
-
-    Args:
-        features: function from a list of `Datum` to features (n, dim).
-        images: `TaskImages`.
-
-    Returns:
-        (classifier, C).
+def problem(features, images):
+    """Arguments of `fit_best` for a `TaskImages`.
 
     Raises:
         ValueError: no validation images, or training images of one class.
@@ -110,31 +78,17 @@ def probe(features, images):
     if not images.val[0]:
         raise ValueError("the linear probe needs validation images to choose its regularisation, but task "
                          f"{images.task.name!r} has none")
-    (x, y), (x_val, y_val) = ((features(datums), labels) for datums, labels in (images.train, images.val))
-    if len(set(y)) < 2:
+    if len(set(images.train[1])) < 2:
         raise ValueError(f"task {images.task.name!r} has training images of a single class: the linear "
                          "probe needs two or more")
-
-    @functools.cache  # the search comes back to ends that it kept
-    def fit(c):
-        with warnings.catch_warnings():
-            # A large C seldom converges within the 1000 iterations that the protocol allows.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            # With one shot there are as many classes as images.
-            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-            return LogisticRegression(solver="lbfgs", max_iter=1000, C=c).fit(x, y)
-
-    c = search_c(lambda c: fit(c).score(x_val, y_val))
-    return fit(c), c
+    return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
 
-def run(cfg, features, images):
-    """One (task, shots, seed): fit, test, log and `results.json`, which marks the run as finished."""
+def finish(cfg, features, images, classifier, c, seconds):
+    """Test, log and `results.json`, which marks the run as finished; the last three are of `fit_best`."""
     start = time.time()
     print(f"** Config **\n{cfg}")
     evaluator = build_evaluator(cfg, tasks=[images.task])
-    classifier, c = probe(features, images)
-    trained = time.time()
     print(f"C = {c:.3g} by {len(images.val[0])} validation images\nFinished training")
     datums, labels = images.test
     x = features(datums)
@@ -143,7 +97,7 @@ def run(cfg, features, images):
     scores = torch.zeros(len(x), n_classes).scatter_(1, predicted[:, None], 1.0)
     evaluator.process(scores, torch.from_numpy(labels))
     metric = evaluator.evaluate()["overall_metric"]
-    end = time.time()
+    test_seconds = time.time() - start
     peak = (torch.cuda.max_memory_allocated(features.device) / 2**20 if features.device.type == "cuda"
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
     # The seconds do not hold reading and encoding the images, which the runs share.
@@ -153,8 +107,8 @@ def run(cfg, features, images):
         "tasks": evaluator.per_task, "n_tasks": 1, "n_classes": n_classes,
         "n_train": len(images.train[0]), "n_val": len(images.val[0]), "n_test": len(datums),
         "n_params": (x.shape[1] + 1) * n_classes, "C": c,
-        "train_seconds": round(trained - start, 2), "test_seconds": round(end - trained, 2),
-        "wall_seconds": round(end - start, 2), "peak_memory_mb": round(peak, 1),
+        "train_seconds": round(seconds, 2), "test_seconds": round(test_seconds, 2),
+        "wall_seconds": round(seconds + test_seconds, 2), "peak_memory_mb": round(peak, 1),
         "device": str(features.device), "config": to_plain(cfg),
     }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
 
@@ -190,36 +144,56 @@ def parse_args(arguments=None):
     return argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(given)})
 
 
+def unfinished(args, shots):
+    """[(cfg, `TaskImages`)] of the tasks whose run of these shots and `args.seed` is not finished yet.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    cfg = setup_cfg(args)
+    if cfg.DATASET.SUBSAMPLE_TASKS != "all":
+        raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe takes its "
+                         "tasks from --tasks: leave it at all")
+    cfg.defrost()
+    cfg.TRAINER.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = "LP-CLIP", shots, args.seed
+    pending = []
+    for number in args.tasks:
+        own = cfg.clone()
+        own.DATASET.SUBSAMPLE_TASKS = f"task{number}"
+        own.OUTPUT_DIR = osp.join(cfg.OUTPUT_DIR, f"task{number}", f"{shots}shots", f"seed{args.seed}")
+        if osp.isfile(osp.join(own.OUTPUT_DIR, RESULTS_FILE)):
+            print(f"Skipping {own.OUTPUT_DIR}: it is finished")
+        else:
+            pending.append((number, own))
+    if not pending:
+        return []
+    dataset = build_dataset(cfg)
+    if max(args.tasks) >= len(dataset.tasks):
+        raise ValueError(f"there is no task {max(args.tasks)}: {cfg.DATASET.NAME} has the tasks 0 to "
+                         f"{len(dataset.tasks) - 1}")
+    return [(own, TaskImages(dataset, number)) for number, own in pending]
+
+
 def sweep(args):
-    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
+    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one.
+
+    The fits of the same shots are independent of each other: they share the processor's cores.
+    """
     features = None
+    jobs = min(cpu_count(), len(args.tasks) * len(args.seeds))
     for shots in args.shots:
+        runs = []
         for args.seed in args.seeds:
-            cfg = setup_cfg(args)
-            if cfg.DATASET.SUBSAMPLE_TASKS != "all":
-                raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe "
-                                 "takes its tasks from --tasks: leave it at all")
-            cfg.defrost()
-            cfg.TRAINER.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = "LP-CLIP", shots, args.seed
-            pending = {number: osp.join(cfg.OUTPUT_DIR, f"task{number}", f"{shots}shots", f"seed{args.seed}")
-                       for number in args.tasks}
-            for number, folder in list(pending.items()):
-                if osp.isfile(osp.join(folder, RESULTS_FILE)):
-                    print(f"Skipping {folder}: it is finished")
-                    del pending[number]
-            if not pending:
-                continue
-            dataset = build_dataset(cfg)
-            if max(pending) >= len(dataset.tasks):
-                raise ValueError(f"there is no task {max(pending)}: {cfg.DATASET.NAME} has the tasks 0 to "
-                                 f"{len(dataset.tasks) - 1}")
-            features = features or Features(cfg)
-            images = {number: TaskImages(dataset, number) for number in pending}
-            features.add([datum for task_images in images.values() for datum in task_images.datums()])
-            for number, folder in pending.items():
-                cfg.OUTPUT_DIR, cfg.DATASET.SUBSAMPLE_TASKS = folder, f"task{number}"
-                with setup_logger(folder):
-                    run(cfg, features, images[number])
+            runs += unfinished(args, shots)
+        if not runs:
+            continue
+        features = features or Features(runs[0][0])
+        features.add([datum for _, images in runs for datum in images.datums()])
+        problems = [problem(features, images) for _, images in runs]
+        found = Parallel(jobs, return_as="generator")(delayed(fit_best)(*arrays) for arrays in problems)
+        for (cfg, images), best in zip(runs, found, strict=True):
+            with setup_logger(cfg.OUTPUT_DIR):
+                finish(cfg, features, images, *best)
 
 
 def main():

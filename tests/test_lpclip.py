@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from clip import clip
-from lpclip import linear_probe
-from lpclip.linear_probe import parse_args, search_c, sweep
+from lpclip import linear_probe, logistic
+from lpclip.linear_probe import parse_args, sweep
+from lpclip.logistic import search_c
 from tests.helpers import REPOSITORY, results
 from trainers.image_features import Images
 
@@ -80,7 +81,7 @@ def test_metrics_by_hand(metric, percent, uneven_root, backbone, tmp_path):
 
 def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch, capsys):
     encoded, fits = [], []
-    read, fit = Images.__getitem__, linear_probe.LogisticRegression.fit
+    read, fit = Images.__getitem__, logistic.LogisticRegression.fit
 
     def counted(self, idx):
         encoded.append(self.data_source[idx].impath)
@@ -91,7 +92,7 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
         return fit(self, x, y)
 
     monkeypatch.setattr(Images, "__getitem__", counted)
-    monkeypatch.setattr(linear_probe.LogisticRegression, "fit", counted_fit)
+    monkeypatch.setattr(logistic.LogisticRegression, "fit", counted_fit)
     args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", "1", "--shots", "1", "4", "--seeds",
                      "1", "2")
     sweep(parse_args(args))
@@ -149,6 +150,16 @@ def test_all_tasks_in_one_process(photo_root, backbone, tmp_path, monkeypatch):
         for key in ("C", "tasks", "overall_metric", "n_classes", "n_train", "n_val", "n_test", "n_params"):
             assert together[key] == alone[key]
     assert [results(tmp_path / "together" / f"task{task}" / "2shots/seed1")["n_classes"] for task in (0, 1)] == [3, 2]
+
+
+def test_fits_in_several_processes_are_the_same(photo_root, backbone, tmp_path, monkeypatch):
+    for cores in ("1", "2"):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
+        sweep(parse_args(arguments(photo_root, backbone, tmp_path / cores, tmp_path, "--tasks", "0", "1", "--shots", "4",
+                                   "--seeds", "1", "2")))
+    for task, seed in ((0, 1), (0, 2), (1, 1), (1, 2)):
+        one, two = (results(tmp_path / cores / f"task{task}" / "4shots" / f"seed{seed}") for cores in ("1", "2"))
+        assert (one["C"], one["tasks"]) == (two["C"], two["tasks"]) and one["seed"] == two["seed"] == seed
 
 
 def test_command(photo_root, backbone, tmp_path):
