@@ -11,9 +11,9 @@ import torch
 
 import parse_test_res
 from clip import files
+from tests.commands import execute, make_calls, make_recorder, recorded_calls
 from tests.helpers import results
 from tests.miniature import GENERAL, make_general
-from tests.test_seed_commands import execute, make_calls, make_recorder, recorded_calls
 
 NATA = "general10 rn50_ep50 1 0 False 4 False 16 False lin 1"
 N_CLASSES = 2  # of each member

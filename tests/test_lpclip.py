@@ -155,8 +155,8 @@ def test_all_tasks_in_one_process(photo_root, backbone, tmp_path, monkeypatch):
 def test_fits_in_several_processes_are_the_same(photo_root, backbone, tmp_path, monkeypatch):
     for cores in ("1", "2"):
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
-        sweep(parse_args(arguments(photo_root, backbone, tmp_path / cores, tmp_path, "--tasks", "0", "1", "--shots", "4",
-                                   "--seeds", "1", "2")))
+        sweep(parse_args(arguments(photo_root, backbone, tmp_path / cores, tmp_path, "--tasks", "0", "1", "--shots",
+                                   "4", "--seeds", "1", "2")))
     for task, seed in ((0, 1), (0, 2), (1, 1), (1, 2)):
         one, two = (results(tmp_path / cores / f"task{task}" / "4shots" / f"seed{seed}") for cores in ("1", "2"))
         assert (one["C"], one["tasks"]) == (two["C"], two["tasks"]) and one["seed"] == two["seed"] == seed

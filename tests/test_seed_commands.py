@@ -19,15 +19,13 @@ from pathlib import Path
 import pytest
 
 import parse_test_res
-import train
-from lpclip import linear_probe
+from tests.commands import BASE2NEW, execute, make_recorder, run_folders, shell
 from tests.conftest import DATA
 from tests.helpers import REPOSITORY, results
 from tests.miniature import FASHION, GENERAL, ONE_TASK, SUITES, make_class_folders, make_fashion20, make_general
 
 COMMANDS = (DATA / "seed_commands.txt").read_text().splitlines()
 PARSE = "python parse_test_res.py PATH_TO_RESULTS"
-BASE2NEW = "main_mtcoop_base2new_{}.sh"
 N_GENERAL = 3  # classes of each member of the miniature General-10
 N_CLASSES = {"general10": 10 * [N_GENERAL], "plant6": [len(ONE_TASK[name][0][1]) for name in SUITES["plant6"][1]],
              "fashion20": [n for _, n, _ in FASHION]}
@@ -56,14 +54,6 @@ def test_list_is_that_of_the_description():
     assert COMMANDS == extract(path.read_text(encoding="utf-8"))
 
 
-def make_recorder(folder):
-    """An interpreter for the scripts that adds its arguments, a line each and an empty one, to the file `RECORD`."""
-    recorder = folder / "recorder"
-    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$RECORD"\n')
-    recorder.chmod(0o755)
-    return {"PYTHON": str(recorder), "RECORD": str(folder / "record")}
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, backbone):
     """Environment of the scripts: miniature suites, a tiny backbone, one epoch, one seed, and the recorder."""
@@ -77,57 +67,6 @@ def place(tmp_path_factory, backbone):
                "DATALOADER.NUM_WORKERS": 0}
     return {**os.environ, **make_recorder(folder), "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"),
             "SEEDS": "1", "OPTS": " ".join(str(item) for pair in options.items() for item in pair)}
-
-
-def shell(command, env):
-    """Run a command in `scripts/` as a user types it; it must exit with 0."""
-    done = subprocess.run(["sh", "-c", command], cwd=REPOSITORY / "scripts", env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-def recorded_calls(command, env):
-    """The argument lists with which a script calls Python."""
-    record = Path(env["RECORD"])
-    record.unlink(missing_ok=True)
-    shell(command, env)
-    text = record.read_text() if record.exists() else ""
-    return [call.splitlines() for call in text.split("\n\n") if call]
-
-
-def make_calls(calls, monkeypatch):
-    """Call `train.py` or the linear probe in this process; they stop with `SystemExit` where a process would fail."""
-    monkeypatch.chdir(REPOSITORY)
-    for first, *arguments in calls:
-        main = train.main
-        if first == "-m":
-            assert arguments.pop(0) == "lpclip.linear_probe"
-            main = linear_probe.main
-        else:
-            assert first == "train.py"
-        monkeypatch.setattr(sys, "argv", [first, *arguments])
-        main()
-
-
-def run_folders(env):
-    return {path.parent for path in Path(env["OUTPUT"]).rglob("results.json")}
-
-
-def execute(command, env, monkeypatch):
-    """Run a command; returns its run folders. Commands may need those of earlier lines, which are then run first."""
-    if BASE2NEW.format("test") in command:
-        execute(command.replace(BASE2NEW.format("test"), BASE2NEW.format("train")), env, monkeypatch)
-    before = run_folders(env)
-    calls = recorded_calls(command, env)
-    make_calls(calls, monkeypatch)
-    if "linearprob.sh" in command:  # it skips finished runs in Python
-        words = command.split()
-        return sorted((Path(env["OUTPUT"]) / words[2] / "LP" / words[3]).rglob("seed1"))
-    for call in calls:
-        assert Path(call[call.index("--output-dir") + 1]) in run_folders(env) - before
-    # A second call finds the runs where the script looks for them.
-    printed = shell(command, {**env, "PYTHON": "false"})
-    return [Path(line.removeprefix("Skipping ").removesuffix(": it is finished")) for line in printed.splitlines()]
 
 
 def look_up(config, key):
