@@ -67,4 +67,4 @@ def own_cache(tmp_path_factory):
 def one_thread():
     """The models here are too small for more, which would only wait for each other on a busy machine."""
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = os.environ["LOKY_MAX_CPU_COUNT"] = "1"

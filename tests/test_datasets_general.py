@@ -1,6 +1,5 @@
 """General-10, ImageNet and its shifted test sets, on miniature trees in the layout of the official files."""
 
-import io
 import json
 import re
 from collections import Counter
@@ -10,140 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from open_clip import IMAGENET_CLASSNAMES
-from PIL import Image
 from scipy.io import savemat
 
 import train
 from dassl.data.datasets import build_dataset
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
+from tests.miniature import EUROSAT_NAMES, GENERAL, WHOLE, write_images, write_lines
+from tests.miniature import make_general as make
 
-with io.BytesIO() as buffer:
-    Image.new("RGB", (8, 8), (120, 90, 60)).save(buffer, "JPEG")
-    JPEG = buffer.getvalue()
-
-
-# ------------------------------------------------------------------ miniature trees
-# A maker fills a dataset's folder with the first classes of its list. Names that a rule changes are the official
-# ones; the others are made up. Sets without official lists get 5 images a class (which split 2/1/2), those with lists
-# 5 to train on (4/1) and 2 to test on.
-
-def write_images(folder, names):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(JPEG)
-
-
-def write_lines(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def made_up(official, n, pattern="class_{:03d}"):
-    return [*official, *(pattern.format(i) for i in range(n))][:n]
-
-
-def make_class_folders(official, image_dir, beside=()):
-    def make(folder, n):
-        for name in [*made_up(official, n), *beside]:
-            write_images(folder / image_dir / name, [f"image_{i:04d}.jpg" for i in range(5)])
-    return make
-
-
-def make_fgvc_aircraft(folder, n):
-    variants = made_up(["707-320", "A340-500", "F-16A/B", "MD-11"], n, "Boeing {}")
-    write_lines(folder / "variants.txt", variants)
-    for p, (part, count) in enumerate((("train", 3), ("val", 2), ("test", 2))):
-        numbers = {f"{p}{v:04d}{i:02d}": variant for v, variant in enumerate(variants) for i in range(count)}
-        write_lines(folder / f"images_variant_{part}.txt", (f"{number} {name}" for number, name in numbers.items()))
-        write_images(folder / "images", [f"{number}.jpg" for number in numbers])
-
-
-def make_oxford_flowers(folder, n):
-    names = made_up(["pink primrose", "hard-leaved pocket orchid", "canterbury bells"], n, "flower {}")
-    numbered = {str(i): names[i - 1] for i in range(n, 0, -1)}  # the order in the file is not that of the labels
-    write_lines(folder / "cat_to_name.json", [json.dumps(numbered)])
-    labels = np.array([[number for _ in range(5) for number in range(1, n + 1)]], dtype=np.uint8)
-    savemat(folder / "imagelabels.mat", {"labels": labels})
-    write_images(folder / "jpg", [f"image_{i:05d}.jpg" for i in range(1, 5 * n + 1)])
-
-
-def make_oxford_pets(folder, n):
-    breeds = made_up(["Abyssinian", "american_bulldog", "american_pit_bull_terrier", "basset_hound"], n, "Breed_{:02d}")
-    for part, numbers in (("trainval", range(1, 6)), ("test", range(101, 103))):
-        lines = [f"{breed}_{i} {label} 1 1" for i in numbers for label, breed in enumerate(breeds, 1)]
-        write_lines(folder / "annotations" / f"{part}.txt", lines)
-        write_images(folder / "images", [f"{line.split()[0]}.jpg" for line in lines])
-
-
-def make_stanford_cars(folder, n):
-    names = made_up(["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012"], n, "Make {} Coupe 2010")
-    (folder / "devkit").mkdir(parents=True)
-    savemat(folder / "devkit" / "cars_meta.mat", {"class_names": np.array(names, dtype=object)[None]})
-    fields = [(name, object) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
-    for part, count, path in (("train", 5, "devkit/cars_train_annos.mat"),
-                              ("test", 2, "cars_test_annos_withlabels.mat")):
-        numbers = np.tile(np.arange(1, n + 1, dtype=np.uint8), count)
-        images = [f"{i:05d}.jpg" for i in range(1, len(numbers) + 1)]
-        annotations = np.array([(39, 116, 569, 375, number, image) for number, image in zip(numbers, images)], fields)
-        savemat(folder / path, {"annotations": annotations[None]})
-        write_images(folder / f"cars_{part}", images)
-
-
-def make_sun397(folder, n):
-    scenes = made_up(["/a/abbey", "/a/airplane_cabin", "/a/apse/indoor", "/a/apartment_building/outdoor"], n,
-                     "/s/scene_{}")
-    write_lines(folder / "ClassName.txt", scenes)
-    for part, count in (("Training", 5), ("Testing", 2)):
-        names = [f"sun_{part.lower()}{i}.jpg" for i in range(count)]
-        write_lines(folder / f"{part}_01.txt", (f"{scene}/{name}" for scene in scenes for name in names))
-        for scene in scenes:
-            write_images(folder / "SUN397" / scene[1:], names)
-
-
-def make_ucf101(folder, n):
-    letters = [f"{a}{b}" for a in "abcdefghij" for b in "abcdefghijk"]
-    actions = ["ApplyEyeMakeup", "HandstandPushups", "YoYo", *(f"Action{x.title()}" for x in letters)][:n]
-    folders = {"ApplyEyeMakeup": "Apply_Eye_Makeup", "HandstandPushups": "Handstand_Pushups", "YoYo": "Yo_Yo"}
-    lists = folder / "ucfTrainTestlist"
-    write_lines(lists / "classInd.txt", (f"{i} {action}" for i, action in enumerate(actions, 1)))
-    for part, groups in (("train", range(8, 13)), ("test", range(1, 3))):
-        # the test list has no labels, and the names of files need not be spelt as their folder
-        videos = [(action, f"v_{action.replace('Handstand', 'HandStand')}_g{g:02d}_c01", label)
-                  for label, action in enumerate(actions, 1) for g in groups]
-        write_lines(lists / f"{part}list01.txt", (f"{action}/{video}.avi" + f" {label}" * (part == "train")
-                                                  for action, video, label in videos))
-        for action, video, _ in videos:
-            folder_name = folders.get(action, f"Action_{action[6:]}")
-            write_images(folder / "UCF-101-midframes" / folder_name, [f"{video}.jpg"])
-
-
-# config name: (folder, maker, classes, class names by label, images of train, val, test per class)
-WHOLE, LISTS = (2, 1, 2), (4, 1, 2)
-EUROSAT = ("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
-           "Residential", "River", "SeaLake")
-EUROSAT_NAMES = ("Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings",
-                 "Pasture Land", "Permanent Crop Land", "Residential Buildings", "River", "Sea or Lake")
-GENERAL = {
-    "caltech101": ("caltech-101", make_class_folders(
-        ("Faces", "Leopards", "Motorbikes", "airplanes", "ceiling_fan"), "101_ObjectCategories",
-        beside=("BACKGROUND_Google", "Faces_easy")), 100,
-        {0: "face", 1: "leopard", 2: "motorbike", 3: "airplane", 4: "ceiling fan", 99: "class 094"}, WHOLE),
-    "dtd": ("dtd", make_class_folders(("banded", "blotchy"), "images"), 47, {0: "banded", 1: "blotchy"}, WHOLE),
-    "eurosat": ("eurosat", make_class_folders(EUROSAT, "2750"), 10, dict(enumerate(EUROSAT_NAMES)), WHOLE),
-    "fgvc_aircraft": ("fgvc_aircraft", make_fgvc_aircraft, 100, {0: "707-320", 2: "F-16A/B", 4: "Boeing 0"}, (3, 2, 2)),
-    "food101": ("food-101", make_class_folders(("apple_pie", "baby_back_ribs"), "images"), 101,
-                {0: "apple pie", 1: "baby back ribs"}, WHOLE),
-    "oxford_flowers": ("oxford_flowers", make_oxford_flowers, 102,
-                       {0: "pink primrose", 1: "hard-leaved pocket orchid", 101: "flower 98"}, WHOLE),
-    "oxford_pets": ("oxford_pets", make_oxford_pets, 37,
-                    {0: "abyssinian", 1: "american bulldog", 2: "american pit bull terrier", 36: "breed 32"}, LISTS),
-    "stanford_cars": ("stanford_cars", make_stanford_cars, 196,
-                      {0: "2000 AM General Hummer SUV", 1: "2012 Ram C/V Cargo Van Minivan",
-                       195: "2010 Make 193 Coupe"}, LISTS),
-    "sun397": ("sun397", make_sun397, 397,
-               {0: "abbey", 1: "airplane cabin", 2: "indoor apse", 3: "outdoor apartment building"}, LISTS),
-    "ucf101": ("ucf101", make_ucf101, 101, {0: "Apply Eye Makeup", 1: "Handstand Pushups", 2: "Yo Yo"}, LISTS),
-}
 # config name: (class, task name, metric, template)
 DECLARED = {
     "caltech101": ("Caltech101", "object category recognition", "mean_acc", "a photo of a {}."),
@@ -168,13 +41,6 @@ def build(root, config, **options):
     return build_dataset(cfg)
 
 
-def make(root, config, n=3):
-    """A tree of one dataset with n classes; returns its folder."""
-    folder, maker, *_ = GENERAL[config]
-    maker(root / folder, n)
-    return root / folder
-
-
 def counts(dataset):
     return [Counter(datum.label for datum in part) for part in (dataset.train_x, dataset.val, dataset.test)]
 
@@ -182,8 +48,8 @@ def counts(dataset):
 @pytest.fixture(scope="module")
 def general_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("general10")
-    for config, (folder, maker, n, *_) in GENERAL.items():
-        maker(root / folder, n)
+    for config, (_, _, n, *_) in GENERAL.items():
+        make(root, config, n)
     return root
 
 

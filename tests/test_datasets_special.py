@@ -1,6 +1,5 @@
 """Plant-6, RS8 and Fashion-20, on miniature trees in the layout of the official files, with all class folders."""
 
-import io
 import json
 import shutil
 from collections import Counter
@@ -8,154 +7,14 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import train
 from dassl.data.datasets import build_dataset
 from dassl.utils import read_image
-from datasets.plant6 import PlantVillage
 from datasets.rs8 import words_of
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
-
-# ------------------------------------------------------------------ the official folders
-FRUIT_VEGETABLE = [
-    "apple", "banana", "beetroot", "bell pepper", "cabbage", "capsicum", "carrot", "cauliflower", "chilli pepper",
-    "corn", "cucumber", "eggplant", "garlic", "ginger", "grapes", "jalepeno", "kiwi", "lemon", "lettuce", "mango",
-    "onion", "orange", "paprika", "pear", "peas", "pineapple", "pomegranate", "potato", "raddish", "soy beans",
-    "spinach", "sweetcorn", "sweetpotato", "tomato", "turnip", "watermelon"]
-FLOWER = ["daisy", "dandelion", "rose", "sunflower", "tulip"]
-MUSHROOM = ["Agaricus", "Amanita", "Boletus", "Cortinarius", "Entoloma", "Hygrocybe", "Lactarius", "Russula", "Suillus"]
-VEGETABLE = ["Bean", "Bitter_Gourd", "Bottle_Gourd", "Brinjal", "Broccoli", "Cabbage", "Capsicum", "Carrot",
-             "Cauliflower", "Cucumber", "Papaya", "Potato", "Pumpkin", "Radish", "Tomato"]
-SEEDLING = ["Black-grass", "Charlock", "Cleavers", "Common Chickweed", "Common wheat", "Fat Hen", "Loose Silky-bent",
-            "Maize", "Scentless Mayweed", "Shepherd’s Purse", "Small-flowered Cranesbill", "Sugar beet"]
-AID = ["Airport", "BareLand", "BaseballField", "Beach", "Bridge", "Center", "Church", "Commercial", "DenseResidential",
-       "Desert", "Farmland", "Forest", "Industrial", "Meadow", "MediumResidential", "Mountain", "Park", "Parking",
-       "Playground", "Pond", "Port", "RailwayStation", "Resort", "River", "School", "SparseResidential", "Square",
-       "Stadium", "StorageTanks", "Viaduct"]
-EUROSAT = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
-           "Residential", "River", "SeaLake"]
-OPTIMAL31 = [
-    "airplane", "airport", "baseball_diamond", "basketball_court", "beach", "bridge", "chaparral", "church",
-    "circular_farmland", "commercial_area", "dense_residential", "desert", "forest", "freeway", "golf_course",
-    "ground_track_field", "harbor", "industrial_area", "intersection", "island", "lake", "meadow",
-    "medium_residential", "mobile_home_park", "mountain", "overpass", "parking_lot", "railway",
-    "rectangular_farmland", "roundabout", "runway"]
-RESISC45 = OPTIMAL31 + [
-    "cloud", "palace", "railway_station", "river", "sea_ice", "ship", "snowberg", "sparse_residential", "stadium",
-    "storage_tank", "tennis_court", "terrace", "thermal_power_station", "wetland"]
-RSI_CB128 = {
-    "construction land": ["city_building", "container", "grave", "pipeline", "residents", "storage_room", "tower",
-                          "town"],
-    "cultivated land": ["bare_land", "dry_farm", "green_farmland"],
-    "other land": ["desert", "mountain", "sandbeach", "snow_mountain"],
-    "transportation": ["airport_runway", "avenue", "bridge", "city_road", "crossroads", "fork_road", "highway",
-                       "marina", "mountain_road", "overpass", "parkinglot", "rail", "turning_circle"],
-    "water area": ["coastline", "dam", "hirst", "lakeshore", "river", "sea", "stream"],
-    "woodland": ["artificial_grassland", "city_avenue", "city_green_tree", "forest", "mangrove", "natural_grassland",
-                 "river_protection_forest", "sapling", "shrubwood", "sparse_forest"]}
-RSSCN7 = ["aGrass", "bField", "cIndustry", "dRiverLake", "eForest", "fResident", "gParking"]
-UC_MERCED = ["agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
-             "forest", "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark",
-             "overpass", "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt"]
-WHU_RS19 = ["Airport", "Beach", "Bridge", "Commercial", "Desert", "Farmland", "footballField", "Forest", "Industrial",
-            "Meadow", "Mountain", "Park", "Parking", "Pond", "Port", "railwayStation", "Residential", "River",
-            "Viaduct"]
-
-SCENE = "a centered satellite photo of {}."
-POOLED = {"train": 6, "test": 2, "validation": 2}  # images a class in each part
-# config: (class folders with the folders above them, images' names, class name, task name, template, some names)
-ONE_TASK = {
-    "fruit_vegetable": (["fruit_vegetable/images", FRUIT_VEGETABLE], "Image_{}.jpg", "FruitVegetable",
-                        "fruit and vegetable recognition", "a photo of a {}, a type of fruit or vegetable.",
-                        {0: "apple", 3: "bell pepper", 35: "watermelon"}),
-    "kaggle_flower": (["kaggle_flower_recognition/flowers", FLOWER], "{}_n.jpg", "KaggleFlower", "flower recognition",
-                      "a photo of a {}, a type of flower.", {0: "daisy", 4: "tulip"}),
-    "kaggle_mushroom": (["kaggle_mushroom/Mushrooms", MUSHROOM], "{}_x.jpg", "KaggleMushroom",
-                        "mushroom genus recognition", "a photo of a {}, a type of mushroom.", {1: "Amanita"}),
-    "kaggle_vegetable": (["kaggle_vegetable/images", VEGETABLE], "{}.jpg", "KaggleVegetable", "vegetable recognition",
-                         "a photo of a {}, a type of vegetable.", {1: "Bitter Gourd", 14: "Tomato"}),
-    "plant_seedling": (["PlantSeedlingV1/Nonsegmented", SEEDLING], "{}.png", "PlantSeedlingV1",
-                       "plant seedling species recognition", "a photo of a {}, a type of seedling.",
-                       {0: "Black-grass", 9: "Shepherd’s Purse"}),
-    "plant_village": (["PlantVillage/Plant_leave_diseases_dataset_without_augmentation", list(PlantVillage.renames)],
-                      "image ({}).JPG", "PlantVillage", "plant leaf disease recognition",
-                      "a photo of a plant leaf with {} disease.",
-                      {0: "apple leaf with scab disease", 4: "background without leaves", 18: "healthy peach leaf",
-                       35: "tomato leaf with target spot", 38: "healthy tomato leaf"}),
-    "aid": (["aid/AID", AID], "a_{}.jpg", "AID", "aerial scene recognition", SCENE,
-            {1: "bare land", 8: "dense residential", 29: "viaduct"}),
-    "eurosat": (["eurosat/2750", EUROSAT], "e_{}.jpg", "EuroSAT", "satellite land use recognition", SCENE,
-                {0: "Annual Crop Land", 9: "Sea or Lake"}),
-    "nwpu_resisc45": (["nwpu-resisc45/NWPU-RESISC45", RESISC45], "n_{}.jpg", "RESISC45",
-                      "remote sensing scene recognition", SCENE,
-                      {2: "baseball diamond", 43: "thermal power station", 44: "wetland"}),
-    "optimal31": (["optimal-31/Images", OPTIMAL31], "o_{}.jpg", "OPTIMAL31",
-                  "high resolution remote sensing scene recognition", SCENE, {8: "circular farmland", 30: "runway"}),
-    "rsi_cb128": (["rsi-cb128/RSI-CB128", [f"{group}/{name}" for group in RSI_CB128 for name in RSI_CB128[group]]],
-                  "{}.tif", "RSICB128", "remote sensing land cover and facility recognition", SCENE,
-                  {0: "airport runway", 1: "artificial grassland", 28: "parking lot", 44: "turning circle"}),
-    "rsscn7": (["rsscn7/RSSCN7", RSSCN7], "r{}.jpg", "RSSCN7", "landscape recognition from above", SCENE,
-               dict(enumerate(["grass", "field", "industry", "river lake", "forest", "resident", "parking"]))),
-    "uc_merced": (["uc-merced/UCMerced_LandUse/Images", UC_MERCED], "u{}.tif", "UCMerced",
-                  "urban land use recognition", SCENE, {2: "baseball diamond", 13: "mobile home park", 16: "river"}),
-    "whu_rs19": (["whu-rs19/WHU-RS19", WHU_RS19], "w-{}.jpg", "WHURS19", "high resolution satellite scene recognition",
-                 SCENE, {0: "airport", 16: "viaduct", 17: "football field", 18: "railway station"}),
-}
-SUITES = {"plant6": ("Plant6", list(ONE_TASK)[:6], 116), "rs8": ("RS8", list(ONE_TASK)[6:], 208)}
-
-# The tasks' published names and what they show; the class names are made up, 78 in all.
-FASHION = [("pants type", 6, "pants"), ("pants length", 4, "pants"), ("waist type", 3, "pants"),
-           ("collar type", 6, "tops"), ("sleeve type", 4, "tops"), ("sleeve length", 4, "tops"),
-           ("top pattern", 6, "tops"), ("shoe material", 4, "shoes"), ("shoe style", 6, "shoes"),
-           ("heel shape", 4, "shoes"), ("heel thickness", 2, "shoes"), ("heel height", 3, "shoes"),
-           ("upper height", 3, "shoes"), ("toe cap style", 4, "shoes"), ("hat style", 5, "hat"),
-           ("socks length", 3, "socks"), ("socks type", 3, "socks"), ("skirt length", 3, "skirt"),
-           ("number of button rows", 2, "tops"), ("underwear style", 3, "underwear")]
-
-
-# ------------------------------------------------------------------ miniature trees
-def image_bytes(kind):
-    with io.BytesIO() as buffer:
-        Image.new("RGB", (8, 8), (120, 90, 60)).save(buffer, kind)
-        return buffer.getvalue()
-
-
-IMAGES = {".jpg": image_bytes("JPEG"), ".png": image_bytes("PNG"), ".tif": image_bytes("TIFF")}
-
-
-def write_images(folder, pattern, count=10):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        (folder / pattern.format(number)).write_bytes(IMAGES[Path(pattern).suffix.lower()])
-
-
-def make(root, config):
-    """The tree of one dataset, 10 images a class: they split 5/2/3. Returns the folder above the class folders."""
-    (folder, classes), pattern, *_ = ONE_TASK[config]
-    for name in classes:
-        if config in ("fruit_vegetable", "kaggle_vegetable"):
-            for part, count in POOLED.items():
-                write_images(root / folder / part / name, pattern, count)
-        else:
-            write_images(root / folder / name, pattern)
-    return root / folder
-
-
-def fashion_classes(number):
-    """Class names of a task, as `task_info.csv` has them."""
-    return [f"{FASHION[number][0]}_{label}" for label in range(FASHION[number][1])]
-
-
-def make_fashion20(root):
-    rows = ["id\tname\tname_cn\tclasses"]
-    for number, (name, count, _) in enumerate(FASHION):
-        rows.append(f"{number}\t{name}\t\t{', '.join(fashion_classes(number))}")
-        for label in range(count):
-            write_images(root / "fashion20" / "images" / str(number) / str(label), "{}.jpg")
-    (root / "fashion20" / "task_info.csv").write_text("\n".join(rows) + "\n")
-    return root / "fashion20"
-
+from tests.miniature import FASHION, ONE_TASK, POOLED, SUITES, fashion_classes, make_fashion20
+from tests.miniature import make_class_folders as make
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

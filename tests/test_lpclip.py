@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 import parse_test_res
 from clip import clip
-from lpclip import linear_probe
-from lpclip.linear_probe import parse_args, search_c, sweep
+from lpclip import linear_probe, logistic
+from lpclip.linear_probe import parse_args, sweep
+from lpclip.logistic import search_c
 from tests.helpers import REPOSITORY, results
 from trainers.image_features import Images
 
@@ -70,10 +72,10 @@ def test_metrics_by_hand(metric, percent, uneven_root, backbone, tmp_path):
         {"folder": "paint", "train": "train", "val": "val", "test": "test"}]}))
     sweep(parse_args(arguments(uneven_root, backbone, tmp_path / "lp", tmp_path, "--shots", "4", "--seeds",
                                "1")))
-    task = results(tmp_path / "lp" / "4shots" / "seed1")["tasks"][0]
+    task = results(tmp_path / "lp" / "task0" / "4shots" / "seed1")["tasks"][0]
     assert task["overall_acc"] == pytest.approx(90.0) and task["mean_acc"] == pytest.approx(250 / 3)
     assert task["metric"] == pytest.approx(percent) and task["metric_name"] == metric
-    log = (tmp_path / "lp" / "4shots" / "seed1" / "log.txt").read_text()
+    log = (tmp_path / "lp" / "task0" / "4shots" / "seed1" / "log.txt").read_text()
     assert "Finished training\n" in log
     assert (f"=> result\n* total: 10\n* overall_metric: {percent:.2f}%\n"
             "=> per-task result\n"
@@ -82,7 +84,7 @@ def test_metrics_by_hand(metric, percent, uneven_root, backbone, tmp_path):
 
 def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch, capsys):
     encoded, fits = [], []
-    read, fit = Images.__getitem__, linear_probe.LogisticRegression.fit
+    read, fit = Images.__getitem__, logistic.LogisticRegression.fit
 
     def counted(self, idx):
         encoded.append(self.data_source[idx].impath)
@@ -93,13 +95,13 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
         return fit(self, x, y)
 
     monkeypatch.setattr(Images, "__getitem__", counted)
-    monkeypatch.setattr(linear_probe.LogisticRegression, "fit", counted_fit)
-    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "1", "4", "--seeds", "1",
-                     "2", **{"DATASET.SUBSAMPLE_TASKS": "task1"})
+    monkeypatch.setattr(logistic.LogisticRegression, "fit", counted_fit)
+    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", "1", "--shots", "1", "4", "--seeds",
+                     "1", "2")
     sweep(parse_args(args))
     assert len(encoded) == len(set(encoded)) <= 24  # all images of dark and light
     assert len(fits) == 4 * (7 + 2 + 6)  # coarse list, two ends, a new end in steps 3 to 8
-    written = results(tmp_path / "lp" / "4shots" / "seed2")
+    written = results(tmp_path / "lp" / "task1" / "4shots" / "seed2")
     dim = clip.load(backbone, device="cpu")[0].visual.output_dim
     expected = {"trainer": "LP-CLIP", "dataset": "FolderTasks", "backbone": backbone, "shots": 4, "seed": 2,
                 "precision": "fp32", "overall_metric": 100.0, "n_tasks": 1, "n_classes": 2, "n_train": 8,
@@ -107,11 +109,12 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
     assert {key: written[key] for key in expected} == expected  # dark and light are easy
     assert written["n_params"] == (dim + 1) * 2 and 1e-7 <= written["C"] <= 1e7
     assert written["config"]["DATASET"]["NUM_SHOTS"] == 4 and written["config"]["SEED"] == 2
+    assert written["config"]["DATASET"]["SUBSAMPLE_TASKS"] == "task1"
     assert set(written) >= {"train_seconds", "test_seconds", "wall_seconds", "peak_memory_mb", "device"}
     # every (shots, seed) has the draw that train.py makes and stores
     assert len(list((tmp_path / "splits").rglob("shot_*-seed_*.json"))) == 4
 
-    (tmp_path / "lp" / "1shots" / "seed2" / "results.json").unlink()
+    (tmp_path / "lp" / "task1" / "1shots" / "seed2" / "results.json").unlink()
     n_fits = len(fits)
     capsys.readouterr()
     sweep(parse_args(args))
@@ -120,17 +123,59 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
     assert all("Skipping" not in log.read_text() for log in (tmp_path / "lp").rglob("log.txt"))
 
 
+def test_all_tasks_in_one_process(photo_root, backbone, tmp_path, monkeypatch):
+    """Both tasks, one after the other: the same as each alone, but CLIP is loaded and every image encoded once."""
+    loaded, encoded = [], []
+    load_clip, read = linear_probe.load_clip, Images.__getitem__
+
+    def counted_load(cfg):
+        loaded.append(cfg.MODEL.BACKBONE.NAME)
+        return load_clip(cfg)
+
+    def counted(self, idx):
+        encoded.append(self.data_source[idx].impath)
+        return read(self, idx)
+
+    def call(output, *tasks):
+        sweep(parse_args(arguments(photo_root, backbone, tmp_path / output, tmp_path, "--tasks", *tasks, "--shots", "2",
+                                   "4", "--seeds", "1", **{"DATALOADER.FEATURE_CACHE": False})))
+
+    call("alone", "0")
+    call("alone", "1")
+    monkeypatch.setattr(linear_probe, "load_clip", counted_load)
+    monkeypatch.setattr(Images, "__getitem__", counted)
+    call("together", "0", "1")
+    assert len(loaded) == 1 and len(encoded) == len(set(encoded))
+    folders = {path.parent.relative_to(tmp_path / "together") for path in (tmp_path / "together").rglob("results.json")}
+    assert folders == {Path(f"task{task}/{shots}shots/seed1") for task in (0, 1) for shots in (2, 4)}
+    for folder in folders:
+        alone, together = (results(tmp_path / output / folder) for output in ("alone", "together"))
+        for key in ("C", "tasks", "overall_metric", "n_classes", "n_train", "n_val", "n_test", "n_params"):
+            assert together[key] == alone[key]
+    assert [results(tmp_path / "together" / f"task{task}" / "2shots/seed1")["n_classes"] for task in (0, 1)] == [3, 2]
+
+
+def test_fits_in_several_processes_are_the_same(photo_root, backbone, tmp_path, monkeypatch):
+    for cores in ("1", "2"):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
+        sweep(parse_args(arguments(photo_root, backbone, tmp_path / cores, tmp_path, "--tasks", "0", "1", "--shots",
+                                   "4", "--seeds", "1", "2")))
+    for task, seed in ((0, 1), (0, 2), (1, 1), (1, 2)):
+        one, two = (results(tmp_path / cores / f"task{task}" / "4shots" / f"seed{seed}") for cores in ("1", "2"))
+        assert (one["C"], one["tasks"]) == (two["C"], two["tasks"]) and one["seed"] == two["seed"] == seed
+
+
 def test_command(photo_root, backbone, tmp_path):
     done = subprocess.run([sys.executable, "-m", "lpclip.linear_probe", *arguments(
-        photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "2", "--seeds", "3",
-        **{"DATASET.SUBSAMPLE_TASKS": "task0"})], cwd=REPOSITORY, capture_output=True, text=True)
+        photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "2", "--seeds", "3")],
+        cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    written = results(tmp_path / "lp" / "2shots" / "seed3")
+    written = results(tmp_path / "lp" / "task0" / "2shots" / "seed3")
     assert written["n_classes"] == 3 and written["n_params"] % 3 == 0 and written["n_test"] == 12
 
 
 def test_every_task(photo_root, backbone, tmp_path, capsys):
-    args = parse_args(arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--every-task", "--shots", "2",
+    args = parse_args(arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "2",
                                 "--seeds", "1", "2"))
     sweep(args)
     names = {folder.relative_to(tmp_path / "lp").as_posix(): results(folder)["tasks"][0]["name"]
@@ -147,10 +192,14 @@ def test_every_task(photo_root, backbone, tmp_path, capsys):
     assert float(row["average"]) == pytest.approx(sum(metrics) / 2, abs=0.006) and row["runs"] == "2"
 
 
-def test_several_tasks_are_refused_in_one_sentence(photo_root, backbone, tmp_path, monkeypatch):
-    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path)
+@pytest.mark.parametrize("tasks, options, message", [
+    (["0", "2"], {}, "there is no task 2: FolderTasks has the tasks 0 to 1"),
+    (["0"], {"DATASET.SUBSAMPLE_TASKS": "task1"}, "DATASET.SUBSAMPLE_TASKS is 'task1', but .* from --tasks"),
+])
+def test_wrong_tasks_are_refused_in_one_sentence(tasks, options, message, photo_root, backbone, tmp_path, monkeypatch):
+    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", *tasks, **options)
     monkeypatch.setattr(sys, "argv", ["linear_probe", *args])
-    with pytest.raises(SystemExit, match="^error: the linear probe works on one task, but 2 are chosen"):
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
         linear_probe.main()
     assert not list((tmp_path / "lp").rglob("results.json"))
 
