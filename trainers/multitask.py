@@ -6,6 +6,7 @@ import os.path as osp
 import resource
 import time
 import zlib
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed, write_json
 
 from .image_features import FeatureLoader, ImageFeatures, Images
-from .prompts import build_prompts, words
+from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -79,6 +80,17 @@ class MultiTaskCLIP(nn.Module):
             convert_weights(self.image_encoder, self.dtype)
             convert_weights(self.text_encoder.blocks, self.dtype)
 
+    @torch.no_grad()
+    def template_features(self, templates):
+        """Normalised text features (n_cls, embed_dim) of hand-written prompts: a template per task, with its classes."""
+        prompts = template_prompts(self.tasks, templates, self.text_encoder.max_length)
+        return F.normalize(self.text_encoder(prompts.to(self.task_of_class.device)), dim=-1)
+
+    @cached_property
+    def zero_shot_features(self):
+        """`template_features` of the tasks' own templates, made once, when the model has its device and precision."""
+        return self.template_features([task.template for task in self.tasks])
+
     def class_features(self, classes=None):
         """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
         raise NotImplementedError
@@ -88,22 +100,67 @@ class MultiTaskCLIP(nn.Module):
         image_features, class_features = (F.normalize(f, dim=-1) for f in (image_features, class_features))
         return (self.logit_scale.exp() * image_features @ class_features.t()).float()
 
+    def in_own_task(self, labels, classes=slice(None)):
+        """Which classes (B, n) are of the sample's own task; `labels` (B,)."""
+        return self.task_of_class[labels][:, None] == self.task_of_class[classes]
+
     def mask_other_tasks(self, logits, labels, classes=slice(None)):
         """Logits (B, n) with -inf for the classes that are not of the sample's task; `labels` (B,)."""
-        other = self.task_of_class[labels][:, None] != self.task_of_class[classes]
-        return logits.masked_fill(other, float("-inf"))
+        return logits.masked_fill(~self.in_own_task(labels, classes), float("-inf"))
+
+    def logits(self, image_features, labels, class_features):
+        """Logits (B, n_cls) masked to each sample's own task, which is known by `labels` (B,); that of testing too.
+
+        Args:
+            class_features: what `class_features()` returned.
+        """
+        return self.mask_other_tasks(self.score(image_features, class_features), labels)
 
     def forward(self, image_features, labels):
         """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
-        logits = self.score(image_features, self.class_features())
-        return self.mask_other_tasks(logits, labels), labels
+        return self.logits(image_features, labels, self.class_features()), labels
+
+    def losses(self, image_features, labels):
+        """What a method minimises on a batch, by default the mean cross-entropy.
+
+        Returns:
+            {name: scalar}, all of which the log shows (names contain "loss"); `MultiTaskTrainer.backward` makes the
+            gradients of them. Then logits (B, n) and targets (B,), of which the log shows the accuracy.
+        """
+        logits, targets = self(image_features, labels)
+        return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+
+
+class ContextCLIP(MultiTaskCLIP):
+    """CLIP with learned contexts around the class names, as in CoOp.
+
+    Args:
+        n_ctx, init: as in `LearnedContext`.
+        position: as in `build_prompts`.
+        per: what has a context of its own, "suite" (one for all classes), "task" or "class".
+    """
+
+    def __init__(self, clip_model, tasks, n_ctx, init="", position="end", per="task"):
+        super().__init__(clip_model, tasks)
+        encoder, n_cls = self.text_encoder, len(self.classnames)
+        if per == "task":
+            self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init)
+        else:
+            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, n_cls if per == "class" else None, init)
+        context_of = {"suite": [0] * n_cls, "task": self.task_of_class.tolist(), "class": range(n_cls)}[per]
+        self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, position, context_of,
+                                     max_length=encoder.max_length)
+
+    def class_features(self, classes=None):
+        prompts = self.prompts if classes is None else self.prompts.select(classes)
+        return self.text_encoder(prompts, self.prompt_learner())
 
 
 class MultiTaskTrainer(TrainerX):
     """Base of all trainers. A method implements `build_clip_model` and says which parts are trained.
 
-    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, `parts()` the names of its submodules that are saved
-    and stepped, `frozen_parts()` those that are saved only.
+    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` the names
+    of its submodules that are saved and stepped, `frozen_parts()` those that are saved only.
     """
 
     options = ""  # name of the method's node under cfg.TRAINER
@@ -188,27 +245,46 @@ class MultiTaskTrainer(TrainerX):
         return batch["features"], batch["label"]
 
     def forward_backward(self, batch):
-        """One step; returns the loss and the accuracy inside the samples' own tasks, in percent, as tensors.
+        """One step; returns what the log shows as tensors: losses, and the accuracy inside the samples' own tasks.
 
         Nothing here waits for the device: the loop reads the tensors when it prints, and stops then if a loss is not
         finite.
         """
         features, labels = self.parse_batch_train(batch)
-        with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            logits, targets = self.model(features, labels)
-            loss = F.cross_entropy(logits, targets)
         if self.scaler is None:
             self.model_zero_grad()
-            loss.backward()
+            shown = self.add_gradients(features, labels)
             self.model_update()
         else:
             self.optim.zero_grad()
-            self.scaler.scale(loss).backward()
+            shown = self.add_gradients(features, labels)
             self.scaler.step(self.optim)
             self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.detach(), "acc": 100 * (logits.argmax(dim=1) == targets).float().mean()}
+        return shown
+
+    def add_gradients(self, features, labels, share=1.0):
+        """Add `share` times a batch's gradients to those that are there.
+
+        Args:
+            features: (B, dim), not normalised.
+            labels: (B,).
+
+        Returns:
+            What the log shows: the losses and the accuracy in percent, as tensors.
+        """
+        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+            losses, logits, targets = self.model.losses(features, labels)
+        # Under amp the optimizer's gradients are those of scaled losses; the scaler divides them in its step.
+        self.backward({name: share * (self.scaler.scale(loss) if self.scaler else loss)
+                       for name, loss in losses.items()})
+        return {**{name: loss.detach() for name, loss in losses.items()},
+                "acc": 100 * (logits.argmax(dim=1) == targets).float().mean()}
+
+    def backward(self, losses):
+        """Add the gradients that `losses` ({name: scalar}, each times the same constant) ask for."""
+        losses["loss"].backward()
 
     def train(self):
         if not self.dm.dataset.train_x:
@@ -319,8 +395,7 @@ class MultiTaskTrainer(TrainerX):
     def model_inference(self, input):
         features, labels = input
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            logits = self.model.score(features, self.test_features)
-        return self.model.mask_other_tasks(logits, labels)
+            return self.model.logits(features, labels, self.test_features)
 
     def write_results(self, wall_seconds):
         """Write `results.json`, which marks the run as finished; `wall_seconds` is the process's whole time."""

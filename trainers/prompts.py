@@ -122,6 +122,24 @@ class LearnedContext(nn.Module):
         return self.ctx if self.ctx.ndim == 3 else self.ctx[None]
 
 
+class TaskContexts(nn.Module):
+    """What is learned for each task by itself, kept in `learners`; by default a `LearnedContext` of these arguments."""
+
+    learner = LearnedContext
+
+    def __init__(self, n_tasks, *args, **kwargs):
+        super().__init__()
+        self.learners = nn.ModuleList(self.learner(*args, **kwargs) for _ in range(n_tasks))
+
+    @property
+    def n_ctx(self):
+        return self.learners[0].n_ctx
+
+    def forward(self):
+        """Contexts of all tasks, one after another, (n_tasks * count, n_ctx, dim)."""
+        return torch.cat([learner() for learner in self.learners])
+
+
 def init_context(init, embedding):
     """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
     ids = torch.tensor(_tokenizer.encode(words(init)), device=embedding.weight.device)

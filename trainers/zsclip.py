@@ -1,11 +1,10 @@
 """Zero-shot CLIP on one task or a whole suite: each task's own template, or an ensemble of templates."""
 
 import torch
-from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import MultiTaskCLIP, MultiTaskTrainer, template_prompts
+from .multitask import MultiTaskCLIP, MultiTaskTrainer
 
 # The seven templates that CLIP's authors picked for ImageNet (github.com/openai/CLIP, Prompt_Engineering_for_ImageNet).
 ENSEMBLE_TEMPLATES = (
@@ -24,15 +23,12 @@ class TemplateCLIP(MultiTaskCLIP):
 
     def __init__(self, clip_model, tasks, extra_templates=()):
         super().__init__(clip_model, tasks)
-        per_set = [[task.template for task in tasks], *([template] * len(tasks) for template in extra_templates)]
-        self.prompts = torch.nn.ModuleList(
-            template_prompts(tasks, templates, self.text_encoder.max_length) for templates in per_set)
+        self.extra_templates = extra_templates
 
-    @torch.no_grad()
-    def class_features(self, classes=None):
-        """Mean over the templates of normalised features (n_cls, embed_dim)."""
-        sets = self.prompts if classes is None else [prompts.select(classes) for prompts in self.prompts]
-        return torch.stack([F.normalize(self.text_encoder(prompts), dim=-1) for prompts in sets]).mean(0)
+    def class_features(self, classes=slice(None)):
+        """Mean over the templates of normalised features (n, embed_dim)."""
+        sets = [self.template_features([template] * len(self.tasks)) for template in self.extra_templates]
+        return torch.stack([self.zero_shot_features, *sets]).mean(0)[classes]
 
 
 @TRAINER_REGISTRY.register()
