@@ -1,3 +1,3 @@
 """Importing this package registers every trainer and evaluator."""
 
-from . import evaluation, mtcoop, mtcoop_hard, zsclip  # noqa: F401
+from . import evaluation, mtcoop, mtcoop_hard, plot, protonet, zsclip  # noqa: F401

@@ -1,6 +1,5 @@
 """What every trainer shares: frozen CLIP, scores inside a sample's own task, precision, resuming, results."""
 
-import functools
 import os
 import os.path as osp
 import resource
@@ -227,7 +226,7 @@ class MultiTaskTrainer(TrainerX):
         for part in self.frozen_parts():
             self.register_model(part, getattr(self.model, part))
 
-    @functools.cached_property
+    @cached_property
     def image_features(self):
         return ImageFeatures(self.cfg, self.model.image_encoder, self.device, self.model.dtype,
                              autocast=self.scaler is not None)

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from dassl.engine import TRAINER_REGISTRY
 
 from .local_features import LocalImageEncoder
-from .mtcoop_hard import TaskContexts
 from .multitask import MultiTaskCLIP, MultiTaskTrainer
-from .prompts import build_prompts
+from .prompts import TaskContexts, build_prompts
 
 THRESHOLD = 1e-2  # mean change of the rows' scaling below which Sinkhorn's iteration stops (published code)
 
@@ -73,13 +72,13 @@ class TransportCLIP(MultiTaskCLIP):
         """Features of all prompts (n_cls, N, embed_dim)."""
         return self.text_encoder(self.prompts, self.prompt_learner()).unflatten(0, (-1, self.n))
 
-    def score(self, image_features, class_features, labels):
+    def logits(self, image_features, labels, class_features):
         """Logits (B, n_cls), float32: exp(logit_scale) x sum(T * sim), -inf outside the sample's own task.
 
         Args:
             image_features: (B, M, embed_dim), of M places.
-            class_features: (n_cls, N, embed_dim).
             labels: (B,), of which only the tasks are used.
+            class_features: (n_cls, N, embed_dim).
         """
         images, texts = (F.normalize(f.float(), dim=-1) for f in (image_features, class_features))
         task_of_image = self.task_of_class[labels]  # (B,)
@@ -95,9 +94,6 @@ class TransportCLIP(MultiTaskCLIP):
             values = self.logit_scale.exp() * (plan * sim).sum(dim=(1, 2))  # (P,)
         logits = values.new_full((len(images), len(texts)), float("-inf"))
         return logits.index_put((torch.cat(image_of), torch.cat(class_of)), values)
-
-    def forward(self, image_features, labels):
-        return self.score(image_features, self.class_features(), labels), labels
 
 
 @TRAINER_REGISTRY.register()
@@ -121,7 +117,3 @@ class PLOT(MultiTaskTrainer):
             if self.batch_idx + 1 == self.num_batches:
                 self.update_lr()
             return {}
-
-    def model_inference(self, input):
-        features, labels = input
-        return self.model.score(features, self.test_features, labels)
