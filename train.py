@@ -51,6 +51,25 @@ def extend_cfg(cfg):
     cfg.TRAINER.MTCOOP.PG_RATIO = 1.0  # accepted as in the published commands; no PG_TYPE reads it
     cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE = 0.0  # share of the negative classes in a training step; 0: all
 
+    cfg.TRAINER.KGCOOP = CN()
+    cfg.TRAINER.KGCOOP.PREC = "fp16"
+    cfg.TRAINER.KGCOOP.N_CTX = 4  # if CTX_INIT is empty
+    cfg.TRAINER.KGCOOP.CTX_INIT = "a photo of a"
+    cfg.TRAINER.KGCOOP.W = 8.0  # weight of the distance from the zero-shot text features
+
+    cfg.TRAINER.PROGRAD = CN()
+    cfg.TRAINER.PROGRAD.PREC = "fp16"
+    cfg.TRAINER.PROGRAD.N_CTX = 16
+    cfg.TRAINER.PROGRAD.CTX_INIT = ""
+    cfg.TRAINER.PROGRAD.LAMBDA = 1.0  # share of the conflicting component that is taken from a gradient
+    cfg.TRAINER.PROGRAD.T = 1.0  # temperature of the zero-shot teacher's prediction
+
+    cfg.TRAINER.COCOOP = CN()
+    cfg.TRAINER.COCOOP.PREC = "fp16"
+    cfg.TRAINER.COCOOP.N_CTX = 4  # if CTX_INIT is empty
+    cfg.TRAINER.COCOOP.CTX_INIT = "a photo of a"
+    cfg.TRAINER.COCOOP.MAX_PROMPTS = 1024  # (image, class) prompts encoded at once: bounds memory, changes no result
+
     cfg.TRAINER.PLOT = CN()
     cfg.TRAINER.PLOT.PREC = "fp16"
     cfg.TRAINER.PLOT.N = 4  # prompts per class

@@ -3,7 +3,8 @@
     python -m tests.parity DIR [--case NAME]
 
 `DIR` is laid out like `tests/data/parity`: `cases.json` (tasks, classes, and per case weights, trainer, options),
-`batches.npz` (images, labels), per case `<case>.npz` and, where there is one, `checkpoints/<case>/<part>/`.
+`batches.npz` (images, labels), per case `<case>.npz` and, where there is one, `checkpoints/<case>/<part>/`. Or like
+`tests/data/parity/methods`, see `tests/parity_methods.py`.
 """
 
 import argparse
@@ -32,25 +33,33 @@ def relative_error(ours, stored):
     return float(np.abs(ours - stored).max() / np.abs(stored).max())
 
 
-def make_trainer(folder, suite, case, size):
-    """The case's trainer as `train.py` builds it, but for the data: tasks and classes come from `cases.json`."""
+def build_trainer(name, weights, tasks, size, options):
+    """A trainer as `train.py` builds it, but for the data: only the tasks are known.
+
+    Args:
+        options: {config key: value} besides those of all stored runs.
+    """
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    merge_overrides(cfg, [
-        "USE_CUDA", False, "SEED", 1, "TRAINER.NAME", case["trainer"], "INPUT.SIZE", (size, size),
-        "MODEL.BACKBONE.NAME", osp.join(folder, case["weights"]),
-        "OPTIM.NAME", "sgd", "OPTIM.LR", 0.002, "OPTIM.MAX_EPOCH", 50, "OPTIM.LR_SCHEDULER", "cosine",
-        "OPTIM.WARMUP_EPOCH", 1, "OPTIM.WARMUP_TYPE", "constant", "OPTIM.WARMUP_CONS_LR", 1e-5,
-        *[item for pair in case["opts"].items() for item in pair]])
-    tasks = [Task(name, tuple(classes)) for name, classes in zip(suite["tasks"], suite["classes"])]
+    options = {"USE_CUDA": False, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
+               "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
+               "OPTIM.LR_SCHEDULER": "cosine", **options}
+    merge_overrides(cfg, [item for pair in options.items() for item in pair])
 
-    class WithoutData(TRAINER_REGISTRY.get(case["trainer"])):
+    class WithoutData(TRAINER_REGISTRY.get(name)):
         def build_data_loader(self):
             self.tasks = tasks
             self.num_classes = sum(len(task.classnames) for task in tasks)
             self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
 
     return WithoutData(cfg)
+
+
+def make_trainer(folder, suite, case, size):
+    """The case's trainer; tasks and classes come from `cases.json`."""
+    tasks = [Task(name, tuple(classes)) for name, classes in zip(suite["tasks"], suite["classes"])]
+    return build_trainer(case["trainer"], osp.join(folder, case["weights"]), tasks, size, {
+        "OPTIM.WARMUP_EPOCH": 1, "OPTIM.WARMUP_TYPE": "constant", "OPTIM.WARMUP_CONS_LR": 1e-5, **case["opts"]})
 
 
 def stored_start(folder, suite, name):
@@ -156,9 +165,12 @@ def epoch_rates(folder, suite, case, size):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dir", help="folder with cases.json")
-    parser.add_argument("--case", help="check this case only")
+    parser.add_argument("dir", help="folder with cases.json or methods.json")
+    parser.add_argument("--case", help="check this case, or method, only")
     args = parser.parse_args(argv)
+    if osp.isfile(osp.join(args.dir, "methods.json")):
+        from . import parity_methods
+        return parity_methods.check_folder(args.dir, args.case)
     path = osp.join(args.dir, "cases.json")
     if not osp.isfile(path):
         sys.exit(f"error: {path} does not exist: give a folder laid out like tests/data/parity")

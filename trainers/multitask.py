@@ -81,7 +81,7 @@ class MultiTaskCLIP(nn.Module):
 
     @torch.no_grad()
     def template_features(self, templates):
-        """Normalised text features (n_cls, embed_dim) of hand-written prompts: a template per task, with its classes."""
+        """Normalised text features (n_cls, embed_dim) of hand-written prompts; `templates` has one per task."""
         prompts = template_prompts(self.tasks, templates, self.text_encoder.max_length)
         return F.normalize(self.text_encoder(prompts.to(self.task_of_class.device)), dim=-1)
 
@@ -145,7 +145,8 @@ class ContextCLIP(MultiTaskCLIP):
         if per == "task":
             self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init)
         else:
-            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, n_cls if per == "class" else None, init)
+            count = n_cls if per == "class" else None
+            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, count, init)
         context_of = {"suite": [0] * n_cls, "task": self.task_of_class.tolist(), "class": range(n_cls)}[per]
         self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, position, context_of,
                                      max_length=encoder.max_length)
@@ -158,8 +159,8 @@ class ContextCLIP(MultiTaskCLIP):
 class MultiTaskTrainer(TrainerX):
     """Base of all trainers. A method implements `build_clip_model` and says which parts are trained.
 
-    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` the names
-    of its submodules that are saved and stepped, `frozen_parts()` those that are saved only.
+    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` the
+    names of its submodules that are saved and stepped, `frozen_parts()` those that are saved only.
     """
 
     options = ""  # name of the method's node under cfg.TRAINER

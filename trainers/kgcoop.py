@@ -1,0 +1,49 @@
+"""KgCoOp: CoOp whose class features are held near those of the hand-written prompts.
+
+Yao et al., Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, CVPR 2023.
+"""
+
+from torch.nn import functional as F
+
+from dassl.engine import TRAINER_REGISTRY
+
+from .multitask import ContextCLIP, MultiTaskTrainer
+
+
+class KnowledgeGuidedCLIP(ContextCLIP):
+    """CLIP with a learned context per task and the distance of its class features to the zero-shot ones."""
+
+    def __init__(self, clip_model, tasks, options):
+        super().__init__(clip_model, tasks, options.N_CTX, options.CTX_INIT)
+        self.weight = options.W
+
+    def losses(self, image_features, labels):
+        """Mean over the samples of cross-entropy + W x distance of the sample's task.
+
+        A task's distance is the mean over its classes of 1 - cosine(learned, zero-shot feature).
+        """
+        features = self.class_features()  # (n_cls, embed_dim)
+        logits = self.logits(image_features, labels, features)
+        distance = 1 - F.cosine_similarity(features.float(), self.zero_shot_features)  # (n_cls,)
+        own = self.in_own_task(labels).float()  # (B, n_cls)
+        distance = (own / own.sum(1, keepdim=True)) @ distance  # (B,)
+        return {"loss": F.cross_entropy(logits, labels) + self.weight * distance.mean()}, logits, labels
+
+
+@TRAINER_REGISTRY.register()
+class KgCoOp(MultiTaskTrainer):
+    """CoOp, a context per task, with the knowledge-guided distance."""
+
+    options = "KGCOOP"
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        if cfg.TRAINER.KGCOOP.W < 0:
+            raise ValueError(f"TRAINER.KGCOOP.W is {cfg.TRAINER.KGCOOP.W}, but the weight of a distance must not be "
+                             "negative")
+
+    def build_clip_model(self, clip_model):
+        return KnowledgeGuidedCLIP(clip_model, self.tasks, self.cfg.TRAINER.KGCOOP)
+
+    def parts(self):
+        return ["prompt_learner"]
