@@ -5,9 +5,9 @@
 
 A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
 `space.json`). In it, a *view* is a folder per draw of the augmentation, and "test" without one. A view holds packs:
-safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim) or, local ones, (n, positions, dim). A pack is written once, under a
-temporary name that is then renamed, so runs that share the folder never see half of one; at worst two of them do the
-same work. Packs are memory-mapped when they are read.
+safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim) or, local ones, (n, positions, dim).
+A pack is written once, under a temporary name that is then renamed, so runs that share the folder never see half of
+one; at worst two of them do the same work. Packs are memory-mapped when they are read.
 """
 
 import argparse

@@ -163,8 +163,8 @@ class ImageFeatures:
             if not self.told:
                 self.told = True
                 print(f"Local features of {len(images):,} training images take "
-                      f"{megabytes(len(images) * features[0].nbytes)} an epoch: they are encoded anew in each epoch and "
-                      "not kept on disk")
+                      f"{megabytes(len(images) * features[0].nbytes)} an epoch: they are encoded anew in each epoch "
+                      "and not kept on disk")
             yield torch.tensor(index).to(self.device), features.to(self.device)
 
     @torch.no_grad()
