@@ -1,4 +1,4 @@
-"""Image features of places: what the frozen image tower makes of each position of its last map, comparable with texts."""
+"""Local image features: what the frozen image tower makes of each position of its last map, comparable with texts."""
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet

@@ -59,8 +59,7 @@ class EpisodeLoader:
     image as it is supports, and the augmented one is asked.
 
     Args:
-        images: training `Images`.
-        plain: the same images without augmentation.
+        images, plain: training `Images`, with augmentation and without.
         features_of: function from `Images` to features (n, dim).
         tasks: list of `Task`.
         options: cfg.TRAINER.PROTONET.
@@ -119,16 +118,11 @@ class ProtoNet(MultiTaskTrainer):
 
     def build_data_loader(self):
         super().build_data_loader()
-        if not self.dm.dataset.train_x:
-            raise ValueError(f"{self.cfg.DATASET.NAME} has no training images to make ProtoNet's prototypes of")
         missing = set(self.lab2cname) - {datum.label for datum in self.dm.dataset.train_x}
         if missing:
-            raise ValueError("ProtoNet needs training images of every class, there are none of "
-                             + ", ".join(repr(self.lab2cname[c]) for c in sorted(missing)))
+            raise ValueError(f"ProtoNet needs training images of every class, but {self.cfg.DATASET.NAME} has none of "
+                             f"{len(missing)} classes, such as {self.lab2cname[min(missing)]!r}")
         self.plain = Images(self.cfg, self.dm.dataset.train_x, self.dm.tfm_test, is_train=False)
-        if self.cfg.TRAINER.PROTONET.DIM > 0:
-            self.train_loader_x = EpisodeLoader(self.train_loader_x.dataset, self.plain, self.features_of, self.tasks,
-                                                self.cfg.TRAINER.PROTONET, self.max_epoch)
 
     def build_clip_model(self, clip_model):
         return PrototypeCLIP(clip_model, self.tasks, self.cfg.TRAINER.PROTONET.DIM)
@@ -143,6 +137,12 @@ class ProtoNet(MultiTaskTrainer):
 
     def parse_batch_train(self, batch):
         return batch["support"].to(self.device), batch["query"].to(self.device)
+
+    def train(self):
+        if self.trained:
+            self.train_loader_x = EpisodeLoader(self.train_loader_x.dataset, self.plain, self.features_of, self.tasks,
+                                                self.cfg.TRAINER.PROTONET, self.max_epoch)
+        super().train()
 
     def test(self, split=None):
         labels = torch.tensor([datum.label for datum in self.plain.data_source], device=self.device)
