@@ -78,7 +78,10 @@ def peak():
 
 
 def measure(step, repeats):
-    """Median seconds of `step()` over `repeats` calls after one more, and the most memory above that before, bytes."""
+    """Median seconds of `step()` over `repeats` calls after one more, and the most memory above that before, bytes.
+
+    With 0 repeats the one call counts.
+    """
     idle = reset_peak()
     seconds = []
     for _ in range(repeats + 1):
@@ -87,7 +90,7 @@ def measure(step, repeats):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), peak() - idle
+    return statistics.median(seconds[1:] or seconds), peak() - idle
 
 
 def in_own_process(module, limit_gb=0, **case):

@@ -17,11 +17,12 @@ from dassl.engine import TRAINER_REGISTRY
 from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measure, random_clip
 
 
-def build_trainer(variant, tasks, arch, encoder):
-    """The trainer as `train.py` builds it, but for data and weights."""
+def build_trainer(variant, tasks, arch, encoder, **options):
+    """The trainer as `train.py` builds it, but for data and weights; `options` are {key of its node: value}."""
     from tests.helpers import make_cfg
 
-    name = "MTCoOpHard" if variant == "coop" else "MTCoOp"
+    name = {"coop": "MTCoOpHard", "cocoop": "CoCoOp"}.get(variant, "MTCoOp")
+    node = f"TRAINER.{TRAINER_REGISTRY.get(name).options}"
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
     trainers.multitask.TextEncoder = ENCODERS[encoder]
@@ -32,8 +33,8 @@ def build_trainer(variant, tasks, arch, encoder):
 
     torch.manual_seed(1)
     return WithoutData(make_cfg(options={
-        "TRAINER.MTCOOP.PREC": "fp32", "TRAINER.MTCOOPH.PREC": "fp32", "TRAINER.MTCOOP.CSC": variant == "cata",
-        "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.LR_SCHEDULER": "cosine"}))
+        f"{node}.PREC": "fp32", "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
+        "OPTIM.LR_SCHEDULER": "cosine", **{f"{node}.{key}": value for key, value in options.items()}}))
 
 
 def products(trainer):

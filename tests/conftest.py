@@ -25,6 +25,18 @@ def parity_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def methods_folder(tmp_path_factory):
+    """The stored methods. Their image features are stored too, so any image tower completes the weights' text tower."""
+    folder = tmp_path_factory.mktemp("methods")
+    for entry in (DATA / "parity" / "methods").iterdir():
+        (folder / entry.name).symlink_to(entry)
+    text, vit = np.load(folder / "clip_text.npz"), np.load(DATA / "parity" / "clip_vit.npz")
+    weights = {**text, **{name: vit[name] for name in vit.files if name.startswith("visual.")}}
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, folder / "clip.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def backbone(parity_folder):
     """Path of a tiny CLIP (ViT, 32x32 images, width 64) in OpenAI's layout."""
     return str(parity_folder / "clip_vit.pt")

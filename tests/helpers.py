@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import train
 from dassl.config import get_cfg_default
 from train import extend_cfg, merge_overrides
 
@@ -30,6 +31,11 @@ def train_args(root, backbone, output, trainer, *extra, **options):
                "TRAIN.PRINT_FREQ": 1, **options}
     return ["--root", str(root), "--backbone", str(backbone), "--output-dir", str(output), "--trainer", trainer,
             "--seed", "1", *extra, *[str(item) for pair in options.items() for item in pair]]
+
+
+def call(arguments):
+    """Run `train.py` in this process; returns the trainer."""
+    return train.run(train.build_parser().parse_args(arguments))
 
 
 def run(command, **kwargs):

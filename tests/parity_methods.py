@@ -50,6 +50,8 @@ def image_features(encoder, images):
 
 def check_method(folder, methods, name):
     """Run a stored method; returns {quantity: largest relative error}."""
+    if name not in METHODS:
+        raise ValueError(f"no trainer is known for it, only for {', '.join(METHODS)}")
     stored = {key: torch.from_numpy(value) for key, value in np.load(osp.join(folder, f"{name}.npz")).items()}
     method = methods[name]
     trainer_name, options, template = METHODS[name]

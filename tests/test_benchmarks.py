@@ -46,3 +46,11 @@ def test_train_step(tmp_path):
 def test_evaluate(tmp_path):
     row, = bench("evaluate", tmp_path, "--images", "300", "--classes", "8", "--tasks", "2")
     assert row["plain rows"] == 3 * 8 * 77 and row["rows"] == 2 * 17 + suffix_rows(2, 8)
+
+
+def test_cocoop(tmp_path):
+    row, = bench("cocoop", tmp_path, "--tasks", "2", "--classes", "6", "--batch", "6", "--plain-prompts", "7")
+    # every class is the label of one image, so each of a task's three images reads the task's three classes
+    assert row["prompts"] == 18 and row["plain rows"] == 18 * 77
+    assert row["rows"] == 6 * 5 + 3 * suffix_rows(2, 6)
+    assert row["faster"] == pytest.approx(row["plain s"] / row["s"]) and row["test images/s"] > 0

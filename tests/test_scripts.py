@@ -39,6 +39,9 @@ def run_folders(env):
     ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
     ("main_mtcoop_hard.sh", "shapes8 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
     ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
+    ("kgcoop.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * 4 * 64),
+    ("prograd.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * 16 * 64),
+    ("cocoop.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
     ("zeroshot.sh", "shapes8 tiny 3".split(), "n_tasks", 1),
     ("zeroshot_base2new.sh", "shapes8 tiny all new".split(), "n_tasks", 8),
 ])
@@ -65,7 +68,8 @@ def test_base_to_new(place):
 
 @pytest.mark.parametrize("script", ["main_mtcoop.sh", "main_mtcoop_hard.sh", "main_mtcoop_cls_sample.sh",
                                     "main_mtcoop_base2new_train.sh", "main_mtcoop_base2new_test.sh", "zeroshot.sh",
-                                    "zeroshot_base2new.sh", "linearprob.sh"])
+                                    "zeroshot_base2new.sh", "linearprob.sh", "kgcoop.sh", "prograd.sh",
+                                    "cocoop.sh"])
 def test_wrong_call_prints_usage(script, place):
     assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
 

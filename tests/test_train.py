@@ -12,13 +12,8 @@ import pytest
 import torch
 
 import train
-from tests.helpers import REPOSITORY, make_cfg, results, run, train_args
+from tests.helpers import REPOSITORY, call, make_cfg, results, run, train_args
 from trainers.mtcoop import sample_classes
-
-
-def call(arguments):
-    """Run `train.py` in this process."""
-    return train.run(train.build_parser().parse_args(arguments))
 
 
 def final_values(folder):
