@@ -1,157 +1,27 @@
 """Accuracy tables from run folders.
 
     python parse_test_res.py DIR [--multi-exp | --side-by-side] [--test-log] [--keyword K] [--ci95] [--format F]
+    python parse_test_res.py --table DIR [--chart FILE]
+    python parse_test_res.py --paper SUITE DIR
+    python parse_test_res.py --base2new DIR
 
-`DIR` holds the runs of one experiment (`seed1`, `seed2`, ...), each with a `log.txt`; or is itself a run. The
-figures are read from the logs, after `Finished training` or, with `--test-log`, from `--eval-only` runs.
+Without the options of the last three lines, `DIR` holds the runs of one experiment (`seed1`, `seed2`, ...), each with a
+`log.txt`; or is itself a run. The figures are read from the logs, after `Finished training` or, with `--test-log`, from
+`--eval-only` runs. `--table`, `--paper` and `--base2new` read the `results.json` of all runs anywhere below `DIR`.
 """
 
 import argparse
-import csv
-import io
 import os
 import os.path as osp
-import re
 import sys
 
 import numpy as np
-from tabulate import tabulate
 
-END_OF_TRAINING, START_OF_RESULT = "Finished training", "=> result"
-METRIC = re.compile(r"^\* ([^:\t]+): (\d+(?:\.\d+)?)%$")
-TASK = re.compile(r"^\* task: (\d+) \((.*)\)\ttotal: ([\d,]+)\tmetric: (\d+(?:\.\d+)?)%$")
-
-
-class BrokenRun(Exception):
-    """Why a run can't be counted."""
-
-
-def result_blocks(lines, trained):
-    """Lines of each result; of a run that `trained`, only those between an end of training and a next epoch.
-
-    A resumed run goes on in the same log, so epochs, with results on the validation set, may follow an end.
-    """
-    blocks, block, counts = [], None, not trained
-    for line in lines:
-        if trained and (line == END_OF_TRAINING or line.startswith("epoch [")):
-            block, counts = None, line == END_OF_TRAINING
-        elif line == START_OF_RESULT:
-            block = [] if counts else None
-            if counts:
-                blocks.append(block)
-        elif block is not None:
-            block.append(line)
-    return blocks
-
-
-def parse_result(block):
-    """(metrics, tasks) as `read_run` returns them, or None if the block breaks off."""
-    metrics, tasks = {}, []
-    for line in block:
-        if match := METRIC.match(line):
-            metrics[match[1]] = float(match[2])
-        elif match := TASK.match(line):
-            tasks.append((match[2], int(match[3].replace(",", "")), float(match[4])))
-    # The average is the last line of the tasks.
-    per_task = tasks or any(line.startswith("=> per-task") for line in block)
-    return (metrics, tasks) if metrics and ("average" in metrics or not per_task) else None
-
-
-def read_run(folder, test_log=False):
-    """Read the last complete result in a run's log.
-
-    Args:
-        test_log: read a test alone; None: whatever the run was, so only one that trained has to be finished.
-
-    Returns:
-        ({metric: percent}, [(task name, number of test images, percent)]).
-
-    Raises:
-        BrokenRun: no log, unreadable, unfinished, or without a result.
-    """
-    path = osp.join(folder, "log.txt")
-    try:
-        with open(path, encoding="utf-8") as f:
-            lines = f.read().splitlines()
-    except FileNotFoundError:
-        raise BrokenRun("it has no log.txt") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise BrokenRun(f"its log.txt can't be read ({error})") from None
-    trained = any(line.startswith("epoch [") for line in lines)
-    needs_end = test_log is False or (test_log is None and trained)
-    if needs_end and END_OF_TRAINING not in lines:
-        raise BrokenRun(f"unfinished: its log has no line '{END_OF_TRAINING}' (--test-log reads tests alone)")
-    results = [result for block in result_blocks(lines, needs_end) if (result := parse_result(block))]
-    if not results:
-        raise BrokenRun("unfinished: its log has no complete result")
-    return results[-1]
-
-
-def spread(values, ci95=False):
-    """Mean, and standard deviation over the runs or the half width of the 95% confidence interval (as CoOp's)."""
-    std = float(np.std(values))
-    return float(np.mean(values)), 1.96 * std / np.sqrt(len(values)) if ci95 else std
-
-
-class Experiment:
-    """The finished runs of one folder.
-
-    Attributes:
-        runs: names of the runs. broken: [(folder, reason)] of the others.
-        metric: name of the metric, values: its percent in each run.
-        tasks: [(name, total, [percent in each run])].
-    """
-
-    def __init__(self, folder, test_log=False, keyword=None):
-        self.folder, self.runs, self.values, self.broken, self.tasks = folder, [], [], [], []
-        self.metric = keyword
-        for name, path in run_folders(folder):
-            try:
-                metrics, tasks = read_run(path, test_log)
-                self.metric = self.metric or next((k for k in ("overall_metric", "accuracy") if k in metrics), None)
-                if self.metric not in metrics:
-                    raise BrokenRun(f"its result has no {self.metric!r}, only {', '.join(metrics)}")
-            except BrokenRun as reason:
-                self.broken.append((path, str(reason)))
-                continue
-            if self.runs and [task[:2] for task in tasks] != [task[:2] for task in self.tasks]:
-                sys.exit(f"error: {path} and {osp.join(folder, self.runs[0])} were tested on different tasks: they are "
-                         "not runs of one experiment")
-            if not self.runs:
-                self.tasks = [(*task[:2], []) for task in tasks]
-            self.runs.append(name)
-            self.values.append(metrics[self.metric])
-            for (_, _, percents), task in zip(self.tasks, tasks):
-                percents.append(task[2])
-
-
-def run_folders(folder):
-    """(name, path) of the runs of an experiment: its sub-folders, or the folder itself if it has a log."""
-    if osp.isfile(osp.join(folder, "log.txt")):
-        return [(osp.basename(osp.normpath(folder)), folder)]
-    return [(entry.name, entry.path) for entry in sorted(os.scandir(folder), key=lambda e: e.name)
-            if entry.is_dir() and not entry.name.startswith(".")]
-
-
-def find_experiments(root):
-    """Folders below `root` whose runs have logs: those of `seed*` folders, and runs that stand alone."""
-    found = set()
-    for folder, names, files in os.walk(root):
-        names.sort()
-        if "log.txt" in files:
-            found.add(osp.dirname(folder) if osp.basename(folder).startswith("seed") else folder)
-    return sorted(found)
-
-
-def show(rows, headers, style):
-    """Print a table; numbers are formatted already."""
-    if style == "csv":
-        text = io.StringIO()
-        csv.writer(text).writerows([headers, *rows])
-        print(text.getvalue(), end="")
-    else:
-        print(tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True,
-                       colalign=["left"] + ["right"] * (len(headers) - 1)) + "\n")
+from result_tables import paper
+from result_tables.logs import Experiment, find_experiments, list_experiments
+from result_tables.results import show_base2new, show_paper, show_tables
+from result_tables.runs import find_runs
+from result_tables.show import draw_bars, show, spread
 
 
 def summary(experiment, ci95):
@@ -204,67 +74,77 @@ def show_side_by_side(experiments, args):
         bars.append((name, mean, width))
     show(rows, ["experiment", *columns, "average", "ci95" if args.ci95 else "std", "runs"], args.format)
     if args.chart:
-        draw(bars, args.chart)
-
-
-def draw(bars, path):
-    """Bar chart of (name, mean, width) as PNG or SVG, written atomically."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    names, means, widths = zip(*bars)
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.55 * len(bars)))
-    drawn = axes.barh(names, means, xerr=widths, color="#5b8db8", ecolor="#333333", capsize=3)
-    axes.bar_label(drawn, labels=[f"{mean:.1f}" for mean in means], padding=6)
-    axes.invert_yaxis()
-    axes.set(xlabel="average accuracy (%)", xlim=(0, min(100, max(means) * 1.15 + 3)))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    root, ending = osp.splitext(path)
-    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    temporary = f"{root}.{os.getpid()}.part{ending}"
-    figure.savefig(temporary, dpi=150)
-    plt.close(figure)
-    os.replace(temporary, path)
+        draw_bars(bars, args.chart)
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="Accuracy tables from run folders.")
     parser.add_argument("dir", help="folder of an experiment, or of several")
-    parser.add_argument("--multi-exp", action="store_true", help="DIR holds experiments: a table for each, and the mean")
-    parser.add_argument("--side-by-side", action="store_true", help="one table of all experiments anywhere below DIR")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--multi-exp", action="store_true", help="DIR holds experiments: a table for each, and the mean")
+    mode.add_argument("--side-by-side", action="store_true", help="one table of all experiments anywhere below DIR")
+    mode.add_argument("--table", action="store_true", help="methods against shots, of all runs below DIR")
+    mode.add_argument("--paper", metavar="SUITE",
+                      help="ours beside the published accuracies of " + ", ".join(paper.SUITES))
+    mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
     parser.add_argument("--test-log", action="store_true", help="read logs of --eval-only runs")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")
     parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
     parser.add_argument("--format", default="plain", choices=["plain", "github", "latex", "csv"])
-    parser.add_argument("--chart", help="with --side-by-side: write a bar chart to this .png or .svg file")
+    parser.add_argument("--chart", help="with --side-by-side or --table: draw a chart into this .png or .svg file")
     args = parser.parse_args(argv)
-    if args.chart and not args.side_by_side:
-        parser.error("--chart needs --side-by-side")
+    args.reads_results = args.table or args.paper is not None or args.base2new
+    if args.reads_results and (args.test_log or args.keyword):
+        parser.error("--test-log and --keyword are for logs, but --table, --paper and --base2new read results.json")
+    if args.paper is not None and not paper.find_suite(args.paper):
+        parser.error(f"--paper {args.paper}: accuracies are published of {', '.join(paper.SUITES)}")
+    if args.chart and not (args.side_by_side or args.table):
+        parser.error("--chart needs --side-by-side or --table")
     if args.chart and osp.splitext(args.chart)[1] not in (".png", ".svg"):
         parser.error(f"--chart {args.chart}: the file must end in .png or .svg")
     return args
+
+
+def list_left_out(runs):
+    """Say which runs, [(folder, reason)], are not counted."""
+    if runs:
+        print("Left out:", *(f"  {path}: {reason}" for path, reason in runs), sep="\n", file=sys.stderr)
+
+
+def main_results(args):
+    """The modes that read `results.json`."""
+    runs, left_out = find_runs(args.dir)
+    if args.table:
+        shown = show_tables(runs, left_out, args)
+    elif args.paper is not None:
+        shown = show_paper(paper.find_suite(args.paper), runs, left_out, args)
+    else:
+        shown = show_base2new(runs, left_out, args)
+    list_left_out(left_out)
+    if not shown:
+        sys.exit(f"error: {args.dir} holds no finished run for this table")
 
 
 def main(argv=None):
     args = parse_args(argv)
     if not osp.isdir(args.dir):
         sys.exit(f"error: the folder {args.dir} does not exist")
+    if args.reads_results:
+        main_results(args)
+        return
     if args.side_by_side:
         folders = find_experiments(args.dir)
     else:
-        folders = [path for _, path in run_folders(args.dir)] if args.multi_exp else [args.dir]
+        folders = list_experiments(args.dir) if args.multi_exp else [args.dir]
     # Side by side, zero-shot and trained runs stand together.
     test_log = True if args.test_log else None if args.side_by_side else False
     experiments = [Experiment(folder, test_log, args.keyword) for folder in folders]
-    broken = [run for experiment in experiments for run in experiment.broken]
-    if broken:
-        print("Left out:", *(f"  {path}: {reason}" for path, reason in broken), sep="\n", file=sys.stderr)
+    list_left_out([run for experiment in experiments for run in experiment.broken])
     experiments = [experiment for experiment in experiments if experiment.runs]
     if not experiments:
-        sys.exit(f"error: {args.dir} holds no finished run")
+        deeper = not args.multi_exp and find_experiments(args.dir)
+        sys.exit(f"error: {args.dir} holds no finished run"
+                 + (" itself; --multi-exp or --table reads the experiments below it" if deeper else ""))
     if args.side_by_side:
         show_side_by_side(experiments, args)
         return

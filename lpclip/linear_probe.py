@@ -1,7 +1,7 @@
-"""LP-CLIP: logistic regression on the image tower's output, for one task, several shots and seeds.
+"""LP-CLIP: logistic regression on the image tower's output, one task at a time, several shots and seeds.
 
     python -m lpclip.linear_probe --root R --dataset-config-file F --config-file F --output-dir O \
-        [--shots 1 2 4 8 16] [--seeds 1 2 3] DATASET.SUBSAMPLE_TASKS task0 [KEY VALUE ...]
+        [--shots 1 2 4 8 16] [--seeds 1 2 3] --every-task | DATASET.SUBSAMPLE_TASKS task0 [KEY VALUE ...]
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, with
 CoOp's search for the regularisation. Every (shots, seed) is a run folder like those of `train.py`.
@@ -9,6 +9,7 @@ CoOp's search for the regularisation. Every (shots, seed) is a run folder like t
 
 import argparse
 import functools
+import itertools
 import os
 import os.path as osp
 import resource
@@ -85,8 +86,8 @@ def probe(features, dataset):
         ValueError: the dataset has more than one task, no validation images, or training images of one class.
     """
     if len(dataset.tasks) != 1:
-        raise ValueError(f"the linear probe works on one task, but {len(dataset.tasks)} are chosen: set "
-                         "DATASET.SUBSAMPLE_TASKS task<i>")
+        raise ValueError(f"the linear probe works on one task, but {len(dataset.tasks)} are chosen: give --every-task, "
+                         "or set DATASET.SUBSAMPLE_TASKS task<i>")
     if not dataset.val:
         raise ValueError("the linear probe needs validation images to choose its regularisation")
     x, y = features(dataset.train_x)
@@ -142,12 +143,14 @@ def parse_args(arguments=None):
     Raises:
         ValueError: `--shots` or `--seeds` without a number, or shots below 1.
     """
-    parser = argparse.ArgumentParser(description="Linear probe on one task.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="Linear probe on one task, or on all one by one.", allow_abbrev=False)
     parser.add_argument("--root", default="", help="folder of the datasets")
     parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
     parser.add_argument("--config-file", default="", help="config file of the linear probe")
     parser.add_argument("--output-dir", required=True, help="folder of the runs: <shots>shots/seed<k>/")
     parser.add_argument("--backbone", default="", help="CLIP model, as in train.py")
+    parser.add_argument("--every-task", action="store_true",
+                        help="probe all tasks one after the other, into task<i>/<shots>shots/seed<k>/")
     parser.add_argument("--shots", nargs="+", default=["1", "2", "4", "8", "16"],
                         help="training images per class")
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="seeds of the few-shot draws")
@@ -166,23 +169,34 @@ def parse_args(arguments=None):
     return argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(given)})
 
 
+def count_tasks(cfg):
+    """The number of tasks of the dataset, which has to be read for that."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASET.SUBSAMPLE_TASKS = "all"
+    return len(build_dataset(cfg).tasks)
+
+
 def sweep(args):
-    """Do every (shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
+    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one."""
     features = None
-    for shots in args.shots:
-        for args.seed in args.seeds:
-            cfg = setup_cfg(args)
-            folder = osp.join(cfg.OUTPUT_DIR, f"{shots}shots", f"seed{args.seed}")
-            if osp.isfile(osp.join(folder, RESULTS_FILE)):
-                print(f"Skipping {folder}: it is finished")
-                continue
-            cfg.defrost()
-            cfg.TRAINER.NAME = "LP-CLIP"
-            cfg.OUTPUT_DIR, cfg.DATASET.NUM_SHOTS, cfg.SEED = folder, shots, args.seed
-            cfg.freeze()
-            with setup_logger(folder):
-                features = features or Features(cfg)
-                run(cfg, features)
+    args.seed = args.seeds[0]
+    tasks = [f"task{i}" for i in range(count_tasks(setup_cfg(args)))] if args.every_task else [None]
+    for task, shots, args.seed in itertools.product(tasks, args.shots, args.seeds):
+        cfg = setup_cfg(args)
+        folder = osp.join(cfg.OUTPUT_DIR, task or "", f"{shots}shots", f"seed{args.seed}")
+        if osp.isfile(osp.join(folder, RESULTS_FILE)):
+            print(f"Skipping {folder}: it is finished")
+            continue
+        cfg.defrost()
+        cfg.TRAINER.NAME = "LP-CLIP"
+        cfg.OUTPUT_DIR, cfg.DATASET.NUM_SHOTS, cfg.SEED = folder, shots, args.seed
+        if task:
+            cfg.DATASET.SUBSAMPLE_TASKS = task
+        cfg.freeze()
+        with setup_logger(folder):
+            features = features or Features(cfg)
+            run(cfg, features)
 
 
 def main():

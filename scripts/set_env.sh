@@ -4,6 +4,7 @@ DATA=${DATA:-data}        # folder of the datasets (--root)
 OUTPUT=${OUTPUT:-output}  # folder of the runs
 PYTHON=${PYTHON:-python}  # the interpreter of the environment with requirements.txt
 SEEDS=${SEEDS:-1 2 3}     # of the methods that train
+SHOTS=${SHOTS:-1 2 4 8 16}  # of linearprob.sh and all_methods.sh
 OPTS=${OPTS:-}            # config overrides for every run, such as "DATALOADER.NUM_WORKERS 2"
 
 cd ..

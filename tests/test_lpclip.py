@@ -1,5 +1,7 @@
 """The linear probe: search for C, metrics, what a run writes, and what is not done twice."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import parse_test_res
 from clip import clip
 from lpclip import linear_probe
 from lpclip.linear_probe import parse_args, search_c, sweep
@@ -126,6 +129,24 @@ def test_command(photo_root, backbone, tmp_path):
     assert written["n_classes"] == 3 and written["n_params"] % 3 == 0 and written["n_test"] == 12
 
 
+def test_every_task(photo_root, backbone, tmp_path, capsys):
+    args = parse_args(arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--every-task", "--shots", "2",
+                                "--seeds", "1", "2"))
+    sweep(args)
+    names = {folder.relative_to(tmp_path / "lp").as_posix(): results(folder)["tasks"][0]["name"]
+             for folder in (tmp_path / "lp").rglob("seed*")}
+    assert names == {f"task{i}/2shots/seed{seed}": name for i, name in enumerate(("colour naming", "lightness"))
+                     for seed in (1, 2)}
+    assert results(tmp_path / "lp" / "task1" / "2shots" / "seed2")["config"]["DATASET"]["SUBSAMPLE_TASKS"] == "task1"
+    capsys.readouterr()
+    sweep(args)
+    assert capsys.readouterr().out.count("Skipping ") == 4
+    parse_test_res.main([str(tmp_path / "lp"), "--side-by-side", "--format", "csv"])
+    metrics = [results(tmp_path / "lp" / f"task1/2shots/seed{seed}")["overall_metric"] for seed in (1, 2)]
+    row = next(row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["experiment"] == "task1")
+    assert float(row["average"]) == pytest.approx(sum(metrics) / 2, abs=0.006) and row["runs"] == "2"
+
+
 def test_several_tasks_are_refused_in_one_sentence(photo_root, backbone, tmp_path, monkeypatch):
     args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path)
     monkeypatch.setattr(sys, "argv", ["linear_probe", *args])
@@ -141,6 +162,6 @@ def test_numbers_are_checked(numbers):
 
 
 def test_script_refuses_a_task_that_is_no_number():
-    done = subprocess.run(["sh", "linearprob.sh", "shapes8", "tiny", "all"], cwd=REPOSITORY / "scripts",
+    done = subprocess.run(["sh", "linearprob.sh", "shapes8", "tiny", "last"], cwd=REPOSITORY / "scripts",
                           capture_output=True, text=True)
-    assert done.returncode == 2 and "MAX_TASK is 'all'" in done.stderr
+    assert done.returncode == 2 and "MAX_TASK is 'last'" in done.stderr

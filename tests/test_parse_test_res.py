@@ -136,6 +136,44 @@ def test_side_by_side_with_chart(experiment, tmp_path, capsys):
     assert [path.name for path in chart.parent.iterdir()] == ["accuracy.svg"]
 
 
+def write_probe(folder, accuracy):
+    """The log of a linear probe: no epochs, one task."""
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text(
+        f"C = 1 by 4 validation images\nFinished training\n=> result\n* total: 34\n* overall_metric: {accuracy:.2f}%\n"
+        f"=> per-task result\n* task: 0 (cars)\ttotal: 34\tmetric: {accuracy:.2f}%\n* average: {accuracy:.2f}%\n")
+
+
+@pytest.fixture
+def probes(tmp_path):
+    for task, start in (("task0", 10), ("task1", 20)):
+        for shots in (1, 16):
+            for seed in (1, 2):
+                write_probe(tmp_path / task / f"{shots}shots" / f"seed{seed}", start + shots + 2 * seed)
+    return tmp_path
+
+
+def test_linear_probe(probes, capsys):
+    assert "* overall_metric: 14.00% +- 1.00% (2 runs)" in table(capsys, probes / "task0" / "1shots").out
+    assert "* overall_metric: 14.00% +- 1.00% (2 runs)" in table(capsys, probes / "task0" / "1shots", "--test-log").out
+    got = table(capsys, probes / "task0", "--multi-exp")
+    assert "Mean over 2 experiments: 21.50%" in got.out and not got.err  # 14 and 29
+    got = table(capsys, probes, "--side-by-side", "--format", "csv")
+    assert list(csv.reader(io.StringIO(got.out)))[1:] == [
+        [f"task{i}/{n}shots", f"{10 * i + 13 + n:.2f}", f"{10 * i + 13 + n:.2f}", "1.00", "2"]
+        for i in (0, 1) for n in (16, 1)]
+
+
+def test_experiments_further_down_are_found(probes, capsys):
+    write_log(probes / "nata" / "seed1", (60, 40))
+    got = table(capsys, probes, "--multi-exp", "--format", "csv")
+    rows = list(csv.reader(io.StringIO(got.out)))
+    assert [row[0] for row in rows if row[1] == "overall_metric"] == [
+        "nata", "task0/16shots", "task0/1shots", "task1/16shots", "task1/1shots"] and not got.err
+    with pytest.raises(SystemExit, match="holds no finished run itself; --multi-exp or --table reads"):
+        parse_test_res.main([str(probes)])
+
+
 def test_runs_of_different_tasks_are_refused(experiment):
     path = experiment / "seed2" / "log.txt"
     path.write_text(path.read_text().replace("cars", "planes"))

@@ -71,9 +71,29 @@ def test_base_to_new(place):
 @pytest.mark.parametrize("script", ["main_mtcoop.sh", "main_mtcoop_hard.sh", "main_mtcoop_cls_sample.sh",
                                     "main_mtcoop_base2new_train.sh", "main_mtcoop_base2new_test.sh", "zeroshot.sh",
                                     "zeroshot_base2new.sh", "linearprob.sh", "kgcoop.sh", "prograd.sh",
-                                    "cocoop.sh"])
+                                    "cocoop.sh", "all_methods.sh"])
 def test_wrong_call_prints_usage(script, place):
     assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
+
+
+def test_all_methods(place, tmp_path):
+    env = {**place, "OUTPUT": str(tmp_path / "output"), "SHOTS": "1", "OPTS": "OPTIM.MAX_EPOCH 1",
+           "METHODS": "ZS-CLIP LP-CLIP CoOp-MT SoftCPT-CATA"}
+    done = sh("all_methods.sh", ["shapes8", "tiny_ep50"], env)
+    rows = [line.split("|")[1:4] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    # learned values: 8 linear heads on 128 features, 16 and 4 vectors of 64, a matrix of the meta network
+    assert [[text.strip() for text in row[:2]] for row in rows] == [
+        ["ZS-CLIP", "0"], ["LP-CLIP", f"{129 * 50:,}"], ["CoOp-MT", f"{16 * 64:,}"],
+        ["SoftCPT-CATA", f"{2 * 4 * 64 + 256 * 16 * 64:,}"]]
+    assert (tmp_path / "output" / "shapes8" / "accuracy.png").stat().st_size > 10000
+    again = sh("all_methods.sh", ["shapes8", "tiny_ep50"], env)
+    assert again.stdout.count("Skipping ") == 3 + 8 and "Running" not in again.stdout
+    assert again.stdout.splitlines()[-4:] == done.stdout.splitlines()[-4:]
+
+
+def test_all_methods_refuses_an_unknown_one_before_it_runs_any(place):
+    done = sh("all_methods.sh", ["shapes8", "tiny_ep50"], {**place, "METHODS": "ZS-CLIP SoftCPT"}, code=2)
+    assert "METHODS has 'SoftCPT'" in done.stderr and "== ZS-CLIP" not in done.stdout
 
 
 def test_error_stops_a_sweep(place):

@@ -1,0 +1,214 @@
+"""The results tables: methods against shots, ours beside the paper's, and base-to-new."""
+
+import os.path as osp
+import sys
+from collections import defaultdict
+
+import numpy as np
+
+from . import paper
+from .runs import N_TASKS, ZERO_SHOT, check_single, make_tables, method_order, name_rows
+from .show import best, cell, draw_shots, plural, show, spread_of_several
+
+
+def show_tables(runs, left_out, args):
+    """Print a table per dataset and backbone: rows are methods, columns shots; with `args.chart` draw each too.
+
+    As the other `show_...`, it adds the runs it can't use to `left_out` and returns whether there was any that it can.
+    """
+    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
+    tables = make_tables(runs)
+    if args.format == "csv" and tables:
+        show_csv(tables, args)
+    for table in tables:
+        if args.format != "csv":
+            print(table.title)
+            show_table(table, args)
+        list_missing_seeds(table)
+        if args.chart:
+            draw_table(table, chart_path(table, tables, args.chart))
+    return bool(tables)
+
+
+def keep(runs, left_out, wanted, reason):
+    """The runs that are `wanted`; one line about the others is added to `left_out`."""
+    others = [run for run in runs if not wanted(run)]
+    if others:
+        left_out.append((osp.commonpath([run.path for run in others]),
+                         f"{len(others)} run{'s' * (len(others) > 1)} {reason}"))
+    return [run for run in runs if wanted(run)]
+
+
+def accuracies(row, table, ci95):
+    """(mean, width) of a row per shots of the table, then of their average; None where there is no value."""
+    cells = [spread_of_several([run.metric for run in row.at(n).values()], ci95) if row.at(n) else None
+             for n in table.shots]
+    return [*cells, row.average(table.shots or [None], ci95)]
+
+
+def counts(row):
+    """Numbers of learned values and minutes of training of a row's runs, as texts."""
+    runs = row.all_runs()
+    params = sorted({run.n_params for run in runs})
+    minutes = "" if row.method in ZERO_SHOT else f"{np.mean([run.seconds for run in runs]) / 60:.1f}"
+    return [f"{params[0]:,}" + (f" to {params[-1]:,}" if len(params) > 1 else ""), minutes]
+
+
+def show_table(table, args):
+    values = [accuracies(row, table, args.ci95) for row in table.rows]
+    rows = [[row.name, *counts(row), *("" if x is None else cell(*x) for x in cells)]
+            for row, cells in zip(table.rows, values)]
+    bold = {(i, 3 + j) for j, column in enumerate(zip(*values)) for i in best([x and x[0] for x in column])}
+    show(rows, ["method", "#Params", "train (min)", *map(plural, table.shots), "average"], args.format, bold)
+
+
+def show_csv(tables, args):
+    """All tables as one: mean and width in columns of their own."""
+    shots = sorted({n for table in tables for n in table.shots})
+    width = "ci95" if args.ci95 else "std"
+    headers = ["dataset", "tasks", "backbone", "method", "n_params", "train_minutes"]
+    headers += [text for n in shots for text in (plural(n), f"{plural(n)} {width}")] + ["average", f"average {width}"]
+    rows = []
+    for table in tables:
+        for row in table.rows:
+            cells = dict(zip([*table.shots, "average"], accuracies(row, table, args.ci95)))
+            texts = [f"{x:.2f}" if x is not None else "" for n in (*shots, "average")
+                     for x in cells.get(n) or (None, None)]
+            params, minutes = counts(row)
+            rows.append([table.dataset, str(len(table.tasks)), table.backbone, row.name, params.replace(",", ""),
+                         minutes, *texts])
+    show(rows, headers, "csv")
+
+
+def list_missing_seeds(table):
+    """Say which cells are of fewer seeds than others of their table."""
+    trained = [row for row in table.rows if row.method not in ZERO_SHOT]
+    seeds = {run.seed for row in trained for run in row.all_runs()}
+    lines = [f"  {row.name}, {plural(n)}: seed {' '.join(map(str, sorted(seeds - set(row.at(n)))))}"
+             for row in trained for n in sorted(row.runs) if set(row.at(n)) != seeds]
+    if lines:
+        print(f"{table.title}: cells without some of the seeds", *lines, sep="\n", file=sys.stderr)
+
+
+def chart_path(table, tables, path):
+    """`path`, with the number of the table before its ending if there are several."""
+    root, ending = osp.splitext(path)
+    return path if len(tables) == 1 else f"{root}-{tables.index(table) + 1}{ending}"
+
+
+def draw_table(table, path):
+    """Chart of a table's rows over shots, on average and per task."""
+    lines = []
+    for row in table.rows:
+        points = {n: np.mean([run.percents for run in seeds.values()], axis=0) for n, seeds in row.runs.items()}
+        lines.append((row.name, {n: [*values, values.mean()] for n, values in points.items()}))
+    draw_shots(lines, table.shots, [name for name, _ in table.tasks], table.title, path)
+    print(f"The chart of {table.title} is {path}", file=sys.stderr)
+
+
+def show_paper(suite, runs, left_out, args):
+    """Print our mean over 1, 2, 4, 8 and 16 shots beside the published one of the suite, and the difference."""
+    runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
+    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
+    runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"on a part of the tasks of {suite}")
+    runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
+    rows = [(table, row) for table in make_tables(runs) for row in table.rows]
+    if not rows:
+        return False
+    lines = []
+    for method, published in paper.ACCURACY.items():
+        published = published[paper.SUITES.index(suite)]
+        found = [(table, row) for table, row in rows if row.method == method]
+        if not found:
+            lines.append([method, "", f"{published:.2f}", "", "", "no run"])
+        for table, row in found:
+            missing = [n for n in paper.SHOTS if not row.at(n)]
+            average = row.average(paper.SHOTS, args.ci95)
+            seeds = sorted({run.seed for run in row.all_runs()} - {None})
+            notes = [f"no run with {', '.join(map(str, missing))} shots"] if missing else []
+            if table.backbone != paper.BACKBONE:
+                notes.append(f"backbone {table.backbone}, the paper's is {paper.BACKBONE}")
+            ours, difference = (cell(*average), f"{average[0] - published:+.2f}") if average else ("", "")
+            lines.append([row.name, ours, f"{published:.2f}", difference, " ".join(map(str, seeds)), "; ".join(notes)])
+    if args.format != "csv":
+        print(f"{suite}, mean over {', '.join(map(str, paper.SHOTS))} shots (%)")
+    show(lines, ["method", "ours", "paper", "difference", "seeds", "note"], args.format)
+    return True
+
+
+class Pairs:
+    """The runs of one experiment on base and on new classes: {shots: {seed: (base, new)}}."""
+
+    def __init__(self, method, settings):
+        self.method = self.name = method
+        self.settings, self.pairs = settings, defaultdict(dict)
+
+    def at(self, shots):
+        return self.pairs.get(None) or self.pairs.get(shots)
+
+    def accuracies(self, shots, i, ci95):
+        """((mean, width) on base, on new, harmonic mean of the two means) on task i, None being the average."""
+        base, new = (spread_of_several([run.metric if i is None else run.percents[i] for run in runs], ci95)
+                     for runs in zip(*self.at(shots).values()))
+        return base, new, harmonic_mean(base[0], new[0])
+
+
+def harmonic_mean(a, b):
+    """2ab / (a + b), of two accuracies; 0 of two zeros."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def pair_runs(runs, left_out):
+    """{(dataset, backbone, base tasks, new tasks): {experiment: Pairs}}; runs without counterpart are left out."""
+    found = defaultdict(dict)
+    for run in runs:
+        pair = found[run.experiment, tuple(name for name, _ in run.tasks), run.shots, run.seed]
+        check_single(run, pair.get(run.classes))
+        pair[run.classes] = run
+    tables = defaultdict(dict)
+    for (experiment, _, shots, seed), pair in found.items():
+        if len(pair) < 2:
+            (classes, run), = pair.items()
+            other = "new" if classes == "base" else "base"
+            left_out.append((run.path, f"{run} is there for the {classes} classes, but not for the {other} ones"))
+            continue
+        base, new = pair["base"], pair["new"]
+        rows = tables[base.dataset, base.backbone, base.tasks, new.tasks]
+        rows.setdefault(experiment, Pairs(base.method, base.settings)).pairs[shots][seed] = base, new
+    return tables
+
+
+def show_base2new(runs, left_out, args):
+    """Print accuracies on base and new classes and their harmonic mean H: on average, then per task.
+
+    As the papers of CoOp's family report: H of a task is that of its two accuracies, meant over the seeds; H of the
+    average is that of the two average accuracies, not the average of the tasks' H.
+    """
+    runs = keep(runs, left_out, lambda run: run.classes != "all", "on all classes")
+    rows = []
+    width = "ci95" if args.ci95 else "std"
+    tables = sorted(pair_runs(runs, left_out).items(), key=lambda item: item[0])
+    for (dataset, backbone, tasks, _), found in tables:
+        ordered = sorted(found.values(), key=lambda row: (method_order(row.method), sorted(row.settings.items())))
+        name_rows(ordered)
+        all_shots = sorted({n for row in ordered for n in row.pairs if n is not None}) or [None]
+        table, bold = [], set()
+        for i, task in [(None, "average"), *enumerate(name for name, _ in tasks)]:
+            for shots in all_shots:
+                block = [(row, row.accuracies(shots, i, args.ci95)) for row in ordered if row.at(shots)]
+                bold |= {(len(table) + k, 3 + j) for j, column in enumerate(zip(*(
+                    (base[0], new[0], h) for _, (base, new, h) in block))) for k in best(column)}
+                for row, (base, new, h) in block:
+                    start = [task, row.name, "" if shots is None else str(shots)]
+                    if args.format == "csv":
+                        rows.append([dataset, backbone, *start,
+                                     *("" if x is None else f"{x:.2f}" for x in (*base, *new, h))])
+                    table.append([*start, cell(*base), cell(*new), cell(h)])
+        if args.format != "csv":
+            print(f"{dataset}, {len(tasks)} tasks, {backbone}; H: harmonic mean of base and new, of the average row "
+                  "that of the average accuracies")
+            show(table, ["task", "method", "shots", "base", "new", "H"], args.format, bold, n_names=2)
+    if rows:
+        show(rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new", f"new {width}",
+                    "H"], "csv")
+    return bool(tables)

@@ -1,0 +1,322 @@
+"""The tables of `results.json` files, on made-up run folders with known numbers."""
+
+import copy
+import csv
+import io
+import json
+
+import pytest
+
+import parse_test_res
+from result_tables.results import harmonic_mean
+
+TASKS = ("pets", "cars")
+CONFIG = {"OUTPUT_DIR": "", "SEED": 1, "DATASET": {"NAME": "Mine", "NUM_SHOTS": 1, "ROOT": "/data"},
+          "DATALOADER": {"NUM_WORKERS": 8}, "OPTIM": {"MAX_EPOCH": 50}, "TRAINER": {"NAME": ""}}
+OPTIONS = {"MTCOOPH": {"PREC": "fp16", "N_CTX": 16, "CSC": False, "TSC": False},
+           "MTCOOP": {"PREC": "fp16", "N_CTX": 16, "CSC": False, "CLASS_CSC": False, "TASK_CSC": False}}
+NODES = {"MTCoOpHard": "MTCOOPH", "MTCoOp": "MTCOOP"}
+
+
+def write_run(folder, accuracies, trainer="MTCoOp", shots=1, seed=1, dataset="Mine", backbone="RN50", classes="all",
+              which_tasks="all", tasks=TASKS, n_params=1000, seconds=120.0, finished=True, precision="fp16", **options):
+    """A run folder as `train.py` leaves it: log and, if finished, results.json; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy({**CONFIG, "OUTPUT_DIR": str(folder), "SEED": seed})
+    config["DATASET"].update(NAME=dataset, NUM_SHOTS=shots, SUBSAMPLE_CLASSES=classes, SUBSAMPLE_TASKS=which_tasks)
+    config["TRAINER"].update(copy.deepcopy(OPTIONS), NAME=trainer)
+    if options:
+        config["TRAINER"][NODES[trainer]].update(options)
+    mean = sum(accuracies) / len(accuracies)
+    lines = ["Finished training", "=> result", f"* total: {100 * len(tasks)}", f"* overall_metric: {mean:.2f}%",
+             "=> per-task result"]
+    lines += [f"* task: {i} ({task})\ttotal: 100\tmetric: {x:.2f}%"
+              for i, (task, x) in enumerate(zip(tasks, accuracies))]
+    lines += [f"* average: {mean:.2f}%"]
+    (folder / "log.txt").write_text("\n".join(lines if finished else ["epoch [1/2]"]) + "\n")
+    if finished:
+        (folder / "results.json").write_text(json.dumps({
+            "trainer": trainer, "dataset": dataset, "backbone": backbone, "shots": shots, "seed": seed,
+            "precision": precision, "overall_metric": mean,
+            "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
+            "n_params": n_params, "train_seconds": seconds, "config": config}))
+    return folder
+
+
+def write_seeds(folder, values, **run):
+    """Runs seed1, seed2 ... whose two tasks are 5 above and below each of `values`."""
+    for seed, value in enumerate(values, 1):
+        write_run(folder / f"seed{seed}", (value + 5, value - 5), seed=seed, **run)
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """CoOp-CA and SoftCPT-NATA with 1 and 4 shots, two seeds, and zero-shot."""
+    root = tmp_path / "mine"
+    coop = {"trainer": "MTCoOpHard", "TSC": True, "n_params": 2048}
+    write_seeds(root / "MTCoOpHard" / "rn50_1shots", (50, 52), seconds=60, **coop)
+    write_seeds(root / "MTCoOpHard" / "rn50_4shots", (60, 64), shots=4, seconds=180, **coop)
+    write_seeds(root / "MTCoOp" / "rn50_1shots", (55, 57))
+    write_seeds(root / "MTCoOp" / "rn50_4shots", (56, 58), shots=4)
+    write_run(root / "ZeroshotCLIP" / "rn50" / "all", (60, 54), trainer="ZeroshotCLIP", shots=-1, n_params=0, seconds=0)
+    return root
+
+
+def out(capsys, *arguments):
+    parse_test_res.main([str(a) for a in arguments])
+    return capsys.readouterr()
+
+
+def cells(text):
+    """{first column: other columns} of a github table."""
+    rows = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return {row[0]: row[1:] for row in rows if not row[0].startswith(("-", ":"))}
+
+
+def test_table_of_methods_and_shots(suite, capsys):
+    got = cells(out(capsys, "--table", suite, "--format", "github").out)
+    assert list(got) == ["method", "ZS-CLIP", "CoOp-CA", "SoftCPT-NATA"]
+    assert got["method"] == ["#Params", "train (min)", "1 shot", "4 shots", "average"]
+    assert got["ZS-CLIP"] == ["0", "", "**57.00**", "57.00", "**57.00**"]
+    # seeds: (50 + 60) / 2 and (52 + 64) / 2 on average; 60 and 180 seconds
+    assert got["CoOp-CA"] == ["2,048", "2.0", "51.00 +- 1.00", "**62.00 +- 2.00**", "56.50 +- 1.50"]
+    assert got["SoftCPT-NATA"] == ["1,000", "2.0", "56.00 +- 1.00", "57.00 +- 1.00", "56.50 +- 1.00"]
+
+
+def test_table_in_other_formats(suite, capsys):
+    latex = out(capsys, "--table", suite, "--format", "latex").out
+    assert r"\textbf{62.00 $\pm$ 2.00}" in latex and r"\#Params" in latex and "**" not in latex
+    plain = out(capsys, "--table", suite, "--ci95").out
+    assert plain.startswith("Mine (2 tasks, 200 test images), RN50\n")
+    assert "62.00 +- 2.77" in plain and "*" not in plain  # 1.96 * 2 / sqrt(2)
+    rows = list(csv.DictReader(io.StringIO(out(capsys, "--table", suite, "--format", "csv").out)))
+    assert [rows[1][key] for key in ("dataset", "method", "n_params", "4 shots", "4 shots std", "average std")] == [
+        "Mine", "CoOp-CA", "2048", "62.00", "2.00", "1.50"]
+    assert rows[0]["1 shot"] == "57.00" and rows[0]["1 shot std"] == ""
+
+
+def test_ties_are_all_bold_and_a_single_value_is_not(tmp_path, capsys):
+    write_seeds(tmp_path / "a", (50,), trainer="ProGrad")
+    write_seeds(tmp_path / "b", (50.001,), trainer="KgCoOp")
+    write_seeds(tmp_path / "c", (40,), trainer="KgCoOp", shots=2)
+    got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+    assert got["ProGrad"][2:] == ["**50.00**", "", ""] and got["KgCoOp"][2:] == ["**50.00**", "40.00", "45.00"]
+
+
+@pytest.mark.parametrize("trainer, options, name", [
+    ("MTCoOpHard", {"TSC": True}, "CoOp-CA"), ("MTCoOpHard", {"CSC": True}, "CoOp-CS"), ("MTCoOpHard", {}, "CoOp-MT"),
+    ("MTCoOp", {}, "SoftCPT-NATA"), ("MTCoOp", {"TASK_CSC": True, "CLASS_CSC": True}, "SoftCPT-NATS"),
+    ("MTCoOp", {"CSC": True}, "SoftCPT-CATA"), ("MTCoOp", {"CSC": True, "CLASS_CSC": True}, "SoftCPT-CSTA"),
+    ("MTCoOp", {"CSC": True, "TASK_CSC": True}, "SoftCPT-CATS"),
+    ("MTCoOp", {"CSC": True, "CLASS_CSC": True, "TASK_CSC": True}, "SoftCPT-CSTS"),
+    ("ZeroshotCLIP", {}, "ZS-CLIP"), ("ZeroshotCLIP2", {}, "ZS-CLIP (ensemble)"), ("PLOT", {}, "PLOT")])
+def test_names(trainer, options, name, tmp_path, capsys):
+    write_run(tmp_path / "seed1", (1, 2), trainer=trainer, **options)
+    assert name in cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+
+
+def test_other_settings_are_other_rows(suite, capsys):
+    write_seeds(suite / "MTCoOp" / "short", (90, 92), N_CTX=4)
+    write_seeds(suite / "MTCoOp" / "cpu", (70,), precision="fp32", N_CTX=4)
+    got = cells(out(capsys, "--table", suite, "--format", "github").out)
+    assert got["SoftCPT-NATA [N_CTX=4, precision=fp16]"][2:] == ["**91.00 +- 1.00**", "", ""]
+    assert got["SoftCPT-NATA [N_CTX=4, precision=fp32]"][2:] == ["70.00", "", ""]
+    assert got["SoftCPT-NATA [N_CTX=16, precision=fp16]"][2] == "56.00 +- 1.00"
+    assert got["CoOp-CA"][2] == "51.00 +- 1.00"
+
+
+def test_other_backbones_datasets_and_tasks_are_other_tables(suite, capsys):
+    write_seeds(suite / "vit", (90,), backbone="ViT-B/16")
+    write_seeds(suite / "other", (80,), dataset="Other")
+    write_run(suite / "one", (70,), tasks=("cars",), which_tasks="task1")
+    text = out(capsys, "--table", suite, "--format", "github").out
+    titles = [line for line in text.splitlines() if line.startswith(("Mine", "Other"))]
+    assert titles == ["Mine (cars, 100 test images), RN50", "Mine (2 tasks, 200 test images), RN50",
+                      "Mine (2 tasks, 200 test images), ViT-B/16", "Other (2 tasks, 200 test images), RN50"]
+    assert text.count("SoftCPT-NATA") == 4 and "**90" not in text
+    assert len(list(csv.reader(io.StringIO(out(capsys, "--table", suite, "--format", "csv").out)))) == 7
+
+
+def test_the_same_run_twice_is_refused(suite):
+    write_run(suite / "copy" / "seed1", (1, 2))
+    with pytest.raises(SystemExit, match="seed1 are both SoftCPT-NATA on Mine, 1 shot, seed 1, with the same"):
+        parse_test_res.main(["--table", str(suite)])
+
+
+def test_unfinished_and_broken_runs_are_listed(suite, capsys):
+    write_run(suite / "MTCoOp" / "rn50_4shots" / "seed3", (1, 1), shots=4, seed=3, finished=False)
+    (suite / "MTCoOp" / "rn50_4shots" / "seed4").mkdir()
+    write_run(suite / "x" / "seed5", (1, 1)).joinpath("results.json").write_text("{")
+    write_run(suite / "x" / "seed6", (1, 1)).joinpath("results.json").write_text('{"config": {}}')
+    write_run(suite / "x" / "seed7", (float("nan"), 1))
+    write_run(suite / "x" / "seed8", (1, 1), classes="new")
+    got = out(capsys, "--table", suite, "--format", "github")
+    assert cells(got.out)["SoftCPT-NATA"][3] == "57.00 +- 1.00"
+    for name, reason in (("seed3", "unfinished"), ("seed4", "unfinished"), ("seed5", "can't be read"),
+                         ("seed6", "has no 'trainer'"), ("seed7", "no accuracy"), ("seed8", "--base2new")):
+        assert any(name in line and reason in line for line in got.err.splitlines())
+    with pytest.raises(SystemExit, match="holds no finished run"):
+        parse_test_res.main(["--table", str(suite / "x")])
+
+
+def test_missing_seeds_are_said(suite, capsys):
+    write_run(suite / "MTCoOp" / "rn50_4shots" / "seed3", (95, 85), shots=4, seed=3)
+    got = out(capsys, "--table", suite, "--format", "github")
+    # 56, 58 and 90; the average has no spread, as its shots are not of the same seeds
+    assert cells(got.out)["SoftCPT-NATA"][2:] == ["56.00 +- 1.00", "**68.00 +- 15.58**", "**62.00**"]
+    assert "  SoftCPT-NATA, 1 shot: seed 3" in got.err and "NATA, 4 shots" not in got.err
+
+
+def write_probes(root, tasks, shots, value, **run):
+    for i in tasks:
+        for seed in (1, 2):
+            write_run(root / f"task{i}" / f"{shots}shots" / f"seed{seed}", (value + i * 10 + seed,), trainer="LP-CLIP",
+                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}", shots=shots, seed=seed, seconds=30,
+                      precision="fp32", **run)
+
+
+def test_linear_probes_are_averaged_over_all_tasks(suite, capsys):
+    write_probes(suite / "LP" / "rn50", (0, 1), 1, 40)
+    write_probes(suite / "LP" / "rn50", (1,), 4, 40)
+    got = out(capsys, "--table", suite, "--format", "github")
+    # task 0: 41, 42; task 1: 51, 52; two tasks of 1,000 values and half a minute
+    assert cells(got.out)["LP-CLIP"] == ["2,000", "1.0", "46.50 +- 0.50", "", ""]
+    assert "LP-CLIP on Mine, 4 shots, seed 2: of 2 tasks there is no run on 0" in got.err
+
+
+def test_linear_probes_of_another_folder_of_images(suite, capsys):
+    write_seeds(suite / "three", (50,), tasks=("animals", "cars", "trucks"))  # the same dataset name
+    write_probes(suite / "LP" / "rn50", (0, 1), 1, 40)
+    text = out(capsys, "--table", suite, "--format", "csv").out
+    assert [row["tasks"] for row in csv.DictReader(io.StringIO(text)) if row["method"] == "LP-CLIP"] == ["2"]
+
+
+def test_linear_probes_alone(tmp_path, capsys):
+    write_probes(tmp_path, (0, 1), 1, 40)
+    with pytest.raises(SystemExit):
+        parse_test_res.main(["--table", str(tmp_path)])
+    assert "how many tasks there are is unknown" in capsys.readouterr().err
+    write_probes(tmp_path / "known", (0, 1), 1, 40, dataset="Plant6")
+    with pytest.raises(SystemExit):
+        parse_test_res.main(["--table", str(tmp_path)])
+    assert "of 6 tasks there is no run on 2 3 4 5" in capsys.readouterr().err
+
+
+def test_zero_shot_per_task(suite, capsys):
+    for i, value in enumerate((10, 20)):
+        write_run(suite / "ZeroshotCLIP2" / f"task{i}", (value,), trainer="ZeroshotCLIP2", tasks=TASKS[i:i + 1],
+                  which_tasks=f"task{i}", shots=-1, n_params=0)
+    write_run(suite / "ZeroshotCLIP" / "rn50" / "task1", (20,), trainer="ZeroshotCLIP", tasks=TASKS[1:],
+              which_tasks="task1", shots=-1, n_params=0, seconds=0)
+    got = out(capsys, "--table", suite, "--format", "github")
+    assert cells(got.out)["ZS-CLIP (ensemble)"] == ["0", "", "15.00", "15.00", "15.00"]
+    assert cells(got.out)["ZS-CLIP"][2] == "**57.00**" and "rn50/task1: ZS-CLIP on Mine was run on all" in got.err
+
+
+def test_zero_shot_alone(suite, capsys):
+    got = cells(out(capsys, "--table", suite / "ZeroshotCLIP", "--format", "github").out)
+    assert got == {"method": ["#Params", "train (min)", "average"], "ZS-CLIP": ["0", "", "57.00"]}
+
+
+@pytest.mark.parametrize("name", ["chart.png", "chart.svg"])
+def test_charts(name, suite, tmp_path, capsys):
+    got = out(capsys, "--table", suite, "--chart", tmp_path / "charts" / name)
+    written = (tmp_path / "charts" / name).read_bytes()
+    assert written.startswith(b"\x89PNG") or written.count(b"<path") > 20
+    assert f"charts/{name}" in got.err and len(list((tmp_path / "charts").iterdir())) == 1
+    write_seeds(suite / "vit", (90,), backbone="ViT-B/16")
+    out(capsys, "--table", suite, "--chart", tmp_path / "two" / name)
+    assert sorted(path.stem for path in (tmp_path / "two").iterdir()) == ["chart-1", "chart-2"]
+
+
+def test_chart_needs_a_mode_that_draws(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_test_res.main(["--base2new", str(tmp_path), "--chart", "a.png"])
+    assert "--chart needs --side-by-side or --table" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- beside the paper
+def write_paper_runs(root, shots, value=60, **run):
+    for n in shots:
+        for seed in (1, 2):
+            write_run(root / f"{n}shots" / f"seed{seed}", [value + n / 10 + seed] * 6, shots=n, seed=seed,
+                      dataset="Plant6", tasks=[f"task {i}" for i in range(6)], **run)
+
+
+def test_ours_beside_the_papers(tmp_path, capsys):
+    write_paper_runs(tmp_path / "nata", (1, 2, 4, 8, 16))
+    write_paper_runs(tmp_path / "nats", (1, 4, 16), TASK_CSC=True)
+    write_paper_runs(tmp_path / "mt", (1, 2, 4, 8, 16), trainer="MTCoOpHard", backbone="ViT-B/16")
+    write_run(tmp_path / "zs", [50] * 6, trainer="ZeroshotCLIP", shots=-1, dataset="Plant6",
+              tasks=[f"task {i}" for i in range(6)])
+    write_run(tmp_path / "else", (1, 2))
+    got = out(capsys, "--paper", "plant-6", tmp_path, "--format", "github")
+    table = cells(got.out)
+    # shots 1 2 4 8 16 average 6.2: 60.62 + 1 and + 2; published 67.68
+    assert table["SoftCPT-NATA"] == ["62.12 +- 0.50", "67.68", "-5.56", "1 2", ""]
+    assert table["SoftCPT-NATS"] == ["", "67.13", "", "1 2", "no run with 2, 8 shots"]
+    assert table["CoOp-MT"] == ["62.12 +- 0.50", "63.90", "-1.78", "1 2", "backbone ViT-B/16, the paper's is RN50"]
+    assert table["ZS-CLIP"] == ["50.00", "50.96", "-0.96", "", ""]
+    assert table["PLOT"] == ["", "66.14", "", "", "no run"]
+    assert "else: 1 run on other datasets than Plant6" in got.err
+
+
+def test_part_of_a_suite_is_not_compared(tmp_path, capsys):
+    write_run(tmp_path / "seed1", (50,), dataset="Plant6", tasks=("pets",), which_tasks="task0")
+    with pytest.raises(SystemExit, match="no finished run"):
+        parse_test_res.main(["--paper", "Plant6", str(tmp_path)])
+    assert "1 run on a part of the tasks of Plant6" in capsys.readouterr().err
+
+
+def test_unknown_suite(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_test_res.main(["--paper", "Shapes8", str(tmp_path)])
+    assert "accuracies are published of General10, Plant6, RS8, Fashion20" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ base-to-new
+@pytest.fixture
+def base2new(tmp_path):
+    root = tmp_path / "base2new"
+    for seed, base, new in ((1, (80, 60), (50, 40)), (2, (90, 70), (60, 20))):
+        write_run(root / "train_base" / "MTCoOp" / f"seed{seed}", base, classes="base", seed=seed)
+        write_run(root / "test_new" / "MTCoOp" / f"seed{seed}", new, classes="new", seed=seed)
+    for classes, values in (("base", (60, 60)), ("new", (70, 50))):
+        for i, value in enumerate(values):
+            write_run(root / f"zeroshot_{classes}" / f"task{i}", (value,), trainer="ZeroshotCLIP", classes=classes,
+                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}", shots=-1)
+    return root
+
+
+def test_harmonic_mean():
+    assert harmonic_mean(60, 40) == pytest.approx(48) and harmonic_mean(0, 0) == 0
+
+
+def test_base_to_new(base2new, capsys):
+    write_run(base2new / "train_base" / "MTCoOp" / "seed3", (1, 1), classes="base", seed=3)
+    got = out(capsys, "--base2new", base2new, "--format", "csv")
+    assert "seed3: SoftCPT-NATA on Mine, 1 shot, seed 3 is there for the base classes, but not" in got.err
+    rows = [list(row.values())[2:] for row in csv.DictReader(io.StringIO(got.out))]
+    # H of the means: 2 * 85 * 55 / 140 and 2 * 65 * 30 / 95; the average's is 2 * 75 * 42.5 / 117.5
+    assert rows == [["average", "ZS-CLIP", "1", "60.00", "", "60.00", "", "60.00"],
+                    ["average", "SoftCPT-NATA", "1", "75.00", "5.00", "42.50", "2.50", "54.26"],
+                    ["pets", "ZS-CLIP", "1", "60.00", "", "70.00", "", "64.62"],
+                    ["pets", "SoftCPT-NATA", "1", "85.00", "5.00", "55.00", "5.00", "66.79"],
+                    ["cars", "ZS-CLIP", "1", "60.00", "", "50.00", "", "54.55"],
+                    ["cars", "SoftCPT-NATA", "1", "65.00", "5.00", "30.00", "10.00", "41.05"]]
+
+
+def test_base_to_new_marks_the_best_of_each_task(base2new, capsys):
+    write_seeds(base2new / "train_base" / "4", (70,), classes="base", shots=4)
+    write_seeds(base2new / "test_new" / "4", (60,), classes="new", shots=4)
+    got = out(capsys, "--base2new", base2new, "--format", "github").out
+    lines = [[x.strip() for x in line.strip("|").split("|")] for line in got.splitlines() if line.startswith("| pets")]
+    assert lines == [["pets", "ZS-CLIP", "1", "60.00", "**70.00**", "64.62"],
+                     ["pets", "SoftCPT-NATA", "1", "**85.00 +- 5.00**", "55.00 +- 5.00", "**66.79**"],
+                     ["pets", "ZS-CLIP", "4", "60.00", "**70.00**", "64.62"],
+                     ["pets", "SoftCPT-NATA", "4", "**75.00**", "65.00", "**69.64**"]]
+
+
+def test_runs_on_all_classes_are_no_base_to_new(suite):
+    with pytest.raises(SystemExit, match="no finished run"):
+        parse_test_res.main(["--base2new", str(suite)])
