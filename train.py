@@ -70,6 +70,22 @@ def extend_cfg(cfg):
     cfg.TRAINER.COCOOP.CTX_INIT = "a photo of a"
     cfg.TRAINER.COCOOP.MAX_PROMPTS = 1024  # (image, class) prompts encoded at once: bounds memory, changes no result
 
+    cfg.TRAINER.PLOT = CN()
+    cfg.TRAINER.PLOT.PREC = "fp16"
+    cfg.TRAINER.PLOT.N = 4  # prompts per class
+    cfg.TRAINER.PLOT.N_CTX = 16
+    cfg.TRAINER.PLOT.EPS = 0.1  # weight of the plan's entropy
+    cfg.TRAINER.PLOT.MAX_ITER = 100  # most of Sinkhorn's iterations
+
+    cfg.TRAINER.PROTONET = CN()
+    cfg.TRAINER.PROTONET.PREC = "fp16"
+    cfg.TRAINER.PROTONET.DIM = 0  # of the embedding; 0: the image features themselves, nothing is learned
+    # Episodes that the embedding is learned on. A task that has less gives smaller ones, see trainers/protonet.py.
+    cfg.TRAINER.PROTONET.EPISODES = 1000  # in the whole run
+    cfg.TRAINER.PROTONET.WAY = 5  # classes of an episode
+    cfg.TRAINER.PROTONET.SHOT = 5  # support images per class
+    cfg.TRAINER.PROTONET.QUERY = 15  # query images per class
+
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base, new
     cfg.DATASET.SUBSAMPLE_TASKS = "all"  # all, base, new, task<i>, or several: task<i>,task<j>
     cfg.DATASET.SPLIT_DIR = ""  # where splits and few-shot draws are stored; "": split_fewshot in the dataset's folder

@@ -49,7 +49,7 @@ def work(n_images, classes, tasks, arch, encoder, repeats):
         keys = [images.key(i) for i in range(n_images)]
         made.cache_for(images).store("test", keys, torch.randn(n_images, trainer.model.text_encoder.output_dim))
         trainer.image_features = made
-        trainer.test_loader = FeatureLoader(DataLoader(images, BATCH), trainer.features_of, device())
+        trainer.test_loader = FeatureLoader(DataLoader(images, BATCH), trainer.feature_batches, device())
         start = time.perf_counter()
         trainer.test()
         total = time.perf_counter() - start

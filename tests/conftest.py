@@ -30,9 +30,11 @@ def methods_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods")
     for entry in (DATA / "parity" / "methods").iterdir():
         (folder / entry.name).symlink_to(entry)
-    text, vit = np.load(folder / "clip_text.npz"), np.load(DATA / "parity" / "clip_vit.npz")
-    weights = {**text, **{name: vit[name] for name in vit.files if name.startswith("visual.")}}
-    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, folder / "clip.pt")
+    vit = np.load(DATA / "parity" / "clip_vit.npz")
+    for model in ("clip", "clip64"):  # that of PLOT is another
+        text = np.load(folder / f"{model}_text.npz")
+        weights = {**text, **{name: vit[name] for name in vit.files if name.startswith("visual.")}}
+        torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, folder / f"{model}.pt")
     return folder
 
 

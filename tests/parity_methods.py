@@ -23,6 +23,7 @@ FLOWERS = "a photo of a {}, a type of flower."
 METHODS = {
     "cocoop": ("CoCoOp", {"TRAINER.COCOOP.CTX_INIT": "", "TRAINER.COCOOP.N_CTX": 4}, FLOWERS),
     "kgcoop": ("KgCoOp", {"TRAINER.KGCOOP.CTX_INIT": "", "TRAINER.KGCOOP.N_CTX": 16}, FLOWERS),
+    "plot": ("PLOT", {}, FLOWERS),
     "prograd": ("ProGrad", {"TRAINER.PROGRAD.CTX_INIT": "", "TRAINER.PROGRAD.N_CTX": 16},
                 "a type of flower, a photo of a {}."),
 }

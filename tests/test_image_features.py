@@ -193,7 +193,7 @@ def test_list_and_clear(tmp_path):
                               cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     listed = run("list")
-    assert "RN50, float32 on cpu, Resize" in listed and listed.count("3.0 MB") == 2
+    assert "RN50, global, float32 on cpu, Resize" in listed and listed.count("3.0 MB") == 2
     assert "deleted" in run("clear") and os.listdir(tmp_path) == ["notes.txt"]
     assert run("list").split() == ["0.0", "MB", "in", "all,", str(tmp_path)]
 

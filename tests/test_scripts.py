@@ -42,6 +42,8 @@ def run_folders(env):
     ("kgcoop.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * 4 * 64),
     ("prograd.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * 16 * 64),
     ("cocoop.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
+    ("plot.sh", "shapes8 tiny_ep50 1".split(), "n_params", 8 * 4 * 16 * 64),
+    ("protonet.sh", "shapes8 tiny_ep50 1".split(), "n_params", 0),
     ("zeroshot.sh", "shapes8 tiny 3".split(), "n_tasks", 1),
     ("zeroshot_base2new.sh", "shapes8 tiny all new".split(), "n_tasks", 8),
 ])

@@ -1,3 +1,3 @@
 """Importing this package registers every trainer and evaluator."""
 
-from . import cocoop, evaluation, kgcoop, mtcoop, mtcoop_hard, prograd, zsclip  # noqa: F401
+from . import cocoop, evaluation, kgcoop, mtcoop, mtcoop_hard, plot, prograd, protonet, zsclip  # noqa: F401

@@ -5,9 +5,9 @@
 
 A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
 `space.json`). In it, a *view* is a folder per draw of the augmentation, and "test" without one. A view holds packs:
-safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim). A pack is written once, under a
-temporary name that is then renamed, so runs that share the folder never see half of one; at worst two of them do the
-same work. Packs are memory-mapped when they are read.
+safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim) or, local ones, (n, positions, dim).
+A pack is written once, under a temporary name that is then renamed, so runs that share the folder never see half of
+one; at worst two of them do the same work. Packs are memory-mapped when they are read.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class FeatureCache:
             keys: list of n keys.
 
         Returns:
-            (features, known): (n, dim), of which the rows where `known` (n,) is False are undefined, or None if no
+            (features, known): (n, ...), of which the rows where `known` (n,) is False are undefined, or None if no
             key is known.
         """
         wanted = b"".join(keys)
@@ -85,14 +85,14 @@ class FeatureCache:
         known = found[:, 0] >= 0
         if not known.any():
             return None, known
-        result = packs[0].new_empty(len(keys), packs[0].shape[1])
+        result = packs[0].new_empty(len(keys), *packs[0].shape[1:])
         for i, features in enumerate(packs):
             here = found[:, 0] == i
             result[torch.from_numpy(here)] = features[torch.from_numpy(found[here, 1])]
         return result, known
 
     def store(self, view, keys, features):
-        """Keep features (n, dim) under their keys (list of n). A disk that is full is said once, and no error."""
+        """Keep features (n, ...) under their keys (list of n). A disk that is full is said once, and no error."""
         if self.full:
             return
         try:
@@ -145,8 +145,8 @@ def main():
     total = 0
     for description, folder, size in spaces(args.folder):
         total += size
-        print(f"{megabytes(size):>12}  {folder}  {description['backbone']}, {description['precision']} on "
-              f"{description['device']}, {description['transforms']}")
+        print(f"{megabytes(size):>12}  {folder}  {description['backbone']}, {description.get('features', 'global')}, "
+              f"{description['precision']} on {description['device']}, {description['transforms']}")
         if args.command == "clear":
             shutil.rmtree(folder)
     print(f"{megabytes(total):>12}  {'deleted' if args.command == 'clear' else 'in all'}, {args.folder}")

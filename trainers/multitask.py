@@ -167,7 +167,6 @@ class MultiTaskTrainer(TrainerX):
     options = ""  # name of the method's node under cfg.TRAINER
 
     def __init__(self, cfg):
-        self.image_features = None
         super().__init__(cfg)
         self.elapsed = 0.0  # seconds of training, over all resumed pieces
         self.test_seconds = 0.0
@@ -191,7 +190,7 @@ class MultiTaskTrainer(TrainerX):
     def build_data_loader(self):
         self.dm = DataManager(self.cfg, dataset_wrapper=Images)
         self.train_loader_x, self.val_loader, self.test_loader = (
-            loader and FeatureLoader(loader, self.features_of, self.device)
+            loader and FeatureLoader(loader, self.feature_batches, self.device)
             for loader in (self.dm.train_loader_x, self.dm.val_loader, self.dm.test_loader))
         self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
         self.tasks = self.dm.dataset.tasks
@@ -235,12 +234,18 @@ class MultiTaskTrainer(TrainerX):
         for part in self.frozen_parts():
             self.register_model(part, getattr(self.model, part))
 
+    @cached_property
+    def image_features(self):
+        return ImageFeatures(self.cfg, self.model.image_encoder, self.device, self.model.dtype,
+                             autocast=self.scaler is not None)
+
     def features_of(self, images):
-        """Features (n, dim) of `Images` by the frozen image tower, see `ImageFeatures`."""
-        if self.image_features is None:
-            self.image_features = ImageFeatures(self.cfg, self.model.image_encoder, self.device, self.model.dtype,
-                                                autocast=self.scaler is not None)
+        """Features (n, ...) of `Images` by the frozen image tower, see `ImageFeatures`."""
         return self.image_features(images)
+
+    def feature_batches(self, images, batch_sampler):
+        """See `ImageFeatures.batches`; a method, since the loaders are made before the model."""
+        return self.image_features.batches(images, batch_sampler)
 
     # ------------------------------------------------------------------ training
     def parse_batch_train(self, batch):
