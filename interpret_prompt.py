@@ -23,8 +23,10 @@ from dassl.config import get_cfg_default
 from dassl.utils import atomic_path, load_checkpoint, read_json
 from datasets.base import Task
 from train import extend_cfg, merge, one_sentence
+from trainers.checkpoints import checkpoint_path
 from trainers.mtcoop import MTCoOp
-from trainers.multitask import RESULTS_FILE, build_without_data, checkpoint_path
+from trainers.multitask import build_without_data
+from trainers.results import RESULTS_FILE
 
 
 def load_run(folder, epoch=None):

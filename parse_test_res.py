@@ -6,8 +6,9 @@
     python parse_test_res.py --base2new DIR
 
 Without the options of the last three lines, `DIR` holds the runs of one experiment (`seed1`, `seed2`, ...), each with a
-`log.txt`; or is itself a run. The figures are read from the logs, after `Finished training` or, with `--test-log`, from
-`--eval-only` runs. `--table`, `--paper` and `--base2new` read the `results.json` of all runs anywhere below `DIR`.
+`log.txt`; or is itself a run. The figures are read from the logs: of a run that trained, those after
+`Finished training`; `--test-log` takes the last result whatever stands before it. `--table`, `--paper` and `--base2new`
+read the `results.json` of all runs anywhere below `DIR`.
 """
 
 import argparse
@@ -87,7 +88,8 @@ def parse_args(argv):
     mode.add_argument("--paper", metavar="SUITE",
                       help="ours beside the published accuracies of " + ", ".join(paper.SUITES))
     mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
-    parser.add_argument("--test-log", action="store_true", help="read logs of --eval-only runs")
+    parser.add_argument("--test-log", action="store_true",
+                        help="take the last result of a log, whether or not the run finished training")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")
     parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
     parser.add_argument("--format", default="plain", choices=["plain", "github", "latex", "csv"])
@@ -136,9 +138,7 @@ def main(argv=None):
         folders = find_experiments(args.dir)
     else:
         folders = list_experiments(args.dir) if args.multi_exp else [args.dir]
-    # Side by side, zero-shot and trained runs stand together.
-    test_log = True if args.test_log else None if args.side_by_side else False
-    experiments = [Experiment(folder, test_log, args.keyword) for folder in folders]
+    experiments = [Experiment(folder, args.test_log, args.keyword) for folder in folders]
     list_left_out([run for experiment in experiments for run in experiment.broken])
     experiments = [experiment for experiment in experiments if experiment.runs]
     if not experiments:

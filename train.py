@@ -203,7 +203,7 @@ def run(args):
         trainer.train()
     else:
         return trainer
-    trainer.write_results(wall_seconds=time.time() - start)
+    trainer.write_results(wall_seconds=time.time() - start, model_dir=args.model_dir if args.eval_only else "")
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: models of real sizes with random weights, made-up tasks, and one process per measurement."""
+"""What the benchmarks share: models of real sizes with random weights, made-up tasks, a process per measurement."""
 
 import argparse
 import json

@@ -65,7 +65,7 @@ def bench(args):
         ratios = [plain / ours for ours, plain in zip(seconds["ours"], seconds["plain"])]
         keys = [key[1:] for key in metrics if key[0] == "ours" and n in (key[1], "all")]
         apart = max(abs(a - b) for key in keys
-                    for a, b in zip(metrics["ours", *key], metrics["plain", *key]))
+                    for a, b in zip(metrics[("ours", *key)], metrics[("plain", *key)]))
         rows.append({"shots": n, "runs": len(keys), "s": sum(seconds["ours"]), "plain s": sum(seconds["plain"]),
                      "faster": statistics.median(ratios), "largest difference of a task's metric": apart})
     return rows

@@ -25,7 +25,7 @@ def build_trainer(variant, tasks, arch, encoder, **options):
     node = f"TRAINER.{TRAINER_REGISTRY.get(name).options}"
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
-    trainers.multitask.TextEncoder = ENCODERS[encoder]
+    trainers.multitask_clip.TextEncoder = ENCODERS[encoder]
 
     class WithoutData(TRAINER_REGISTRY.get(name)):
         def build_data_loader(self):

@@ -439,11 +439,11 @@ class Suite(MultiTaskDataset):
 
 
 def select_tasks(data, which):
-    """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>` or several of these, `task<i>,task<j>`.
+    """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>`, or several: `task<i>,task<j>`.
 
     Args:
         data: list of `TaskData`.
-        which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the order of the dataset, however they are listed.
+        which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the dataset's order, however they are listed.
 
     Raises:
         ValueError: none of these, a task that is not there, or one that is listed twice.

@@ -10,7 +10,6 @@ CoOp's search for the regularisation. Every (task, shots, seed) is a run folder 
 import argparse
 import os
 import os.path as osp
-import resource
 import sys
 import time
 
@@ -22,10 +21,11 @@ import trainers  # noqa: F401  registers the evaluator
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
-from dassl.utils import setup_logger, write_json
+from dassl.utils import setup_logger
 from train import build_parser, one_sentence, setup_cfg
 from trainers.image_features import ImageFeatures, Images
-from trainers.multitask import RESULTS_FILE, load_clip, to_plain
+from trainers.multitask_clip import load_clip
+from trainers.results import RESULTS_FILE, write_results
 
 from .logistic import fit_best
 
@@ -96,25 +96,20 @@ def finish(cfg, features, images, classifier, c, seconds):
     n_classes = len(images.task.classnames)
     scores = torch.zeros(len(x), n_classes).scatter_(1, predicted[:, None], 1.0)
     evaluator.process(scores, torch.from_numpy(labels))
-    metric = evaluator.evaluate()["overall_metric"]
+    evaluator.evaluate()
     test_seconds = time.time() - start
-    peak = (torch.cuda.max_memory_allocated(features.device) / 2**20 if features.device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
     # The seconds do not hold reading and encoding the images, which the runs share.
-    write_json({
-        "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
-        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "precision": "fp32", "overall_metric": metric,
-        "tasks": evaluator.per_task, "n_tasks": 1, "n_classes": n_classes,
-        "n_train": len(images.train[0]), "n_val": len(images.val[0]), "n_test": len(datums),
-        "n_params": (x.shape[1] + 1) * n_classes, "C": c,
-        "train_seconds": round(seconds, 2), "test_seconds": round(test_seconds, 2),
-        "wall_seconds": round(seconds + test_seconds, 2), "peak_memory_mb": round(peak, 1),
-        "device": str(features.device), "config": to_plain(cfg),
-    }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
+    write_results(
+        cfg, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
+        n_train=len(images.train[0]), n_val=len(images.val[0]), n_test=len(datums),
+        n_params=(x.shape[1] + 1) * n_classes, model_dir="", C=c, train_seconds=seconds, test_seconds=test_seconds,
+        wall_seconds=seconds + test_seconds)
 
 
 def parse_args(arguments=None):
-    """The command line as a namespace that `setup_cfg` reads too; `tasks` (None: all), `shots` and `seeds` are lists of int.
+    """The command line as a namespace that `setup_cfg` reads too.
+
+    `tasks` (None: all), `shots` and `seeds` are lists of int.
 
     Raises:
         ValueError: `--tasks`, `--shots` or `--seeds` without a number, or shots below 1.

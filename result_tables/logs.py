@@ -49,7 +49,7 @@ def read_run(folder, test_log=False):
     """Read the last complete result in a run's log.
 
     Args:
-        test_log: read a test alone; None: whatever the run was, so only one that trained has to be finished.
+        test_log: count every result; else, of a run that trained, only those after the end of its training.
 
     Returns:
         ({metric: percent}, [(task name, number of test images, percent)]).
@@ -66,10 +66,9 @@ def read_run(folder, test_log=False):
     except (UnicodeDecodeError, OSError) as error:
         raise BrokenRun(f"its log.txt can't be read ({error})") from None
     # The linear probe has no epochs, but says when it is trained.
-    trained = END_OF_TRAINING in lines or any(line.startswith("epoch [") for line in lines)
-    needs_end = test_log is False or (test_log is None and trained)
+    needs_end = not test_log and (END_OF_TRAINING in lines or any(line.startswith("epoch [") for line in lines))
     if needs_end and END_OF_TRAINING not in lines:
-        raise BrokenRun(f"unfinished: its log has no line '{END_OF_TRAINING}' (--test-log reads tests alone)")
+        raise BrokenRun(f"unfinished: its log has no line '{END_OF_TRAINING}' (--test-log counts it all the same)")
     results = [result for block in result_blocks(lines, needs_end) if (result := parse_result(block))]
     if not results:
         raise BrokenRun("unfinished: its log has no complete result")

@@ -17,6 +17,7 @@ def show_tables(runs, left_out, args):
     As the other `show_...`, it adds the runs it can't use to `left_out` and returns whether there was any that it can.
     """
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
+    runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
     tables = make_tables(runs)
     if args.format == "csv" and tables:
         show_csv(tables, args)
@@ -110,6 +111,7 @@ def show_paper(suite, runs, left_out, args):
     """Print our mean over 1, 2, 4, 8 and 16 shots beside the published one of the suite, and the difference."""
     runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
+    runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
     runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"on a part of the tasks of {suite}")
     runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
     rows = [(table, row) for table in make_tables(runs) for row in table.rows]

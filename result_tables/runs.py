@@ -42,6 +42,7 @@ class Run:
         shots, seed: None of zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         tasks: ((name, number of test images), ...), percents: accuracy on each, metric: their mean.
+        model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
         seconds: of training. settings: {key: text} of what else its result depends on.
     """
 
@@ -56,6 +57,7 @@ class Run:
     tasks: tuple
     percents: tuple
     n_params: int
+    model_dir: str
     seconds: float
     settings: dict = field(hash=False)
 
@@ -130,7 +132,7 @@ def read_results(folder):
             classes=config["DATASET"]["SUBSAMPLE_CLASSES"], which_tasks=config["DATASET"]["SUBSAMPLE_TASKS"],
             tasks=tuple((task["name"], int(task["total"])) for task in written["tasks"]),
             percents=tuple(float(task["metric"]) for task in written["tasks"]), n_params=int(written["n_params"]),
-            seconds=float(written["train_seconds"]),
+            model_dir=str(written["model_dir"]), seconds=float(written["train_seconds"]),
             # The device decides how PREC is computed.
             settings={**settings_of(trainer, method, config), "precision": written["precision"]})
     except KeyError as error:

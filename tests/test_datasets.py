@@ -96,7 +96,8 @@ def test_tasks_yaml(root):
     assert dataset.tasks[0] == Task("brightness recognition", ("bright", "dark"), "an image of {}.", "mean_acc")
     assert dataset.tasks[1].classnames == ("red", "green")
     assert [(d.impath.split("/")[-2], d.label) for d in dataset.test[:2]] == [("dark", 1), ("light", 0)]
-    assert len([d for d in dataset.train_x if d.label < 2]) == 2 * 8 and len([d for d in dataset.val if d.label < 2]) == 4
+    assert len([d for d in dataset.train_x if d.label < 2]) == 2 * 8
+    assert len([d for d in dataset.val if d.label < 2]) == 4
 
 
 @pytest.mark.parametrize("spec, message", [

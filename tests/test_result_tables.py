@@ -19,7 +19,8 @@ NODES = {"MTCoOpHard": "MTCOOPH", "MTCoOp": "MTCOOP"}
 
 
 def write_run(folder, accuracies, trainer="MTCoOp", shots=1, seed=1, dataset="Mine", backbone="RN50", classes="all",
-              which_tasks="all", tasks=TASKS, n_params=1000, seconds=120.0, finished=True, precision="fp16", **options):
+              which_tasks="all", tasks=TASKS, n_params=1000, model_dir="", seconds=120.0, finished=True,
+              precision="fp16", **options):
     """A run folder as `train.py` leaves it: log and, if finished, results.json; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy({**CONFIG, "OUTPUT_DIR": str(folder), "SEED": seed})
@@ -39,7 +40,7 @@ def write_run(folder, accuracies, trainer="MTCoOp", shots=1, seed=1, dataset="Mi
             "trainer": trainer, "dataset": dataset, "backbone": backbone, "shots": shots, "seed": seed,
             "precision": precision, "overall_metric": mean,
             "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
-            "n_params": n_params, "train_seconds": seconds, "config": config}))
+            "n_params": n_params, "model_dir": model_dir, "train_seconds": seconds, "config": config}))
     return folder
 
 
@@ -211,6 +212,13 @@ def test_zero_shot_per_task(suite, capsys):
     got = out(capsys, "--table", suite, "--format", "github")
     assert cells(got.out)["ZS-CLIP (ensemble)"] == ["0", "", "15.00", "15.00", "15.00"]
     assert cells(got.out)["ZS-CLIP"][2] == "**57.00**" and "rn50/task1: ZS-CLIP on Mine was run on all" in got.err
+
+
+def test_a_test_of_another_runs_model_is_no_row(suite, capsys):
+    before = out(capsys, "--table", suite).out
+    write_run(suite / "transfer" / "seed1", (99, 99), model_dir="elsewhere/seed1")
+    got = out(capsys, "--table", suite)
+    assert got.out == before and "1 run that test another run's model (--eval-only)" in got.err
 
 
 def test_zero_shot_alone(suite, capsys):

@@ -125,7 +125,8 @@ def test_killed_sweep_resumes_to_the_same_values(place, tmp_path):
         folder = next((tmp_path / output).rglob("prompt_gen"))
         return torch.load(folder / "model.pth.tar-80", weights_only=True)["state_dict"]["proj"]
 
-    envs = {name: {**place, "OUTPUT": str(tmp_path / name), "OPTS": "OPTIM.MAX_EPOCH 80"} for name in ("calm", "killed")}
+    envs = {name: {**place, "OUTPUT": str(tmp_path / name), "OPTS": "OPTIM.MAX_EPOCH 80"}
+            for name in ("calm", "killed")}
     sh("main_mtcoop.sh", NATA, envs["calm"])
     process = subprocess.Popen(["sh", "main_mtcoop.sh", *NATA], cwd=REPOSITORY / "scripts", env=envs["killed"],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)

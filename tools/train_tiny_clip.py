@@ -225,7 +225,8 @@ def openai_state_dict(model, vocabulary, seed):
     positions = state_dict["positional_embedding"]
     beyond = positions[-1:].expand(POSITIONS - len(positions), -1)
     state_dict["positional_embedding"] = torch.cat([positions, beyond])
-    return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state_dict.items()}
+    return {name: (value.half() if value.is_floating_point() else value).contiguous()
+            for name, value in state_dict.items()}
 
 
 def save(state_dict, args, minutes):

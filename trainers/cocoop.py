@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import MultiTaskCLIP, PerTaskTrainer
+from .multitask import PerTaskTrainer
+from .multitask_clip import MultiTaskCLIP
 from .prompts import LearnedContext, TaskContexts, build_prompts
 
 

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import ContextCLIP, PerTaskTrainer
+from .multitask import PerTaskTrainer
+from .multitask_clip import ContextCLIP
 
 
 class KnowledgeGuidedCLIP(ContextCLIP):

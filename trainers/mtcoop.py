@@ -10,7 +10,8 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import MultiTaskCLIP, MultiTaskTrainer
+from .multitask import MultiTaskTrainer
+from .multitask_clip import MultiTaskCLIP
 from .prompts import LearnedContext, build_prompts, init_context
 
 PG_TYPES = ("lin", "linmean", "lincls")

@@ -5,7 +5,8 @@ Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022.
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import ContextCLIP, MultiTaskTrainer
+from .multitask import MultiTaskTrainer
+from .multitask_clip import ContextCLIP
 
 
 class HardSharedCLIP(ContextCLIP):

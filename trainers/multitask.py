@@ -1,47 +1,26 @@
-"""What every trainer shares: frozen CLIP, scores inside a sample's own task, precision, resuming, results."""
+"""What every trainer shares: data, precision, the training step, resuming, testing."""
 
 import os
 import os.path as osp
-import resource
 import time
 import zlib
 from functools import cached_property
-from itertools import zip_longest
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from clip import clip
-from clip.model import convert_weights
 from dassl.data import DataManager
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed, write_json
+from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed
 
+from .checkpoints import check_names, checkpoint_path, load_part, name_tasks
 from .image_features import FeatureLoader, ImageFeatures, Images
-from .prompts import LearnedContext, TaskContexts, build_prompts, words
-from .text_encoder import TextEncoder
+from .multitask_clip import load_clip
+from .results import write_results
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 RESUME_FILE = "resume.pth.tar"
-RESULTS_FILE = "results.json"
-
-
-def load_clip(cfg):
-    """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
-
-    Raises:
-        ValueError: the backbone reads images of another size than `INPUT.SIZE`, and whatever `clip.load` raises.
-    """
-    print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-    model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
-    size = model.visual.input_resolution
-    if tuple(cfg.INPUT.SIZE) != (size, size):
-        raise ValueError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
-                         f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
-    return model.requires_grad_(False)
 
 
 def resolve_precision(prec, device):
@@ -52,109 +31,6 @@ def resolve_precision(prec, device):
         print(f"PREC {prec} needs CUDA: computing in fp32 on the CPU")
         return "fp32"
     return prec
-
-
-class MultiTaskCLIP(nn.Module):
-    """Frozen CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
-
-    Args:
-        clip_model: fp32 CLIP.
-        tasks: list of `Task`; its classes, task after task, are the columns of the logits.
-    """
-
-    def __init__(self, clip_model, tasks):
-        super().__init__()
-        self.image_encoder = clip_model.visual
-        self.text_encoder = TextEncoder(clip_model)
-        self.logit_scale = clip_model.logit_scale
-        self.tasks = tasks
-        self.classnames = [name for task in tasks for name in task.classnames]
-        task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
-        self.register_buffer("task_of_class", task_of_class, persistent=False)
-        self.dtype = torch.float32
-
-    def set_precision(self, prec):
-        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32."""
-        if prec in ("fp16", "bf16"):
-            self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
-            convert_weights(self.image_encoder, self.dtype)
-            convert_weights(self.text_encoder.blocks, self.dtype)
-
-    @torch.no_grad()
-    def template_features(self, templates):
-        """Normalised text features (n_cls, embed_dim) of hand-written prompts; `templates` has one per task."""
-        prompts = template_prompts(self.tasks, templates, self.text_encoder.max_length)
-        return F.normalize(self.text_encoder(prompts.to(self.task_of_class.device)), dim=-1)
-
-    @cached_property
-    def zero_shot_features(self):
-        """`template_features` of the tasks' own templates, made once, when the model has its device and precision."""
-        return self.template_features([task.template for task in self.tasks])
-
-    def class_features(self, classes=None):
-        """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
-        raise NotImplementedError
-
-    def score(self, image_features, class_features):
-        """Logits (B, n), float32: exp(logit_scale) x cosine of features (B, embed_dim) and (n, embed_dim)."""
-        image_features, class_features = (F.normalize(f, dim=-1) for f in (image_features, class_features))
-        return (self.logit_scale.exp() * image_features @ class_features.t()).float()
-
-    def in_own_task(self, labels, classes=slice(None)):
-        """Which classes (B, n) are of the sample's own task; `labels` (B,)."""
-        return self.task_of_class[labels][:, None] == self.task_of_class[classes]
-
-    def mask_other_tasks(self, logits, labels, classes=slice(None)):
-        """Logits (B, n) with -inf for the classes that are not of the sample's task; `labels` (B,)."""
-        return logits.masked_fill(~self.in_own_task(labels, classes), float("-inf"))
-
-    def logits(self, image_features, labels, class_features):
-        """Logits (B, n_cls) masked to each sample's own task, which is known by `labels` (B,); that of testing too.
-
-        Args:
-            class_features: what `class_features()` returned.
-        """
-        return self.mask_other_tasks(self.score(image_features, class_features), labels)
-
-    def forward(self, image_features, labels):
-        """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
-        return self.logits(image_features, labels, self.class_features()), labels
-
-    def losses(self, image_features, labels):
-        """What a method minimises on a batch, by default the mean cross-entropy.
-
-        Returns:
-            {name: scalar}, all of which the log shows (names contain "loss"); `MultiTaskTrainer.backward` makes the
-            gradients of them. Then logits (B, n) and targets (B,), of which the log shows the accuracy.
-        """
-        logits, targets = self(image_features, labels)
-        return {"loss": F.cross_entropy(logits, targets)}, logits, targets
-
-
-class ContextCLIP(MultiTaskCLIP):
-    """CLIP with learned contexts around the class names, as in CoOp.
-
-    Args:
-        n_ctx, init: as in `LearnedContext`.
-        position: as in `build_prompts`.
-        per: what has a context of its own, "suite" (one for all classes), "task" or "class".
-    """
-
-    def __init__(self, clip_model, tasks, n_ctx, init="", position="end", per="task"):
-        super().__init__(clip_model, tasks)
-        encoder, n_cls = self.text_encoder, len(self.classnames)
-        if per == "task":
-            self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init)
-        else:
-            count = n_cls if per == "class" else None
-            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, count, init)
-        context_of = {"suite": [0] * n_cls, "task": self.task_of_class.tolist(), "class": range(n_cls)}[per]
-        self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, position, context_of,
-                                     max_length=encoder.max_length)
-
-    def class_features(self, classes=None):
-        prompts = self.prompts if classes is None else self.prompts.select(classes)
-        return self.text_encoder(prompts, self.prompt_learner())
 
 
 class MultiTaskTrainer(TrainerX):
@@ -315,8 +191,7 @@ class MultiTaskTrainer(TrainerX):
 
     # ------------------------------------------------------------------ checkpoints
     def checkpoint_extras(self):
-        """Names of the tasks and their classes, for `check_names` and to rebuild the prompts without the data."""
-        return {"tasks": [{"name": task.name, "classes": list(task.classnames)} for task in self.tasks]}
+        return {"tasks": name_tasks(self.tasks)}
 
     def ties(self):
         """[(who, "task" or "class")]: the options that tie what is learned to the tasks or classes of training.
@@ -328,24 +203,6 @@ class MultiTaskTrainer(TrainerX):
         options = self.cfg.TRAINER[self.options]
         found = (self.task_specific(options), "task"), (self.class_specific(options), "class")
         return [(f"TRAINER.{self.options}.{option}", kind) for option, kind in found if option]
-
-    def check_names(self, tasks, path):
-        """Refuse contexts that were learned for other tasks or classes than this run's, though they might fit in shape.
-
-        Args:
-            tasks: the `tasks` of `checkpoint_extras`, as the checkpoint `path` holds them.
-
-        Raises:
-            ValueError: a context per task (class) is asked for, and the tasks (classes) differ in name, number or
-                order.
-        """
-        for who, kind in self.ties():
-            there, here = names_of(tasks, kind), names_of(self.checkpoint_extras()["tasks"], kind)
-            if there != here:
-                old, new = next(pair for pair in zip_longest(there, here, fillvalue="nothing") if pair[0] != pair[1])
-                raise ValueError(f"{who} ties each context to a {kind} of training, and {path} was trained with {old} "
-                                 f"where this run has {new}: test on those of training, in their order"
-                                 + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
 
     def save_resume_file(self, path):
         """Everything that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
@@ -418,7 +275,7 @@ class MultiTaskTrainer(TrainerX):
             checkpoint = load_checkpoint(path)
             print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
             if "tasks" in checkpoint:
-                self.check_names(checkpoint["tasks"], path)
+                check_names(checkpoint["tasks"], name_tasks(self.tasks), self.ties(), path)
             try:
                 load_part(self._models[name], checkpoint["state_dict"], path)
             except ValueError as error:
@@ -446,25 +303,19 @@ class MultiTaskTrainer(TrainerX):
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
             return self.model.logits(features, labels, self.test_features)
 
-    def write_results(self, wall_seconds):
-        """Write `results.json`, which marks the run as finished; `wall_seconds` is the process's whole time."""
-        cfg, dataset = self.cfg, self.dm.dataset
-        tasks = self.evaluator.per_task
-        peak = (torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda"
-                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
-        write_json({
-            "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
-            "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "precision": self.prec,
-            "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None,
-            "tasks": tasks,
-            "n_tasks": len(dataset.tasks), "n_classes": dataset.num_classes,
-            "n_train": len(dataset.train_x), "n_val": len(dataset.val or ()), "n_test": len(dataset.test),
-            "n_params": self.n_params,
-            "train_seconds": round(self.elapsed, 2), "test_seconds": round(self.test_seconds, 2),
-            "wall_seconds": round(wall_seconds, 2),
-            "peak_memory_mb": round(peak, 1), "device": str(self.device),
-            "config": to_plain(cfg),
-        }, osp.join(self.output_dir, RESULTS_FILE))
+    def write_results(self, wall_seconds, model_dir=""):
+        """Write `results.json`.
+
+        Args:
+            wall_seconds: the process's whole time.
+            model_dir: folder of the run that was tested with `--eval-only`, if there was one.
+        """
+        dataset = self.dm.dataset
+        write_results(
+            self.cfg, self.device, self.evaluator.per_task, precision=self.prec, n_tasks=len(dataset.tasks),
+            n_classes=dataset.num_classes, n_train=len(dataset.train_x), n_val=len(dataset.val or ()),
+            n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir, train_seconds=self.elapsed,
+            test_seconds=self.test_seconds, wall_seconds=wall_seconds)
 
 
 class PerTaskTrainer(MultiTaskTrainer):
@@ -475,29 +326,6 @@ class PerTaskTrainer(MultiTaskTrainer):
 
     def ties(self):
         return [(type(self).__name__, "task")]
-
-
-def checkpoint_path(directory, part, epoch=None):
-    """The checkpoint of a part: of `epoch`, or the one that the folder's `checkpoint` file names."""
-    folder = osp.join(directory, part)
-    pointer = osp.join(folder, "checkpoint")
-    if epoch is not None:
-        path = osp.join(folder, f"model.pth.tar-{epoch}")
-    elif osp.isfile(pointer):
-        with open(pointer, encoding="utf-8") as f:
-            path = osp.join(folder, f.readline().strip())
-    else:
-        path = osp.join(folder, "model.pth.tar-<epoch>")
-    if not osp.isfile(path):
-        raise FileNotFoundError(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
-    return path
-
-
-def names_of(tasks, kind):
-    """What to call each task or class of the `tasks` that `checkpoint_extras` saves, list of str."""
-    if kind == "task":
-        return [f"task {task['name']!r}" for task in tasks]
-    return [f"class {name!r} of task {task['name']!r}" for task in tasks for name in task["classes"]]
 
 
 def build_without_data(cfg, tasks):
@@ -516,33 +344,3 @@ def build_without_data(cfg, tasks):
             self.num_classes = len(self.lab2cname)
 
     return WithoutData(cfg)
-
-
-def load_part(module, state_dict, path):
-    """Copy a checkpoint's values into a part; every learned value must be there, with the same shape."""
-    there = {name: value for name, value in state_dict.items()
-             if name.rsplit(".", 1)[-1] not in ("token_prefix", "token_suffix")}
-    here = module.state_dict()
-    if set(there) != set(here):
-        raise ValueError(f"{path} holds the values {sorted(there)}, but this run needs {sorted(here)}: use the options "
-                         "that the checkpoint was trained with")
-    for name, value in there.items():
-        if value.shape != here[name].shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(value.shape)}, but this run needs "
-                             f"{tuple(here[name].shape)}: use the backbone, tasks, classes and options of training")
-    module.load_state_dict(there)
-
-
-def template_prompts(tasks, templates, max_length):
-    """`Prompts` of all classes: each task's template filled with its class names.
-
-    Args:
-        templates: one template per task, `{}` standing for the class name.
-    """
-    texts = [template.format(words(name)) for task, template in zip(tasks, templates) for name in task.classnames]
-    return build_prompts(texts, end="", max_length=max_length)
-
-
-def to_plain(cfg):
-    """A yacs node as nested dicts, for JSON."""
-    return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg

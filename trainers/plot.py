@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from dassl.engine import TRAINER_REGISTRY
 
 from .local_features import LocalImageEncoder
-from .multitask import MultiTaskCLIP, PerTaskTrainer
+from .multitask import PerTaskTrainer
+from .multitask_clip import MultiTaskCLIP
 from .prompts import TaskContexts, build_prompts
 
 THRESHOLD = 1e-2  # mean change of the rows' scaling below which Sinkhorn's iteration stops (published code)

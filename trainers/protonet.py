@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from dassl.engine import TRAINER_REGISTRY
 
 from .image_features import Images
-from .multitask import MultiTaskCLIP, MultiTaskTrainer
+from .multitask import MultiTaskTrainer
+from .multitask_clip import MultiTaskCLIP
 
 
 class PrototypeCLIP(MultiTaskCLIP):
     """CLIP's image tower and, with `DIM` > 0, a linear map without bias, which distances would not see.
 
-    Attributes:
-        support: features (n, embed_dim) and labels (n,) of the images that make the prototypes; set before testing.
+    `support`, set before testing, holds features (n, embed_dim) and labels (n,) of what makes the prototypes.
     """
 
     def __init__(self, clip_model, tasks, dim):

@@ -4,7 +4,8 @@ import torch
 
 from dassl.engine import TRAINER_REGISTRY
 
-from .multitask import MultiTaskCLIP, MultiTaskTrainer
+from .multitask import MultiTaskTrainer
+from .multitask_clip import MultiTaskCLIP
 
 # The seven templates that CLIP's authors picked for ImageNet (github.com/openai/CLIP, Prompt_Engineering_for_ImageNet).
 ENSEMBLE_TEMPLATES = (

@@ -1,0 +1,141 @@
+"""Frozen CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
+
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from clip import clip
+from clip.model import convert_weights
+
+from .prompts import LearnedContext, TaskContexts, build_prompts, words
+from .text_encoder import TextEncoder
+
+
+def load_clip(cfg):
+    """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
+
+    Raises:
+        ValueError: the backbone reads images of another size than `INPUT.SIZE`, and whatever `clip.load` raises.
+    """
+    print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+    model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+    size = model.visual.input_resolution
+    if tuple(cfg.INPUT.SIZE) != (size, size):
+        raise ValueError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
+                         f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
+    return model.requires_grad_(False)
+
+
+class MultiTaskCLIP(nn.Module):
+    """Frozen CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
+
+    Args:
+        clip_model: fp32 CLIP.
+        tasks: list of `Task`; its classes, task after task, are the columns of the logits.
+    """
+
+    def __init__(self, clip_model, tasks):
+        super().__init__()
+        self.image_encoder = clip_model.visual
+        self.text_encoder = TextEncoder(clip_model)
+        self.logit_scale = clip_model.logit_scale
+        self.tasks = tasks
+        self.classnames = [name for task in tasks for name in task.classnames]
+        task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
+        self.register_buffer("task_of_class", task_of_class, persistent=False)
+        self.dtype = torch.float32
+
+    def set_precision(self, prec):
+        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32."""
+        if prec in ("fp16", "bf16"):
+            self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
+            convert_weights(self.image_encoder, self.dtype)
+            convert_weights(self.text_encoder.blocks, self.dtype)
+
+    @torch.no_grad()
+    def template_features(self, templates):
+        """Normalised text features (n_cls, embed_dim) of hand-written prompts; `templates` has one per task."""
+        prompts = template_prompts(self.tasks, templates, self.text_encoder.max_length)
+        return F.normalize(self.text_encoder(prompts.to(self.task_of_class.device)), dim=-1)
+
+    @cached_property
+    def zero_shot_features(self):
+        """`template_features` of the tasks' own templates, made once, when the model has its device and precision."""
+        return self.template_features([task.template for task in self.tasks])
+
+    def class_features(self, classes=None):
+        """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
+        raise NotImplementedError
+
+    def score(self, image_features, class_features):
+        """Logits (B, n), float32: exp(logit_scale) x cosine of features (B, embed_dim) and (n, embed_dim)."""
+        image_features, class_features = (F.normalize(f, dim=-1) for f in (image_features, class_features))
+        return (self.logit_scale.exp() * image_features @ class_features.t()).float()
+
+    def in_own_task(self, labels, classes=slice(None)):
+        """Which classes (B, n) are of the sample's own task; `labels` (B,)."""
+        return self.task_of_class[labels][:, None] == self.task_of_class[classes]
+
+    def mask_other_tasks(self, logits, labels, classes=slice(None)):
+        """Logits (B, n) with -inf for the classes that are not of the sample's task; `labels` (B,)."""
+        return logits.masked_fill(~self.in_own_task(labels, classes), float("-inf"))
+
+    def logits(self, image_features, labels, class_features):
+        """Logits (B, n_cls) masked to each sample's own task, which is known by `labels` (B,); that of testing too.
+
+        Args:
+            class_features: what `class_features()` returned.
+        """
+        return self.mask_other_tasks(self.score(image_features, class_features), labels)
+
+    def forward(self, image_features, labels):
+        """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
+        return self.logits(image_features, labels, self.class_features()), labels
+
+    def losses(self, image_features, labels):
+        """What a method minimises on a batch, by default the mean cross-entropy.
+
+        Returns:
+            {name: scalar}, all of which the log shows (names contain "loss"); `MultiTaskTrainer.backward` makes the
+            gradients of them. Then logits (B, n) and targets (B,), of which the log shows the accuracy.
+        """
+        logits, targets = self(image_features, labels)
+        return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+
+
+class ContextCLIP(MultiTaskCLIP):
+    """CLIP with learned contexts around the class names, as in CoOp.
+
+    Args:
+        n_ctx, init: as in `LearnedContext`.
+        position: as in `build_prompts`.
+        per: what has a context of its own, "suite" (one for all classes), "task" or "class".
+    """
+
+    def __init__(self, clip_model, tasks, n_ctx, init="", position="end", per="task"):
+        super().__init__(clip_model, tasks)
+        encoder, n_cls = self.text_encoder, len(self.classnames)
+        if per == "task":
+            self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init)
+        else:
+            count = n_cls if per == "class" else None
+            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, count, init)
+        context_of = {"suite": [0] * n_cls, "task": self.task_of_class.tolist(), "class": range(n_cls)}[per]
+        self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, position, context_of,
+                                     max_length=encoder.max_length)
+
+    def class_features(self, classes=None):
+        prompts = self.prompts if classes is None else self.prompts.select(classes)
+        return self.text_encoder(prompts, self.prompt_learner())
+
+
+def template_prompts(tasks, templates, max_length):
+    """`Prompts` of all classes: each task's template filled with its class names.
+
+    Args:
+        templates: one template per task, `{}` standing for the class name.
+    """
+    texts = [template.format(words(name)) for task, template in zip(tasks, templates) for name in task.classnames]
+    return build_prompts(texts, end="", max_length=max_length)
