@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from trainers import multitask_clip
 from trainers.text_encoder import TextEncoder
 
 
@@ -22,3 +23,9 @@ class PlainTextEncoder(TextEncoder):
             x = block(x, attn_mask=mask)
         x = self.ln_final(x).to(self.dtype)
         return x[torch.arange(len(x), device=x.device), prompts.lengths - 1] @ self.text_projection.to(self.dtype)
+
+
+def use_plain_encoder():
+    """Let every model that is built from now on encode the plain way."""
+    assert multitask_clip.TextEncoder is TextEncoder, "another encoder was put in place already"
+    multitask_clip.TextEncoder = PlainTextEncoder

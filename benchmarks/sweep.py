@@ -24,8 +24,7 @@ METHODS = {
     "CoOp, per task": ("MTCoOpHard", "MTCoOpHard/tiny_ep50", "TRAINER.MTCOOPH.TSC", "True"),
     "SoftCPT-NATA": ("MTCoOp", "MTCoOp/tiny_ep50", "TRAINER.MTCOOP.TASK_N_CTX", "4"),
 }
-PLAIN = ("import sys, trainers.multitask as m, benchmarks.plain as p; m.TextEncoder = p.PlainTextEncoder; "
-         "import train; train.main()")
+PLAIN = "from benchmarks.plain import use_plain_encoder; use_plain_encoder(); import train; train.main()"
 
 
 def one_run(way, method, shots, seed, epochs, place):

@@ -15,6 +15,7 @@ import trainers.multitask
 from dassl.engine import TRAINER_REGISTRY
 
 from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measure, random_clip
+from .plain import use_plain_encoder
 
 
 def build_trainer(variant, tasks, arch, encoder, **options):
@@ -25,7 +26,8 @@ def build_trainer(variant, tasks, arch, encoder, **options):
     node = f"TRAINER.{TRAINER_REGISTRY.get(name).options}"
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
-    trainers.multitask_clip.TextEncoder = ENCODERS[encoder]
+    if encoder == "plain":
+        use_plain_encoder()
 
     class WithoutData(TRAINER_REGISTRY.get(name)):
         def build_data_loader(self):
@@ -74,6 +76,7 @@ def products(trainer):
 def work(variant, tasks, classes, arch, encoder, batch, repeats):
     trainer = build_trainer(variant, made_up_tasks(tasks, classes), arch, encoder)
     model = trainer.model
+    assert type(model.text_encoder) is ENCODERS[encoder]
     size = model.image_encoder.input_resolution
     images = torch.randn(batch, 3, size, size, device=device())
     features = torch.randn(batch, model.text_encoder.output_dim, device=device())

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import paper
 from .runs import N_TASKS, ZERO_SHOT, check_single, make_tables, method_order, name_rows
-from .show import best, cell, draw_shots, plural, show, spread_of_several
+from .show import best, cell, draw_bars, draw_shots, plural, show, spread_of_several
 
 
 def show_tables(runs, left_out, args):
@@ -98,12 +98,15 @@ def chart_path(table, tables, path):
 
 
 def draw_table(table, path):
-    """Chart of a table's rows over shots, on average and per task."""
-    lines = []
-    for row in table.rows:
-        points = {n: np.mean([run.percents for run in seeds.values()], axis=0) for n, seeds in row.runs.items()}
-        lines.append((row.name, {n: [*values, values.mean()] for n, values in points.items()}))
-    draw_shots(lines, table.shots, [name for name, _ in table.tasks], table.title, path)
+    """Chart of a table's rows over shots, on average and per task; of a single number of shots a bar chart."""
+    if len(table.shots) < 2:
+        draw_bars([(row.name, *row.average(table.shots or [None])) for row in table.rows], path)
+    else:
+        lines = []
+        for row in table.rows:
+            points = {n: np.mean([run.percents for run in seeds.values()], axis=0) for n, seeds in row.runs.items()}
+            lines.append((row.name, {n: [*values, values.mean()] for n, values in points.items()}))
+        draw_shots(lines, table.shots, [name for name, _ in table.tasks], table.title, path)
     print(f"The chart of {table.title} is {path}", file=sys.stderr)
 
 

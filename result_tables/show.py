@@ -82,8 +82,8 @@ def save(figure, path):
 
 
 def draw_bars(bars, path):
-    """Bar chart of (name, mean, width)."""
-    names, means, widths = zip(*bars)
+    """Bar chart of (name, mean, width), the width None of a single run."""
+    names, means, widths = zip(*((name, mean, width or 0) for name, mean, width in bars))
     figure, axes = pyplot().subplots(figsize=(8, 1.2 + 0.55 * len(bars)))
     drawn = axes.barh(names, means, xerr=widths, color="#5b8db8", ecolor="#333333", capsize=3)
     axes.bar_label(drawn, labels=[f"{mean:.1f}" for mean in means], padding=6)

@@ -12,5 +12,4 @@ sh main_mtcoop_hard.sh shapes8 tiny_ep50 8 16 False True
 sh main_mtcoop.sh shapes8 tiny_ep50 8 0 False 4 False 16 False lin 1
 
 . ./set_env.sh
-"$PYTHON" parse_test_res.py "$OUTPUT/shapes8" --side-by-side --format github --chart "$OUTPUT/accuracy.png"
-echo "The chart is $OUTPUT/accuracy.png"
+"$PYTHON" parse_test_res.py --table "$OUTPUT/shapes8" --format github --chart "$OUTPUT/accuracy.png"
