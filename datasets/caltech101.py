@@ -2,12 +2,12 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset
+from .class_folders import ClassFolders
 from .sources import Source
 
 
 @DATASET_REGISTRY.register()
-class Caltech101(SingleTaskDataset):
+class Caltech101(ClassFolders):
     dataset_dir = "caltech-101"
     image_dir = "101_ObjectCategories"
     sources = (Source("https://data.caltech.edu/records/mzrjq-6wc02", folders=(image_dir,),

@@ -1,8 +1,9 @@
-"""Datasets that come as folders of classes and nothing else: all of Plant-6 and most of RS8."""
+"""Datasets that come as folders of classes and nothing else: all of Plant-6 and RS8, some of General-10."""
 
 import os.path as osp
 
-from .base import SingleTaskDataset, find_class_folders, read_many_class_folders
+from .base import SingleTaskDataset
+from .files import find_class_folders, read_many_class_folders
 
 
 class ClassFolders(SingleTaskDataset):
@@ -11,6 +12,8 @@ class ClassFolders(SingleTaskDataset):
     Labels follow the sorted names of the class folders.
     """
 
+    skip = ()  # folders of `image_dir` that are no classes
+    renames = {}  # {class folder: class name}; other names are the folder's with underscores as spaces
     pooled = ()  # folders of `image_dir` that each hold all class folders; their images are put together
 
     @classmethod
@@ -25,15 +28,16 @@ class ClassFolders(SingleTaskDataset):
         images = osp.join(folder, cls.image_dir)
         parts = [osp.join(images, part) for part in cls.pooled] or [images]
         classes = cls.find_classes(parts[0])
-        if len(classes) != cls.class_count:
-            raise ValueError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
-                             f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else")
         for part in parts[1:]:
             different = sorted(set(classes) ^ set(cls.find_classes(part)))
             if different:
                 raise ValueError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
                                  "one of them only: unpack the dataset again")
-        items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
+        if len(classes) <= cls.class_count:  # else the message below tells more than an empty folder among them
+            items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
+        if len(classes) != cls.class_count:
+            raise ValueError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
+                             f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else")
         return [cls.class_name(name) for name in classes], {"all": items}
 
     @classmethod

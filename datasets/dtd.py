@@ -2,12 +2,12 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset
+from .class_folders import ClassFolders
 from .sources import Source
 
 
 @DATASET_REGISTRY.register()
-class DescribableTextures(SingleTaskDataset):
+class DescribableTextures(ClassFolders):
     dataset_dir = "dtd"
     image_dir = "images"
     sources = (Source("https://www.robots.ox.ac.uk/~vgg/data/dtd/", folders=(image_dir,),

@@ -2,12 +2,12 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset
+from .class_folders import ClassFolders
 from .sources import Source
 
 
 @DATASET_REGISTRY.register()
-class EuroSAT(SingleTaskDataset):
+class EuroSAT(ClassFolders):
     dataset_dir = "eurosat"
     image_dir = "2750"
     sources = (Source("https://github.com/phelber/eurosat", folders=(image_dir,),

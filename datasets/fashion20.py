@@ -5,8 +5,9 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import (MultiTaskDataset, Task, TaskData, check_official_file, complete_parts, find_class_folders,
-                   read_many_class_folders, split_folder)
+from .base import MultiTaskDataset, Task, TaskData
+from .files import check_official_file, find_class_folders, read_many_class_folders
+from .splits import complete_parts, split_folder
 from .sources import Source
 
 # What the images of tasks 0, 1 ... 19 show.

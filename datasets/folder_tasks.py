@@ -7,8 +7,9 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json, write_json
 
-from .base import (PARTS, MultiTaskDataset, Task, TaskData, images_of, list_folders, list_images, split_folder,
-                   split_train_val, split_train_val_test, stored_split)
+from .base import MultiTaskDataset, Task, TaskData
+from .files import PARTS, images_of, list_folders, list_images
+from .splits import split_folder, split_train_val, split_train_val_test, stored_split
 
 TASK_KEYS = {"folder", "name", "classes", "template", "metric", "train", "val", "test"}
 SUITE_KEYS = {"tasks", "template", "metric"}

@@ -2,12 +2,12 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset
+from .class_folders import ClassFolders
 from .sources import Source
 
 
 @DATASET_REGISTRY.register()
-class Food101(SingleTaskDataset):
+class Food101(ClassFolders):
     dataset_dir = "food-101"
     image_dir = "images"
     sources = (Source("https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", folders=(image_dir,),

@@ -4,8 +4,8 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import (SingleTaskDataset, find_class_folders, parse_lines, read_class_folders,
-                   read_many_class_folders)
+from .base import SingleTaskDataset
+from .files import find_class_folders, parse_lines, read_class_folders, read_many_class_folders
 from .sources import COOP, Source
 
 

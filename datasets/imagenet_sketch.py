@@ -4,7 +4,7 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import read_class_folders
+from .files import read_class_folders
 from .imagenet import CLASS_NAMES, ImageNetClasses
 from .sources import Source
 

@@ -5,7 +5,8 @@ import os.path as osp
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json
 
-from .base import SingleTaskDataset, read_mat
+from .base import SingleTaskDataset
+from .files import read_mat
 from .sources import COOP, Source
 
 

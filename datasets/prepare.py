@@ -19,7 +19,9 @@ from tabulate import tabulate
 import datasets  # noqa: F401, registers all datasets
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import IMAGE_SUFFIXES, MissingFiles, SingleTaskDataset, Suite, relative
+from .base import SingleTaskDataset, Suite
+from .files import IMAGE_SUFFIXES, MissingFiles
+from .splits import relative
 from .fetch import obtain
 from .sources import COOP
 

@@ -10,7 +10,8 @@ import re
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import Suite, find_class_folders, list_folders
+from .base import Suite
+from .files import find_class_folders, list_folders
 from .class_folders import ClassFolders
 from .eurosat import EuroSAT
 from .sources import Source

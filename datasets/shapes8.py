@@ -12,7 +12,8 @@ from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import MultiTaskDataset, Task, TaskData, list_images
+from .base import MultiTaskDataset, Task, TaskData
+from .files import list_images
 from .scenes import Style, pick, random_scene, render
 
 VERSION = 2  # raise it whenever an image changes: folders made by another version are refused

@@ -4,7 +4,8 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset, read_mat
+from .base import SingleTaskDataset
+from .files import read_mat
 from .sources import Source
 
 

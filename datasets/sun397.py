@@ -4,7 +4,8 @@ import os.path as osp
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset, parse_lines, read_list
+from .base import SingleTaskDataset
+from .files import parse_lines, read_list
 from .sources import Source
 
 

@@ -5,7 +5,8 @@ import re
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from .base import SingleTaskDataset, parse_lines, read_list
+from .base import SingleTaskDataset
+from .files import parse_lines, read_list
 from .sources import COOP, Source
 
 

@@ -156,6 +156,23 @@ def make_general(root, config, n=3):
     return root / folder
 
 
+# The members that are class folders and nothing else, whose classes are those of CoOp's split file where there is one.
+FOLDERS = {"caltech101": ("Caltech101", "101_ObjectCategories"), "dtd": ("DescribableTextures", "images"),
+           "eurosat": ("EuroSAT", "2750"), "food101": ("Food101", "images")}
+
+
+def make_small_general(root, n):
+    """All members with n classes each; a split file says that class folders are complete with so few."""
+    for config in GENERAL:
+        folder = make_general(root, config, n)
+        if config in FOLDERS:
+            dataset, image_dir = FOLDERS[config]
+            classes = sorted(path.name for path in (folder / image_dir).iterdir())[-n:]
+            split = {part: [[f"{name}/image_{i:04d}.jpg", label, name] for label, name in enumerate(classes) for i in own]
+                     for part, own in (("train", (0, 1)), ("val", (2,)), ("test", (3, 4)))}
+            (folder / f"split_zhou_{dataset}.json").write_text(json.dumps(split))
+
+
 # ------------------------------------------------------------------ Plant-6, RS8 and Fashion-20
 FRUIT_VEGETABLE = [
     "apple", "banana", "beetroot", "bell pepper", "cabbage", "capsicum", "carrot", "cauliflower", "chilli pepper",

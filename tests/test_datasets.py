@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
-from datasets.base import MultiTaskDataset, Suite, Task, TaskData, by_class
+from datasets.base import MultiTaskDataset, Suite, Task, TaskData
+from datasets.splits import by_class
 from tests.helpers import make_cfg
 
 

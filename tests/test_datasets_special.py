@@ -135,6 +135,7 @@ def test_missing_images_are_named(config, tmp_path):
 
 @pytest.mark.parametrize("config, removed, count", [
     ("kaggle_flower", "tulip", "5 classes, but .*/flowers has 4"), ("aid", "Viaduct", "30 classes, but .*/AID has 29"),
+    ("eurosat", "River", "10 classes, but .*/2750 has 9"),
     ("rsi_cb128", "woodland", "45 classes, but .*/RSI-CB128 has 35")])
 def test_half_unpacked_classes_are_an_error(config, removed, count, tmp_path):
     shutil.rmtree(make(tmp_path, config) / removed)

@@ -13,7 +13,7 @@ import parse_test_res
 from clip import files
 from tests.commands import execute, make_calls, make_recorder, recorded_calls
 from tests.helpers import results
-from tests.miniature import GENERAL, make_general
+from tests.miniature import make_small_general
 
 NATA = "general10 rn50_ep50 1 0 False 4 False 16 False lin 1"
 N_CLASSES = 2  # of each member
@@ -35,8 +35,7 @@ def home(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:.*is used although its SHA-256")
 def test_from_training_to_tables(home, tmp_path, monkeypatch, capsys):
-    for config in GENERAL:
-        make_general(tmp_path / "data", config, N_CLASSES)
+    make_small_general(tmp_path / "data", N_CLASSES)
     options = "OPTIM.MAX_EPOCH 1 DATALOADER.NUM_WORKERS 0 DATALOADER.TEST.BATCH_SIZE 4"
     place = {**os.environ, **make_recorder(tmp_path), "DATA": str(tmp_path / "data"), "SEEDS": "1", "OPTS": options,
              "OUTPUT": str(tmp_path / "output")}

@@ -22,7 +22,7 @@ import parse_test_res
 from tests.commands import BASE2NEW, execute, make_recorder, run_folders, shell
 from tests.conftest import DATA
 from tests.helpers import REPOSITORY, results
-from tests.miniature import FASHION, GENERAL, ONE_TASK, SUITES, make_class_folders, make_fashion20, make_general
+from tests.miniature import FASHION, ONE_TASK, SUITES, make_class_folders, make_fashion20, make_small_general
 
 COMMANDS = (DATA / "seed_commands.txt").read_text().splitlines()
 PARSE = "python parse_test_res.py PATH_TO_RESULTS"
@@ -58,8 +58,7 @@ def test_list_is_that_of_the_description():
 def place(tmp_path_factory, backbone):
     """Environment of the scripts: miniature suites, a tiny backbone, one epoch, one seed, and the recorder."""
     folder = tmp_path_factory.mktemp("seed")
-    for config in GENERAL:
-        make_general(folder / "data", config, N_GENERAL)
+    make_small_general(folder / "data", N_GENERAL)
     for config in SUITES["plant6"][1]:
         make_class_folders(folder / "data", config)
     make_fashion20(folder / "data")

@@ -1,0 +1,162 @@
+"""Reading the files of datasets: class folders, and the lists, MATLAB files and splits that their authors publish."""
+
+import os
+import os.path as osp
+
+import numpy as np
+from scipy.io import loadmat
+
+from dassl.utils import read_json
+
+PARTS = ("train", "val", "test")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
+
+
+def list_images(folder):
+    """Sorted paths of the image files directly in `folder`."""
+    return sorted(entry.path for entry in os.scandir(folder)
+                  if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
+
+
+def list_folders(folder):
+    """Sorted names of the folders in `folder`, without hidden ones."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+class MissingFiles(FileNotFoundError, ValueError):
+    """Files or folders of a dataset are missing or hold nothing; `paths` are all that are known to be."""
+
+    def __init__(self, message, paths):
+        super().__init__(message)
+        self.paths = paths
+
+
+def images_of(folder):
+    """Images of a class folder; a missing or empty one is an error."""
+    if not osp.isdir(folder):
+        raise MissingFiles(f"the class folder {folder} does not exist", [folder])
+    images = list_images(folder)
+    if not images:
+        raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): unpack the images "
+                           "there again", [folder])
+    return images
+
+
+def find_class_folders(folder, skip=()):
+    """Sorted names of the class folders in `folder`, without those in `skip`.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: there is no class folder in it.
+    """
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f"the folder {folder} does not exist: unpack the dataset's images there")
+    found = [name for name in list_folders(folder) if name not in skip]
+    if not found:
+        raise ValueError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
+    return found
+
+
+def read_class_folders(folder, classes):
+    """[(path, label)] of the images `folder/<class>/<image>`; `classes` are the class folders in order of labels."""
+    return read_many_class_folders([(folder, classes)])[0]
+
+
+def read_many_class_folders(folders):
+    """[(path, label)] as `read_class_folders` for each (folder, classes); one MissingFiles has all that is missing."""
+    parts, errors = [], []
+    for folder, classes in folders:
+        parts.append([])
+        for label, name in enumerate(classes):
+            try:
+                parts[-1] += [(path, label) for path in images_of(osp.join(folder, name))]
+            except MissingFiles as error:
+                errors.append(error)
+    if errors:
+        raise MissingFiles(str(errors[0]), [path for error in errors for path in error.paths])
+    return parts
+
+
+def check_official_file(path):
+    """Raise a FileNotFoundError unless the file `path` exists."""
+    if not osp.isfile(path):
+        raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name there", [path])
+
+
+def parse_lines(path, parse):
+    """[parse(line)] for the lines of a text file that are not blank.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: `parse` failed with an IndexError, KeyError or ValueError; the message names file and line.
+    """
+    check_official_file(path)
+    parsed = []
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if line.strip():
+                try:
+                    parsed.append(parse(line.strip()))
+                except (IndexError, KeyError, ValueError):
+                    raise ValueError(f"{path}, line {number}: {line.strip()!r} is malformed or names an unknown "
+                                     "class: fetch the official file again") from None
+    return parsed
+
+
+def read_list(path, parse, classes):
+    """[(image path, label)] of an official list of images.
+
+    Args:
+        parse: function from a line to (image path, class).
+        classes: all classes, in order of labels.
+
+    Raises:
+        FileNotFoundError, ValueError: as `parse_lines`, also for a class that is not in `classes`.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+
+    def parse_item(line):
+        image, name = parse(line)
+        return image, labels[name]
+
+    return parse_lines(path, parse_item)
+
+
+def read_mat(path, key, *fields):
+    """The array `key` of a MATLAB file as a list, or, if it is a struct array, a list for each of `fields`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file; it is no MATLAB file or lacks the array or a field.
+    """
+    check_official_file(path)
+    try:
+        array = np.atleast_1d(loadmat(path, squeeze_me=True)[key])
+        return [array[name].tolist() for name in fields] if fields else array.tolist()
+    except Exception:  # SciPy has no common error for the many ways in which a file can be broken
+        wanted = f"the array {key!r}" + (f" with the fields {', '.join(fields)}" if fields else "")
+        raise ValueError(f"{path} is not a MATLAB file with {wanted}: fetch the official file again") from None
+
+
+def read_split_zhou(path, images):
+    """One of CoOp's split files `split_zhou_<dataset>.json`, which many papers use.
+
+    It holds for train, val and test a list of [path below the folder `images`, label, class name]. Underscores in
+    class names become spaces.
+
+    Returns:
+        (class names, {part: [(path, label)]}).
+
+    Raises:
+        ValueError: the file is not of that form, a label has two names, or the labels are not 0, 1, 2 ...
+    """
+    split = read_json(path)
+    try:
+        parts = {part: [(osp.join(images, image), label) for image, label, _ in split[part]] for part in PARTS}
+        pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} does not hold train, val and test lists of [image, label, class name]: fetch CoOp's "
+                         "file again, or delete it to have the data split anew") from None
+    if [label for label, _ in pairs] != list(range(len(pairs))):
+        raise ValueError(f"{path} must give each of the labels 0, 1, 2 ... one class name: fetch CoOp's file again, or "
+                         "delete it to have the data split anew")
+    return tuple(name for _, name in pairs), parts

@@ -1,0 +1,169 @@
+"""Splits and few-shot draws: made once, stored as JSON, and the same on every machine."""
+
+import os
+import os.path as osp
+import random
+from collections import Counter
+from dataclasses import replace
+
+from dassl.utils import read_json, write_json
+
+from .files import PARTS
+
+
+def split_folder(folder, cfg):
+    """Where a dataset's splits and few-shot draws are stored.
+
+    `DATASET.SPLIT_DIR` if set; else `split_fewshot` in the dataset's folder, or, where that cannot be written, a
+    folder of its own under `~/.cache/softcpt` (the draws are the same wherever they are stored).
+    """
+    if cfg.DATASET.SPLIT_DIR:
+        return osp.join(osp.expanduser(cfg.DATASET.SPLIT_DIR), osp.basename(folder))
+    if os.access(folder, os.W_OK):
+        return osp.join(folder, "split_fewshot")
+    cache = osp.join(osp.expanduser("~/.cache/softcpt/splits"), folder.strip(os.sep).replace(os.sep, "--"))
+    print(f"{folder} cannot be written: its splits are stored in {cache}")
+    return cache
+
+
+def relative(path, folder):
+    """`path` relative to `folder`; for the usual path below it this is much faster than os.path.relpath."""
+    return path[len(folder) + 1:] if path.startswith(folder + os.sep) else osp.relpath(path, folder)
+
+
+def by_class(items):
+    """(path, label) pairs -> {label: sorted paths}."""
+    groups = {}
+    for path, label in items:
+        groups.setdefault(label, []).append(path)
+    return {label: sorted(paths) for label, paths in sorted(groups.items())}
+
+
+def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
+    """Split (path, label) pairs per class, 50/20/30 by default, with a generator of its own.
+
+    The draw depends on `seed` and on the sorted paths of a class alone. Every class keeps at least one training
+    and one test image.
+
+    Returns:
+        (train, val, test), lists of (path, label).
+
+    Raises:
+        ValueError: a class has a single image.
+    """
+    train, val, test = [], [], []
+    for label, paths in by_class(items).items():
+        if len(paths) < 2:
+            raise ValueError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
+        random.Random(f"{seed}/{label}").shuffle(paths)
+        n_train = min(max(1, round(len(paths) * p_train)), len(paths) - 1)
+        n_val = min(round(len(paths) * p_val), len(paths) - n_train - 1)
+        for part, chosen in ((train, paths[:n_train]), (val, paths[n_train:n_train + n_val]),
+                             (test, paths[n_train + n_val:])):
+            part += [(path, label) for path in chosen]
+    return train, val, test
+
+
+def split_train_val(items, p_val=0.2, seed=0):
+    """Split an official training list 80/20 per class into (train, val); a single image goes to train."""
+    train, val = [], []
+    for label, paths in by_class(items).items():
+        random.Random(f"{seed}/{label}").shuffle(paths)
+        n_val = min(round(len(paths) * p_val), len(paths) - 1)
+        train += [(path, label) for path in paths[n_val:]]
+        val += [(path, label) for path in paths[:n_val]]
+    return train, val
+
+
+def stored_split(items, folder, split, store):
+    """{part: [(path, label)]} of a stored split {part: [path below `folder`]} of `items`.
+
+    Raises:
+        ValueError: the split does not list exactly the images that are there; `store` is its file.
+    """
+    there = {relative(path, folder): (path, label) for path, label in items}
+    listed = {path for paths in split.values() for path in paths}
+    if listed != set(there):
+        raise ValueError(f"{folder} has {len(set(there) - listed)} images that the stored split {store} does not "
+                         f"list and lacks {len(listed - set(there))} that it does: delete that file (and the "
+                         "few-shot draws beside it) to split again")
+    return {part: [there[path] for path in paths] for part, paths in split.items()}
+
+
+def complete_parts(parts, folder, store):
+    """Give the official parts of a dataset those they lack.
+
+    {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The draw is stored as
+    JSON in the file `store` and read back from then on. {"train", "val", "test"} and a mere {"test"} stay as they are.
+
+    Raises:
+        ValueError: as `split_train_val_test` and `stored_split`.
+    """
+    if "val" in parts or set(parts) == {"test"}:
+        return parts
+    whole = "all" in parts
+    items = parts["all" if whole else "train"]
+    if osp.isfile(store):
+        drawn = stored_split(items, folder, read_json(store), store)
+    else:
+        drawn = dict(zip(PARTS, split_train_val_test(items) if whole else split_train_val(items)))
+        write_json({part: [relative(path, folder) for path, _ in chosen] for part, chosen in drawn.items()}, store)
+    return drawn if whole else {**drawn, "test": parts["test"]}
+
+
+def class_keys(classnames):
+    """The names, later ones of the same name numbered ("missile", "missile (2)"), so that each names one class."""
+    seen = Counter()
+    keys = []
+    for name in classnames:
+        seen[name] += 1
+        keys.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return keys
+
+
+def draw_few_shot(data, folder, store, shots, seed):
+    """Draw `shots` training and min(shots, 4) validation images per class of every task.
+
+    A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `store` and read back from
+    then on, so that every method sees the same images. It depends on the names and files of its own class alone,
+    not on the other tasks. A class with fewer images gives all it has.
+
+    Raises:
+        ValueError: the stored draw does not fit the files that are there now.
+    """
+    wanted = {"train": shots, "val": min(shots, 4)}
+    path = osp.join(store, f"shot_{shots}-seed_{seed}.json")
+    if osp.isfile(path):
+        stored = read_json(path)
+    else:
+        stored = {"shots": shots, "seed": seed, "tasks": {}}
+        for task_data in data:
+            task = task_data.task
+            names = class_keys(task.classnames)
+            draws = stored["tasks"][task.name] = {}
+            for part, count in wanted.items():
+                draws[part] = {}
+                for label, paths in by_class(getattr(task_data, part)).items():
+                    name = names[label]
+                    generator = random.Random(f"{seed}/{shots}/{part}/{task.name}/{name}")
+                    chosen = generator.sample(paths, min(count, len(paths)))
+                    draws[part][name] = [relative(p, folder) for p in chosen]
+        if len(stored["tasks"]) < len(data):
+            raise ValueError(f"{folder}: two tasks have the same name")
+        write_json(stored, path)
+    return [_apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
+
+
+def _apply_draw(task_data, draws, folder, path):
+    task = task_data.task
+    labels = {name: label for label, name in enumerate(class_keys(task.classnames))}
+    parts = {}
+    for part in ("train", "val"):
+        there = {relative(p, folder): p for p, _ in getattr(task_data, part)}
+        try:
+            parts[part] = [(there[p], labels[name])
+                           for name, chosen in draws[task.name][part].items() for p in chosen]
+        except KeyError as error:
+            raise ValueError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
+                             f"{task.name!r} is gone): delete it to draw again") from None
+    return replace(task_data, train=parts["train"], val=parts["val"])
