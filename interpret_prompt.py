@@ -22,7 +22,7 @@ from clip.simple_tokenizer import SimpleTokenizer
 from dassl.config import get_cfg_default
 from dassl.utils import atomic_path, load_checkpoint, read_json
 from datasets.base import Task
-from train import extend_cfg, merge, one_sentence
+from train import errors_in_one_sentence, extend_cfg, merge
 from trainers.checkpoints import checkpoint_path
 from trainers.mtcoop import MTCoOp
 from trainers.multitask import build_without_data
@@ -199,12 +199,8 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    try:
+    with errors_in_one_sentence():
         interpret(args.run, args.topk, args.epoch, args.output)
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SOFTCPT_TRACEBACK"):
-            raise
-        sys.exit(f"error: {one_sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import contextlib
 import os
 import random
 import sys
@@ -215,15 +216,22 @@ def one_sentence(error):
     return " ".join(line.strip() for line in lines)
 
 
-def main():
-    args = build_parser().parse_args()
+@contextlib.contextmanager
+def errors_in_one_sentence():
+    """End the program with the message of an error that a user can mend, instead of a traceback."""
     try:
-        run(args)
+        yield
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("SOFTCPT_TRACEBACK"):
             raise
         sys.stdout.flush()
         sys.exit(f"error: {one_sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
+
+
+def main():
+    args = build_parser().parse_args()
+    with errors_in_one_sentence():
+        run(args)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ CoOp's search for the regularisation. Every (task, shots, seed) is a run folder 
 """
 
 import argparse
-import os
 import os.path as osp
-import sys
 import time
 
 import numpy as np
@@ -22,7 +20,7 @@ from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from dassl.utils import setup_logger
-from train import build_parser, one_sentence, setup_cfg
+from train import build_parser, errors_in_one_sentence, setup_cfg
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask_clip import load_clip
 from trainers.results import RESULTS_FILE, write_results
@@ -197,13 +195,8 @@ def sweep(args):
 
 
 def main():
-    try:
+    with errors_in_one_sentence():
         sweep(parse_args())
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SOFTCPT_TRACEBACK"):
-            raise
-        sys.stdout.flush()
-        sys.exit(f"error: {one_sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
 
 
 if __name__ == "__main__":

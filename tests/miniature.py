@@ -156,7 +156,7 @@ def make_general(root, config, n=3):
     return root / folder
 
 
-# The members that are class folders and nothing else, whose classes are those of CoOp's split file where there is one.
+# The members that are class folders and nothing else; where there is a split file of CoOp's, it tells the classes.
 FOLDERS = {"caltech101": ("Caltech101", "101_ObjectCategories"), "dtd": ("DescribableTextures", "images"),
            "eurosat": ("EuroSAT", "2750"), "food101": ("Food101", "images")}
 
@@ -168,8 +168,9 @@ def make_small_general(root, n):
         if config in FOLDERS:
             dataset, image_dir = FOLDERS[config]
             classes = sorted(path.name for path in (folder / image_dir).iterdir())[-n:]
-            split = {part: [[f"{name}/image_{i:04d}.jpg", label, name] for label, name in enumerate(classes) for i in own]
-                     for part, own in (("train", (0, 1)), ("val", (2,)), ("test", (3, 4)))}
+            split = {part: [[f"{name}/image_{i:04d}.jpg", label, name] for label, name in enumerate(classes)
+                            for i in numbers]
+                     for part, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3, 4)))}
             (folder / f"split_zhou_{dataset}.json").write_text(json.dumps(split))
 
 
