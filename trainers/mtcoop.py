@@ -6,33 +6,14 @@ Ding et al., Prompt Tuning with Soft Context Sharing for Vision-Language Models,
 import math
 
 import torch
-from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
-from .prompts import LearnedContext, build_prompts, init_context
+from .prompts import LearnedContext, MetaNetwork, build_prompts, init_context
 
 PG_TYPES = ("lin", "linmean", "lincls")
-
-
-class MetaNetwork(nn.Module):
-    """The learned half of the meta network: one matrix without bias from text features to context vectors.
-
-    Args:
-        in_dim: size of the input feature.
-        n_ctx, dim: number and width of the context vectors it makes.
-    """
-
-    def __init__(self, in_dim, n_ctx, dim):
-        super().__init__()
-        self.proj = nn.Parameter(torch.empty(in_dim, n_ctx * dim).normal_(std=0.02))
-        self.shape = n_ctx, dim
-
-    def forward(self, features):
-        """Features (n, in_dim) -> contexts (n, n_ctx, dim), float32 as what is learned."""
-        return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
 
 
 class SoftSharedCLIP(MultiTaskCLIP):

@@ -140,6 +140,24 @@ class TaskContexts(nn.Module):
         return torch.cat([learner() for learner in self.learners])
 
 
+class MetaNetwork(nn.Module):
+    """The learned half of SoftCPT's meta network: one matrix without bias from text features to context vectors.
+
+    Args:
+        in_dim: size of the input feature.
+        n_ctx, dim: number and width of the context vectors it makes.
+    """
+
+    def __init__(self, in_dim, n_ctx, dim):
+        super().__init__()
+        self.proj = nn.Parameter(torch.empty(in_dim, n_ctx * dim).normal_(std=0.02))
+        self.shape = n_ctx, dim
+
+    def forward(self, features):
+        """Features (n, in_dim) -> contexts (n, n_ctx, dim), float32 as what is learned."""
+        return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
+
+
 def init_context(init, embedding):
     """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
     ids = torch.tensor(_tokenizer.encode(words(init)), device=embedding.weight.device)
