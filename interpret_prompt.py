@@ -90,7 +90,9 @@ def contexts_of(trainer):
     if "class" in kinds:
         return "class", [f"{task.name}: {name}" for task in trainer.tasks for name in task.classnames], contexts
     if "task" in kinds:
-        return "task", tasks, contexts
+        n = len(contexts) // len(tasks)  # PLOT has several contexts per task
+        names = tasks if n == 1 else [f"{task}, {i}" for task in tasks for i in range(1, n + 1)]
+        return "task", names, contexts
     return "context", ["shared" if len(contexts) == 1 else str(i) for i in range(len(contexts))], contexts
 
 

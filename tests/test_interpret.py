@@ -157,3 +157,8 @@ def test_clear_errors(make_run, tmp_path):
     assert "has no checkpoints: give one that trained" in error_of(shared)
     (shared / "results.json").unlink()
     assert "is unfinished: call the command that started it again" in error_of(shared)
+
+
+def test_several_contexts_per_task(make_run, capsys):
+    rows = table(capsys, make_run("PLOT", **{"TRAINER.PLOT.N": 2, "TRAINER.PLOT.N_CTX": 3}), "--topk", "1")
+    assert [row[:2] for row in rows] == [[f"{task}, {i}", str(k)] for task in TASKS for i in (1, 2) for k in (1, 2, 3)]
