@@ -208,7 +208,7 @@ class MultiTaskTrainer(TrainerX):
         """Everything that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
         names = self.get_model_names()
         state = {
-            "run": self.run_identity(),
+            "run": self.run_identity,
             "epoch": self.epoch + 1,
             "models": {name: self._models[name].state_dict() for name in names},
             "optimizer": self.optim.state_dict(),
@@ -220,6 +220,7 @@ class MultiTaskTrainer(TrainerX):
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
 
+    @cached_property
     def run_identity(self):
         """What must be the same for a run to be the continuation of another, as text."""
         cfg = self.cfg.clone()
@@ -240,8 +241,8 @@ class MultiTaskTrainer(TrainerX):
                                         f"every part ({', '.join(self.get_model_names())})")
             return start
         state = load_checkpoint(path)
-        if state["run"] != self.run_identity():
-            there, here = (set(text.splitlines()) for text in (state["run"], self.run_identity()))
+        if state["run"] != self.run_identity:
+            there, here = (set(text.splitlines()) for text in (state["run"], self.run_identity))
             changed = "; ".join(line.strip() for line in sorted(here - there) or sorted(there - here))
             raise ValueError(f"{directory} holds an unfinished run with other settings (here: {changed}): give the "
                              "same settings, or another --output-dir")
