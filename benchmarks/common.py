@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -97,7 +98,8 @@ def in_own_process(module, limit_gb=0, **case):
     """`module.work(**case)` in a process of its own; its result must be JSON.
 
     Args:
-        limit_gb: address space that the process may take, 0 for any; one that wants more gives None.
+        limit_gb: address space that the process may take, 0 for any; one that wants more, or that the kernel kills,
+            gives None.
 
     Raises:
         RuntimeError: the process failed and had no limit.
@@ -110,7 +112,7 @@ def in_own_process(module, limit_gb=0, **case):
                           capture_output=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}, preexec_fn=limit)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if limit_gb and "allocate" in done.stderr:
+    if limit_gb and ("allocate" in done.stderr or done.returncode == -signal.SIGKILL):  # the kernel's, out of memory
         return None
     raise RuntimeError(f"{module} failed on {case}:\n{done.stderr[-2000:]}")
 

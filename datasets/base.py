@@ -1,4 +1,4 @@
-"""What every dataset shares: reading files, tasks, splits, few-shot draws, base/new halves, task selection.
+"""What every dataset shares: tasks, base/new halves, task selection, suites; `files.py` reads, `splits.py` draws.
 
 A dataset is one or more *tasks*. Its class only declares them and says how to read the official files
 (`read`); everything that happens to the lists afterwards stands here, once.
