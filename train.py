@@ -23,7 +23,7 @@ from dassl.utils import collect_env_info, set_random_seed, setup_logger
 def extend_cfg(cfg):
     """Add this project's keys to Dassl's."""
     cfg.TRAINER.MTCOOPH = CN()
-    cfg.TRAINER.MTCOOPH.PREC = "fp16"  # fp16, fp32, bf16, amp
+    cfg.TRAINER.MTCOOPH.PREC = "fp16"  # fp16, fp32, bf16, amp, fp64
     cfg.TRAINER.MTCOOPH.N_CTX = 16  # number of context vectors
     cfg.TRAINER.MTCOOPH.CSC = False  # class-specific context
     cfg.TRAINER.MTCOOPH.TSC = False  # task-specific context

@@ -126,6 +126,13 @@ def convert_weights(model, dtype=torch.float16):
                             tensor.data = tensor.data.to(dtype)
 
 
+def convert_to_double(model):
+    """Cast, in place, all of a `CLIP` or of one of its parts to float64, norms that compute in float32 included."""
+    for module in model.double().modules():
+        if type(module) is LayerNormFp32:
+            module.__class__ = LayerNorm
+
+
 def build_model(state_dict):
     """State dict in OpenAI's layout -> `CLIP` in eval mode with applicable weights in fp16, as OpenAI's does.
 

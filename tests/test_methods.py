@@ -159,20 +159,22 @@ def test_recomputing_the_text_encoder_changes_nothing(name, backbone):
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_lower_precisions_step_alike(name, backbone):
-    """A step with bf16 towers, and one with a gradient scaler under autocast, go where that in fp32 goes."""
+def test_precisions_step_alike(name, backbone):
+    """A step with bf16 towers, one with a gradient scaler under autocast and one in fp64 go where that in fp32 goes."""
     steps = {}
-    for precision in ("fp32", "bf16", "amp"):
-        trainer = make(name, backbone, PREC="bf16" if precision == "bf16" else "fp32")
+    for precision in ("fp32", "bf16", "amp", "fp64"):
+        trainer = make(name, backbone, PREC="fp32" if precision == "amp" else precision)
         if precision == "amp":  # of CUDA's, which a CPU does not have
             trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         before = [value.detach().clone() for value in trainer.trained]
         shown = trainer.forward_backward({"features": batch().to(trainer.model.dtype), "label": LABELS})
         assert all(value.isfinite() for value in shown.values())
         steps[precision] = torch.cat([(a - b).flatten() for a, b in zip(trainer.trained, before)]).detach()
+        assert steps[precision].dtype == (torch.float64 if precision == "fp64" else torch.float32)
     for precision in ("bf16", "amp"):
         assert F.cosine_similarity(steps[precision], steps["fp32"], dim=0) > 0.9, precision
         assert float(steps[precision].norm()) == pytest.approx(float(steps["fp32"].norm()), rel=0.2), precision
+    assert close(steps["fp32"], steps["fp64"])
 
 
 # ---------------------------------------------------------------------------- each method's own

@@ -87,8 +87,9 @@ class ConditionalCLIP(MultiTaskCLIP):
         contexts = self.prompt_learner(image_features, self.task_of_class[labels])  # (B, n_ctx, dim)
         image, cls = self.in_own_task(labels).nonzero(as_tuple=True)  # (prompts,) each, image by image
         features = self.text_encoder(self.prompts.select(cls, image), contexts)  # (prompts, embed_dim)
-        cosine = (image_features[image].float() * F.normalize(features.float(), dim=1)).sum(1)
-        logits = torch.full((len(labels), len(self.classnames)), float("-inf"), device=labels.device)
+        features, image_features = (f.to(self.learned_dtype) for f in (features, image_features))
+        cosine = (image_features[image] * F.normalize(features, dim=1)).sum(1)
+        logits = cosine.new_full((len(labels), len(self.classnames)), float("-inf"))
         return logits.index_put((image, cls), self.logit_scale.exp() * cosine)
 
 

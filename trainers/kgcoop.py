@@ -25,8 +25,8 @@ class KnowledgeGuidedCLIP(ContextCLIP):
         """
         features = self.class_features()  # (n_cls, embed_dim)
         logits = self.logits(image_features, labels, features)
-        distance = 1 - F.cosine_similarity(features.float(), self.zero_shot_features)  # (n_cls,)
-        own = self.in_own_task(labels).float()  # (B, n_cls)
+        distance = 1 - F.cosine_similarity(features.to(self.learned_dtype), self.zero_shot_features)  # (n_cls,)
+        own = self.in_own_task(labels).to(self.learned_dtype)  # (B, n_cls)
         distance = (own / own.sum(1, keepdim=True)) @ distance  # (B,)
         return {"loss": F.cross_entropy(logits, labels) + self.weight * distance.mean()}, logits, labels
 

@@ -19,7 +19,7 @@ from .image_features import FeatureLoader, ImageFeatures, Images
 from .multitask_clip import load_clip
 from .results import write_results
 
-PRECISIONS = ("fp32", "fp16", "bf16", "amp")
+PRECISIONS = ("fp32", "fp16", "bf16", "amp", "fp64")
 RESUME_FILE = "resume.pth.tar"
 
 

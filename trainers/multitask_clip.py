@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clip import clip
-from clip.model import convert_weights
+from clip.model import convert_to_double, convert_weights
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder
@@ -45,14 +45,22 @@ class MultiTaskCLIP(nn.Module):
         self.classnames = [name for task in tasks for name in task.classnames]
         task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
         self.register_buffer("task_of_class", task_of_class, persistent=False)
-        self.dtype = torch.float32
+        self.dtype = torch.float32  # of the image tower
+        self.learned_dtype = torch.float32  # of what is learned, of logits and losses
 
     def set_precision(self, prec):
-        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32."""
+        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32.
+
+        `fp64` casts the text tower and what is learned; the image tower and its features stay in fp32.
+        """
         if prec in ("fp16", "bf16"):
             self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
             convert_weights(self.image_encoder, self.dtype)
             convert_weights(self.text_encoder.blocks, self.dtype)
+        elif prec == "fp64":
+            self.learned_dtype = torch.float64
+            self.double().image_encoder.float()  # there and back, a float32 stays as it was
+            convert_to_double(self.text_encoder)
 
     @torch.no_grad()
     def template_features(self, templates):
@@ -70,9 +78,13 @@ class MultiTaskCLIP(nn.Module):
         raise NotImplementedError
 
     def score(self, image_features, class_features):
-        """Logits (B, n), float32: exp(logit_scale) x cosine of features (B, embed_dim) and (n, embed_dim)."""
-        image_features, class_features = (F.normalize(f, dim=-1) for f in (image_features, class_features))
-        return (self.logit_scale.exp() * image_features @ class_features.t()).float()
+        """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): exp(logit_scale) x cosine.
+
+        They are float32, under fp64 float64.
+        """
+        image_features = F.normalize(image_features.to(class_features.dtype), dim=-1)
+        class_features = F.normalize(class_features, dim=-1)
+        return (self.logit_scale.exp() * image_features @ class_features.t()).to(self.learned_dtype)
 
     def in_own_task(self, labels, classes=slice(None)):
         """Which classes (B, n) are of the sample's own task; `labels` (B,)."""

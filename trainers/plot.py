@@ -26,7 +26,7 @@ def sinkhorn(kernel, max_iter):
     """Entropic optimal transport between uniform marginals, for P problems at once (Cuturi, NIPS 2013; PLOT, alg. A1).
 
     Args:
-        kernel: exp(-cost / eps), (P, M, N), float32.
+        kernel: exp(-cost / eps), (P, M, N), float32 or float64.
         max_iter: most iterations; they end earlier where the rows' scaling, on the mean over all P problems, changes by
             less than `THRESHOLD`.
 
@@ -74,14 +74,16 @@ class TransportCLIP(MultiTaskCLIP):
         return self.text_encoder(self.prompts, self.prompt_learner()).unflatten(0, (-1, self.n))
 
     def logits(self, image_features, labels, class_features):
-        """Logits (B, n_cls), float32: exp(logit_scale) x sum(T * sim), -inf outside the sample's own task.
+        """Logits (B, n_cls): exp(logit_scale) x sum(T * sim), -inf outside the sample's own task.
+
+        They are float32, under fp64 float64.
 
         Args:
             image_features: (B, M, embed_dim), of M places.
             labels: (B,), of which only the tasks are used.
             class_features: (n_cls, N, embed_dim).
         """
-        images, texts = (F.normalize(f.float(), dim=-1) for f in (image_features, class_features))
+        images, texts = (F.normalize(f.to(self.learned_dtype), dim=-1) for f in (image_features, class_features))
         task_of_image = self.task_of_class[labels]  # (B,)
         sims, image_of, class_of = [], [], []
         with torch.autocast(images.device.type, enabled=False):  # exp(-20) is 0 in fp16

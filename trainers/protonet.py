@@ -30,8 +30,8 @@ class PrototypeCLIP(MultiTaskCLIP):
             nn.init.orthogonal_(self.embedding.weight)  # starts from the features' own distances, or nearly so
 
     def embed(self, features):
-        """Features (..., embed_dim) -> embeddings (..., dim) of the features at length 1, float32."""
-        return self.embedding(F.normalize(features.float(), dim=-1)).float()
+        """Features (..., embed_dim) -> embeddings (..., dim) of the features at length 1, float32 (fp64: float64)."""
+        return self.embedding(F.normalize(features.to(self.learned_dtype), dim=-1)).to(self.learned_dtype)
 
     def class_features(self):
         """Prototypes (n_cls, dim): means of the support images' embeddings."""
