@@ -15,6 +15,7 @@ from pathlib import Path
 import open_clip
 import torch
 from tabulate import tabulate
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from clip import load
 from clip.model import CLIP
@@ -92,6 +93,23 @@ def measure(step, repeats):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:] or seconds), peak() - idle
+
+
+def kept_for_backward(forward, frozen):
+    """Bytes of what `forward()` keeps for its backward pass. They are counted and not kept, so it fits anywhere.
+
+    Args:
+        frozen: tensors not to count, since they are there anyway.
+    """
+    sizes = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        sizes[StorageWeakRef(storage)] = storage.nbytes()  # tensors may share one; the reference tells new from old
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
+        forward()
+    return sum(sizes.values()) - sum(sizes.get(StorageWeakRef(t.untyped_storage()), 0) for t in frozen)
 
 
 def in_own_process(module, limit_gb=0, **case):

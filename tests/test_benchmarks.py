@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from benchmarks.common import made_up_tasks
+from benchmarks.common import kept_for_backward, made_up_tasks
 from clip.simple_tokenizer import SimpleTokenizer
 from tests.helpers import REPOSITORY
 
@@ -29,6 +30,14 @@ def test_text_encoder(tmp_path):
     row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6")
     assert row["plain rows"] == 6 * 77 and row["rows"] == 17 + suffix_rows(2, 6)
     assert row["MB"] > 0 and row["plain MB"] > 0 and row["faster"] == pytest.approx(row["plain s"] / row["s"])
+
+
+def test_what_a_backward_pass_needs():
+    """exp keeps its result, a product both factors; a tensor kept twice counts once, a frozen one not at all."""
+    x, weight = torch.ones(1000, requires_grad=True), torch.ones(1000)
+    assert kept_for_backward(lambda: x.exp(), []) == 4000
+    assert kept_for_backward(lambda: (x * x).exp() * x, []) == 4000 + 4000
+    assert kept_for_backward(lambda: (x.exp() * weight) * 2, [weight]) == 4000
 
 
 def test_train_step(tmp_path):

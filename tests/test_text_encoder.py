@@ -1,6 +1,7 @@
 """The shared-prefix, packed text encoder against the plain one that encodes 77 positions per prompt."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from clip.model import convert_weights
 from clip.simple_tokenizer import SimpleTokenizer
 from datasets.base import Task
 from tests.helpers import make_cfg
+from trainers import text_encoder
 from trainers.mtcoop import SoftSharedCLIP
 from trainers.mtcoop_hard import HardSharedCLIP
 from trainers.prompts import LearnedContext, build_prompts, words
@@ -118,6 +120,27 @@ def test_variants_equal_the_plain_encoder(model, variant, position, precision, o
             assert ours_ is None and once_more is None
             continue
         assert relative_error(ours_, plain) < of_gradients and torch.equal(once_more, ours_)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_compiled_blocks_change_nothing(model, monkeypatch, checkpoint):
+    """The graphs are those of MODEL.COMPILE, whole; the backend runs them as they are, without a C++ compiler."""
+    backend = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(text_encoder, "RECOMPUTED_FROM", 0)
+    ctx = torch.randn(2, 5, 64, requires_grad=True)
+    prompts = build_prompts(NAMES, 5, "end", [0, 0, 1, 1, 1])
+    encoder = TextEncoder(model)
+    encoder.checkpoint = checkpoint
+
+    def run():
+        features = encoder(prompts, ctx)
+        return features, torch.autograd.grad(features.square().sum(), ctx)[0]
+
+    eager = run()
+    monkeypatch.setattr(torch, "compile", backend)
+    encoder.compile_blocks()
+    for ours, theirs in zip(run(), eager):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_lower_precisions_stay_near(model):

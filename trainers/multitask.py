@@ -92,6 +92,8 @@ class MultiTaskTrainer(TrainerX):
         self.model = self.build_clip_model(load_clip(cfg)).to(self.device)
         self.model.set_precision(self.prec)
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
+        if cfg.MODEL.COMPILE:
+            self.model.text_encoder.compile_blocks()
         if self.device.type == "cuda":
             self.model.image_encoder.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler("cuda") if self.prec == "amp" else None

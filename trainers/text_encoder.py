@@ -67,6 +67,10 @@ class TextEncoder(nn.Module):
         x = self._run(self._last_block, self.blocks[-1], x, layout)  # (n, width): the rows of [EOT]
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
 
+    def compile_blocks(self):
+        """Let `torch.compile` make the blocks' kernels, in the first step: minutes, and a C++ compiler is needed."""
+        self._block, self._last_block = torch.compile(self._block), torch.compile(self._last_block)
+
     def _run(self, function, *args):
         if self.checkpoint and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
@@ -122,8 +126,12 @@ class TextEncoder(nn.Module):
 
 
 def recomputed(function, x):
-    """`function(x)`, keeping x alone for the backward pass, where it is called again. A small x is not worth it."""
-    worth_it = x.numel() >= RECOMPUTED_FROM and torch.is_grad_enabled() and x.requires_grad
+    """`function(x)`, keeping x alone for the backward pass, where it is called again. A small x is not worth it.
+
+    A compiler decides by itself what it keeps.
+    """
+    large = not torch.compiler.is_compiling() and x.numel() >= RECOMPUTED_FROM
+    worth_it = large and torch.is_grad_enabled() and x.requires_grad
     return _Recomputed.apply(x, function) if worth_it else function(x)
 
 
