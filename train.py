@@ -95,7 +95,7 @@ def extend_cfg(cfg):
     cfg.DATALOADER.FEATURE_CACHE = True  # keep image features on disk; changes no result
     cfg.DATALOADER.FEATURE_CACHE_DIR = ""  # where; "": ~/.cache/softcpt/features
     cfg.MODEL.CHECKPOINT_TEXT = False  # recompute the text encoder's activations: less memory, a third more time
-    cfg.MODEL.COMPILE = False  # torch.compile the text encoder's blocks: the first step takes minutes
+    cfg.MODEL.COMPILE = False  # torch.compile the text encoder's blocks: the first step takes half a minute
     cfg.OPTIM.STEP_PER_PART = True  # step optimizer and scheduler once per trained part (published code), or once
     cfg.TEST.EVALUATOR = "ClassificationMT"
     cfg.TEST.PER_TASK_RESULT = True

@@ -1,10 +1,12 @@
 """Text features and their gradients: shared prefixes and packed rows against 77 positions for every prompt.
 
-    python -m benchmarks.text_encoder [--cases nata:6:116,nata:10:300,cata:6:116] [--arch RN50-quickgelu] [--limit-gb N]
+    python -m benchmarks.text_encoder [--cases nata:6:116,nata:10:300,cata:6:116] [--arch RN50-quickgelu] [--compile 1]
+                                      [--without-plain 1 | --limit-gb N]
 
 A case is VARIANT:TASKS:CLASSES[:POSITION]. Variants: `coop` (one context), `nata` (a context per task), `cata` (class
 prompts and task prompts, then a context per class). The step is all class features of the variant, with the task and
-class features that they are made from, forward and backward to what is learned.
+class features that they are made from, forward and backward to what is learned. Where the plain way does not fit into
+N GB, what it would keep for its backward pass is counted.
 """
 
 import torch
@@ -42,8 +44,10 @@ def rows_encoded(prompts, encoder):
     return int(n_prefixes * prompts.prefix + (prompts.lengths - prompts.prefix).sum())
 
 
-def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint, count=False):
+def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint, count=False, compiled=False):
     model = build(variant, tasks, classes, position, arch, encoder, checkpoint)
+    if compiled:
+        model.text_encoder.compile_blocks()
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = torch.randn(classes, model.text_encoder.output_dim, device=trained[0].device)
 
@@ -74,6 +78,9 @@ def bench(args):
         row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "position": given["position"],
                "rows": ours["rows"], "s": ours["seconds"], "MB": ours["mb"], "CHECKPOINT_TEXT s": recomputed["seconds"],
                "CHECKPOINT_TEXT MB": recomputed["mb"]}
+        if args.compile:
+            compiled = in_own_process("benchmarks.text_encoder", encoder="ours", compiled=True, **given)
+            row |= {"COMPILE s": compiled["seconds"], "COMPILE MB": compiled["mb"]}
         if not plain and not args.without_plain:
             counted = in_own_process("benchmarks.text_encoder", encoder="plain", count=True, **given)
             row |= {"plain rows": counted["rows"],
@@ -87,4 +94,4 @@ def bench(args):
 
 if __name__ == "__main__":
     main("benchmarks.text_encoder", work, bench, __doc__.splitlines()[0], cases="nata:6:116,nata:10:300,cata:6:116",
-         arch="RN50-quickgelu", without_plain=0, limit_gb=0)
+         arch="RN50-quickgelu", without_plain=0, limit_gb=0, compile=0)

@@ -68,7 +68,7 @@ class TextEncoder(nn.Module):
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
 
     def compile_blocks(self):
-        """Let `torch.compile` make the blocks' kernels, in the first step: minutes, and a C++ compiler is needed."""
+        """Let `torch.compile` make the blocks' kernels, in the first step. It needs a C++ compiler."""
         self._block, self._last_block = torch.compile(self._block), torch.compile(self._last_block)
 
     def _run(self, function, *args):
