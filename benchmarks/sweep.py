@@ -5,7 +5,7 @@
 Every run is a process of `train.py` with one thread, as the scripts start it: zero-shot, CoOp shared and per task, and
 SoftCPT-NATA. `plain` keeps no image features and encodes 77 positions of every prompt in every step. Each way starts
 with an empty cache. Says also in how many runs both give the same result for every task, and how far they are apart
-elsewhere. In fp32 the two encoders round differently, which long runs amplify; --prec fp64 shows them without.
+elsewhere. In fp32 the two encoders round differently, which some runs amplify; under --prec fp64 hardly any does.
 """
 
 import json
