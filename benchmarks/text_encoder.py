@@ -45,6 +45,7 @@ def rows_encoded(prompts, encoder):
 
 
 def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint, count=False, compiled=False):
+    """Time, memory and rows of a step; with `count`, instead of doing it, what it would keep for its backward pass."""
     model = build(variant, tasks, classes, position, arch, encoder, checkpoint)
     if compiled:
         model.text_encoder.compile_blocks()

@@ -46,7 +46,11 @@ class MultiTaskCLIP(nn.Module):
         task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
         self.register_buffer("task_of_class", task_of_class, persistent=False)
         self.dtype = torch.float32  # of the image tower
-        self.learned_dtype = torch.float32  # of what is learned, of logits and losses
+
+    @property
+    def learned_dtype(self):
+        """dtype of what is learned, of logits and losses: float32, under fp64 float64."""
+        return self.logit_scale.dtype
 
     def set_precision(self, prec):
         """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32.
@@ -58,9 +62,8 @@ class MultiTaskCLIP(nn.Module):
             convert_weights(self.image_encoder, self.dtype)
             convert_weights(self.text_encoder.blocks, self.dtype)
         elif prec == "fp64":
-            self.learned_dtype = torch.float64
-            self.double().image_encoder.float()  # there and back, a float32 stays as it was
-            convert_to_double(self.text_encoder)
+            convert_to_double(self)
+            self.image_encoder.float()  # there and back, a float32 stays as it was
 
     @torch.no_grad()
     def template_features(self, templates):
