@@ -127,7 +127,7 @@ def convert_weights(model, dtype=torch.float16):
 
 
 def convert_to_double(model):
-    """Cast, in place, all of a model to float64. Norms that compute in float32 do so in their own dtype from then on."""
+    """Cast, in place, all of a model to float64. Norms that compute in float32 use their own dtype from then on."""
     for module in model.double().modules():
         if type(module) is LayerNormFp32:
             module.__class__ = LayerNorm
