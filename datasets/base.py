@@ -4,6 +4,7 @@ A dataset is one or more *tasks*. Its class only declares them and says how to r
 (`read`); everything that happens to the lists afterwards stands here, once.
 """
 
+import os
 import os.path as osp
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from math import ceil
 from dassl.data.datasets import DatasetBase, Datum
 
 from .files import PARTS, read_split_zhou
-from .splits import complete_parts, draw_few_shot, split_folder
+from .splits import complete_parts, draw_few_shot, relative, split_folder
 
 METRICS = ("overall_acc", "mean_acc")
 
@@ -52,6 +53,14 @@ class TaskData:
     test: list = field(default_factory=list)
 
 
+class NamedDatum(Datum):
+    """A sample with the `name` of its image: the path below the data root, wherever that lies."""
+
+    def __init__(self, name, **kwargs):
+        super().__init__(**kwargs)
+        self.name = name
+
+
 class MultiTaskDataset(DatasetBase):
     """Base of all datasets, a single task being a suite of one.
 
@@ -76,8 +85,7 @@ class MultiTaskDataset(DatasetBase):
         data = [select_classes(task_data, cfg.DATASET.SUBSAMPLE_CLASSES) for task_data in data]
         self.tasks = [task_data.task for task_data in data]
         self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
-        swap = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
-        parts = {part: self._merge(data, part, swap) for part in PARTS}
+        parts = {part: self._merge(data, part, cfg) for part in PARTS}
         check_files_exist(parts)
         if self.test_only:
             # Dassl refuses an empty train_x, since it derives the classes from it; here the tasks have them.
@@ -116,15 +124,18 @@ class MultiTaskDataset(DatasetBase):
         raise NotImplementedError
 
     @staticmethod
-    def _merge(data, part, swap):
+    def _merge(data, part, cfg):
         """Datums of all tasks; labels are shifted by the number of classes of the tasks before."""
-        old, new = swap
+        old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
+        root = osp.abspath(osp.expanduser(cfg.DATASET.ROOT))
         datums, first = [], 0
         for task_data in data:
             for path, label in getattr(task_data, part):
+                name = relative(path, root).replace(os.sep, "/")
                 if old and path.startswith(old):
                     path = new + path[len(old):]
-                datums.append(Datum(impath=path, label=first + label, classname=task_data.task.classnames[label]))
+                datums.append(NamedDatum(name, impath=path, label=first + label,
+                                         classname=task_data.task.classnames[label]))
             first += len(task_data.task.classnames)
         return datums
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Count, Key, Natural
+from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
 from .multitask_clip import MultiTaskCLIP
@@ -93,19 +94,21 @@ class ConditionalCLIP(MultiTaskCLIP):
         return logits.index_put((image, cls), self.logit_scale.exp() * cosine)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class CoCoOp(PerTaskTrainer):
     """Conditional context optimization, a learner (vectors and meta network) per task."""
 
-    options = "COCOOP"
-
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        if cfg.TRAINER.COCOOP.MAX_PROMPTS < 1:
-            raise ValueError(f"TRAINER.COCOOP.MAX_PROMPTS is {cfg.TRAINER.COCOOP.MAX_PROMPTS}, but must be at least 1")
+    node = "COCOOP"
+    keys = {
+        "PREC": PREC,
+        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Natural),
+        "CTX_INIT": Key("a photo of a", "words to start from", str),
+        "MAX_PROMPTS": Key(1024, "(image, class) prompts encoded at once: bounds memory, changes no result", Count),
+    }
+    rows = (Row("CoCoOp", 80),)
 
     def build_clip_model(self, clip_model):
-        return ConditionalCLIP(clip_model, self.tasks, self.cfg.TRAINER.COCOOP)
+        return ConditionalCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
 
     def add_gradients(self, features, labels, share=1.0):
         # The loss is a mean over samples, so its gradients are those of its chunks, each weighted by its share; one

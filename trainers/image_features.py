@@ -9,7 +9,6 @@ images' are kept; training images are encoded anew in each epoch, batch by batch
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 import os.path as osp
@@ -21,10 +20,11 @@ import PIL
 import torch
 import torchvision
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from dassl.data.data_manager import DatasetWrapper
+from dassl.utils import NotFinite, read_image
+from runs.identity import digest_of_tensors
 
 from .feature_cache import FeatureCache, default_folder, key_of, megabytes
 from .local_features import LocalImageEncoder
@@ -32,17 +32,22 @@ from .local_features import LocalImageEncoder
 PACK = 16384  # images after which a pack is written, so that a crash loses little
 
 
-class Images(DatasetWrapper):
-    """Dassl's wrapper with augmentation drawn from (seed, epoch, image) alone; `epoch` is set by the trainer."""
+class Images(Dataset):
+    """A torch dataset over a list of `Datum`: each image as the transform makes it, (3, H, W).
 
-    epoch = 0
+    Augmentation is drawn from (seed, epoch, image) alone; `epoch` is set by the trainer.
+    """
+
+    def __init__(self, cfg, data_source, transform, is_train=False):
+        self.cfg, self.data_source, self.transform, self.is_train = cfg, data_source, transform, is_train
+        self.epoch = 0
+
+    def __len__(self):
+        return len(self.data_source)
 
     def draw(self, idx):
         """What the augmentation of an image is drawn from, as text; "" for test transforms, which draw nothing."""
-        if not self.is_train:
-            return ""
-        path = osp.relpath(self.data_source[idx].impath, self.cfg.DATASET.ROOT or ".")
-        return f"{self.cfg.SEED}/{self.epoch}/{path}"
+        return f"{self.cfg.SEED}/{self.epoch}/{self.data_source[idx].name}" if self.is_train else ""
 
     @property
     def view(self):
@@ -56,10 +61,11 @@ class Images(DatasetWrapper):
         return key_of(path, state.st_size, state.st_mtime_ns, self.draw(idx))
 
     def __getitem__(self, idx):
+        image = read_image(self.data_source[idx].impath)
         if not self.is_train:
-            return super().__getitem__(idx)
+            return self.transform(image)
         with seeded(self.draw(idx)):
-            return super().__getitem__(idx)
+            return self.transform(image)
 
 
 @contextlib.contextmanager
@@ -97,7 +103,7 @@ class ImageFeatures:
         self.caches = {}  # description of the transforms -> FeatureCache
         self.told = False  # how much the training images' features take
         if cfg.DATALOADER.FEATURE_CACHE:
-            self.fingerprint = fingerprint(encoder)
+            self.fingerprint = digest_of_tensors(encoder.state_dict())
             print(f"Image features are kept in {self.folder} (DATALOADER.FEATURE_CACHE False keeps none)")
 
     def cache_for(self, images):
@@ -123,6 +129,8 @@ class ImageFeatures:
             return torch.cat(list(self.encode(images, range(len(images)))))
         keys = [images.key(i) for i in range(len(images))]
         features, known = cache.load(images.view, keys)
+        if known.any():
+            self.check_finite(features[known], images, np.flatnonzero(known))
         missing = np.flatnonzero(~known)
         if not len(missing):
             return features
@@ -175,45 +183,49 @@ class ImageFeatures:
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
         loader = DataLoader(Subset(images, index), self.batch_size, num_workers=options.NUM_WORKERS, pin_memory=cuda,
                             generator=torch.Generator())
-        for batch in tqdm(loader, desc="encoding images", disable=not bar or len(loader) < 20):
-            pixels = batch["img"].to(self.device, self.dtype, non_blocking=True)  # (b, 3, H, W)
+        done = 0
+        for pixels in tqdm(loader, desc="encoding images", disable=not bar or len(loader) < 20):
+            pixels = pixels.to(self.device, self.dtype, non_blocking=True)  # (b, 3, H, W)
             n = len(pixels)
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n))  # (batch_size, 3, H, W)
             if cuda:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, enabled=self.autocast):
-                yield self.encoder(pixels)[:n].cpu()
+                features = self.encoder(pixels)[:n].cpu()
+            self.check_finite(features, images, index[done:done + n])
+            done += n
+            yield features
+
+    def check_finite(self, features, images, index):
+        """Stop where features (n, ...) of the images at `index` are NaN or infinite: they have no accuracy.
+
+        Raises:
+            NotFinite: naming the first such image.
+        """
+        bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            raise NotFinite(f"the features of {images.data_source[index[int(bad[0])]].impath} are NaN or infinite: check "
+                            f"the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use another PREC than "
+                            f"{'amp' if self.autocast else str(self.dtype).removeprefix('torch.')}")
 
 
 class FeatureLoader:
-    """Stands in for a `DataLoader` of `Images`: the same batches, of features instead of images.
-
-    Yields {"features": (B, ...), "label": (B,)} on the device.
+    """Batches of features instead of images: yields features (B, ...) and labels (B,), on the device.
 
     Args:
-        batches: function like `ImageFeatures.batches`.
+        images: `Images`. batch_sampler: lists of their indices. encode: an `ImageFeatures`.
     """
 
-    def __init__(self, loader, batches, device):
-        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
-        self.batches, self.device = batches, device
+    def __init__(self, images, batch_sampler, encode, device):
+        self.images, self.batch_sampler, self.encode, self.device = images, batch_sampler, encode, device
+        self.labels = torch.tensor([datum.label for datum in images.data_source], device=device)  # (n,)
 
     def __len__(self):
         return len(self.batch_sampler)
 
     def __iter__(self):
-        labels = torch.tensor([datum.label for datum in self.dataset.data_source], device=self.device)  # (n,)
-        for index, features in self.batches(self.dataset, self.batch_sampler):
-            yield {"features": features, "label": labels[index]}
-
-
-def fingerprint(module):
-    """Hex digest of a module's weights: their names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
+        for index, features in self.encode.batches(self.images, self.batch_sampler):
+            yield features, self.labels[index]
 
 
 def describe(transform):

@@ -5,7 +5,8 @@ Yao et al., Visual-Language Prompt Tuning with Knowledge-guided Context Optimiza
 
 from torch.nn import functional as F
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Key, Natural, NotNegative
+from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
 from .multitask_clip import ContextCLIP
@@ -31,17 +32,18 @@ class KnowledgeGuidedCLIP(ContextCLIP):
         return {"loss": F.cross_entropy(logits, labels) + self.weight * distance.mean()}, logits, labels
 
 
-@TRAINER_REGISTRY.register()
+@register
 class KgCoOp(PerTaskTrainer):
     """CoOp, a context per task, with the knowledge-guided distance."""
 
-    options = "KGCOOP"
-
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        if cfg.TRAINER.KGCOOP.W < 0:
-            raise ValueError(f"TRAINER.KGCOOP.W is {cfg.TRAINER.KGCOOP.W}, but the weight of a distance must not be "
-                             "negative")
+    node = "KGCOOP"
+    keys = {
+        "PREC": PREC,
+        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Natural),
+        "CTX_INIT": Key("a photo of a", "words to start from", str),
+        "W": Key(8.0, "weight of the distance from the zero-shot text features", NotNegative),
+    }
+    rows = (Row("KgCoOp", 100),)
 
     def build_clip_model(self, clip_model):
-        return KnowledgeGuidedCLIP(clip_model, self.tasks, self.cfg.TRAINER.KGCOOP)
+        return KnowledgeGuidedCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])

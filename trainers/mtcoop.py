@@ -4,16 +4,17 @@ Ding et al., Prompt Tuning with Soft Context Sharing for Vision-Language Models,
 """
 
 import math
+from typing import Literal
 
 import torch
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Key, Natural, Positive, Share
+from runs.keys import refusal
+from runs.methods import POSITION, PREC, Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
 from .prompts import LearnedContext, MetaNetwork, build_prompts, init_context
-
-PG_TYPES = ("lin", "linmean", "lincls")
 
 
 class SoftSharedCLIP(MultiTaskCLIP):
@@ -28,8 +29,6 @@ class SoftSharedCLIP(MultiTaskCLIP):
         super().__init__(clip_model, tasks)
         encoder, n_cls = self.text_encoder, len(self.classnames)
         embedding, length = encoder.token_embedding, encoder.max_length
-        if options.PG_TYPE not in PG_TYPES:
-            raise ValueError(f"TRAINER.MTCOOP.PG_TYPE is {options.PG_TYPE!r}, but must be one of {', '.join(PG_TYPES)}")
         self.pg_type = options.PG_TYPE
         self.per_class = options.CSC
         self.cls_sample_rate = options.CLS_SAMPLE_RATE
@@ -111,20 +110,56 @@ def sample_classes(labels, task_of_class, rate):
     return torch.cat(kept).sort().values.to(device)
 
 
-@TRAINER_REGISTRY.register()
+def softcpt(label, place, **when):
+    """The row of a variant. With a context per class General-10 is trained on a sample of the negative classes."""
+    arguments = (f"{{dataset}} {{cfg}} {{shots}} {4 if when['CSC'] else 0} {when.get('CLASS_CSC', False)} 4 "
+                 f"{when['TASK_CSC']} 16 {when['CSC']} lin 1")
+    sampled = {"general10": f"main_mtcoop_cls_sample.sh {arguments} 0.1"} if when["CSC"] else {}
+    return Row(label, place, f"main_mtcoop.sh {arguments}", sampled, when, by_default=not when["CSC"])
+
+
+@register
 class MTCoOp(MultiTaskTrainer):
     """SoftCPT-NATA, -NATS (`TASK_CSC`) and, with `CSC`, -CATA, -CSTA, -CATS, -CSTS (`CLASS_CSC`, `TASK_CSC`)."""
 
-    options = "MTCOOP"
+    node = "MTCOOP"
+    keys = {
+        "PREC": PREC,
+        # class prompts: contexts for class features
+        "CLASS_N_CTX": Key(16, "context vectors of class prompts (read with CSC)", Natural),
+        "CLASS_CSC": Key(False, "class prompts: a context of its own for every class", bool),
+        "CLASS_CTX_INIT": Key("", "class prompts: words to start from", str),
+        "CLASS_TOKEN_POSITION": POSITION,
+        "FREEZE_CLS_PROMPT": Key(False, "keep the context of class prompts as it starts", bool),
+        # task prompts: contexts for task features
+        "TASK_N_CTX": Key(16, "context vectors of task prompts", Natural),
+        "TASK_CSC": Key(False, "task prompts: a context of its own for every task", bool),
+        "TASK_CTX_INIT": Key("", "task prompts: words to start from", str),
+        "TASK_TOKEN_POSITION": POSITION,
+        # final prompts: contexts made by the meta network, one per task or, with CSC, per class
+        "N_CTX": Key(16, "context vectors that the meta network makes", Natural),
+        "CTX_INIT": Key("", "only the number of its tokens counts, as the context length", str),
+        "CSC": Key(False, "the meta network makes a context per class", bool),
+        "TOKEN_POSITION": POSITION,
+        "PG_TYPE": Key("lin", "what the meta network reads with CSC: both features, their mean, the class's alone",
+                       Literal["lin", "linmean", "lincls"]),
+        "PG_RATIO": Key(1.0, "accepted as in the published commands; no PG_TYPE reads it", Positive),
+        "CLS_SAMPLE_RATE": Key(0.0, "share of the negative classes in a training step; 0: all", Share),
+    }
+    rows = (
+        softcpt("SoftCPT-NATS", 120, CSC=False, TASK_CSC=True),
+        softcpt("SoftCPT-NATA", 130, CSC=False, TASK_CSC=False),
+        softcpt("SoftCPT-CATA", 140, CSC=True, CLASS_CSC=False, TASK_CSC=False),
+        softcpt("SoftCPT-CSTA", 150, CSC=True, CLASS_CSC=True, TASK_CSC=False),
+        softcpt("SoftCPT-CATS", 160, CSC=True, CLASS_CSC=False, TASK_CSC=True),
+        softcpt("SoftCPT-CSTS", 170, CSC=True, CLASS_CSC=True, TASK_CSC=True),
+    )
 
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
-        options = cfg.TRAINER.MTCOOP
-        if not 0 <= options.CLS_SAMPLE_RATE <= 1:
-            raise ValueError(f"TRAINER.MTCOOP.CLS_SAMPLE_RATE is {options.CLS_SAMPLE_RATE}, but must be from 0 to 1")
-        if options.CLS_SAMPLE_RATE > 0 and not options.CSC:
-            raise ValueError("TRAINER.MTCOOP.CLS_SAMPLE_RATE samples the contexts of classes, so it needs "
-                             "TRAINER.MTCOOP.CSC True")
+        if cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE > 0 and not cfg.TRAINER.MTCOOP.CSC:
+            raise refusal(cfg, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", "it samples the contexts of classes, so it needs "
+                          "TRAINER.MTCOOP.CSC True")
 
     @staticmethod
     def task_specific(options):

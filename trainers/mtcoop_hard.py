@@ -3,7 +3,9 @@
 Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022.
 """
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Key, Natural
+from dassl.errors import UserError
+from runs.methods import POSITION, PREC, Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import ContextCLIP
@@ -14,16 +16,29 @@ class HardSharedCLIP(ContextCLIP):
 
     def __init__(self, clip_model, tasks, options):
         if options.CSC and options.TSC:
-            raise ValueError("TRAINER.MTCOOPH.CSC (a context per class) and TSC (one per task) exclude each other")
+            raise UserError("TRAINER.MTCOOPH.CSC (a context per class) and TSC (one per task) exclude each other")
         per = "class" if options.CSC else "task" if options.TSC else "suite"
         super().__init__(clip_model, tasks, options.N_CTX, options.CTX_INIT, options.TOKEN_POSITION, per)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class MTCoOpHard(MultiTaskTrainer):
     """CoOp with hard-shared, task-specific or class-specific contexts."""
 
-    options = "MTCOOPH"
+    node = "MTCOOPH"
+    keys = {
+        "PREC": PREC,
+        "N_CTX": Key(16, "number of context vectors", Natural),
+        "CSC": Key(False, "class-specific context", bool),
+        "TSC": Key(False, "task-specific context", bool),
+        "CTX_INIT": Key("", "words to start from; their number is then the context length", str),
+        "TOKEN_POSITION": POSITION,
+    }
+    rows = (
+        Row("CoOp-CA", 50, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 False True", when={"TSC": True}),
+        Row("CoOp-CS", 60, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 True False", when={"CSC": True}),
+        Row("CoOp-MT", 70, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 False False"),
+    )
 
     @staticmethod
     def task_specific(options):
@@ -34,7 +49,7 @@ class MTCoOpHard(MultiTaskTrainer):
         return "CSC" if options.CSC else ""
 
     def build_clip_model(self, clip_model):
-        return HardSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER.MTCOOPH)
+        return HardSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
 
     def parts(self):
         return ["prompt_learner"]

@@ -1,57 +1,107 @@
-"""What every trainer shares: data, precision, the training step, resuming, testing."""
+"""What every method shares. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
 
-import os
-import os.path as osp
 import time
 import zlib
 from functools import cached_property
 
 import torch
+from torch.utils.data import BatchSampler, SequentialSampler
+from tqdm import tqdm
 
-from dassl.data import DataManager
-from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.data.datasets import build_dataset
+from dassl.data.samplers import build_sampler
+from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import atomic_path, count_num_param, load_checkpoint, set_random_seed
+from dassl.utils import NotFinite, UserError, count_num_param, set_random_seed
+from runs.checkpoints import (
+    BEST,
+    best_or_last,
+    check_names,
+    load,
+    load_part,
+    name_tasks,
+    read_parts,
+    save,
+    save_parts,
+)
+from runs.folder import RunFolder
+from runs.identity import digest_of_tensors, digests_of, identity_of
+from runs.keys import refusal
+from runs.methods import find_row
+from runs.program import Stopped
+from runs.results import write_results
 
-from .checkpoints import check_names, checkpoint_path, load_part, name_tasks
 from .image_features import FeatureLoader, ImageFeatures, Images
 from .multitask_clip import load_clip
-from .results import write_results
+from .progress import Progress, until_sigterm
 
-PRECISIONS = ("fp32", "fp16", "bf16", "amp", "fp64")
-RESUME_FILE = "resume.pth.tar"
+# What a resume file holds.
+RESUME_KEYS = {"identity": dict, "epoch": int, "parts": dict, "best": (dict, type(None)), "optimizer": dict,
+               "scheduler": dict, "scaler": (dict, type(None)), "elapsed": float}
 
 
 def resolve_precision(prec, device):
     """The precision to compute in: `prec`, or fp32 where the CPU has no fp16 (which is said once)."""
-    if prec not in PRECISIONS:
-        raise ValueError(f"PREC is {prec!r}, but must be one of {', '.join(PRECISIONS)}")
     if device.type == "cpu" and prec in ("fp16", "amp"):
         print(f"PREC {prec} needs CUDA: computing in fp32 on the CPU")
         return "fp32"
     return prec
 
 
-class MultiTaskTrainer(TrainerX):
-    """Base of all trainers. A method implements `build_clip_model` and says which parts are trained.
+class MultiTaskTrainer:
+    """Base of all methods. A method declares itself, builds its model, and may override what a step does.
 
-    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` the
-    names of its submodules that are saved and stepped, `frozen_parts()` those that are saved only.
+    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` names
+    its submodules that are trained and saved, `frozen_parts()` those that are saved only. A method whose step is not
+    "gradients of `losses["loss"]`, then the optimizer" overrides `backward`, `add_gradients` or `step`; one that learns
+    from other batches than those of images and labels overrides `make_train_loader`.
+
+    Args:
+        cfg: the config.
+        tasks: list of `Task` to build the model for instead of the dataset's. Then nothing is read but the backbone:
+            the trainer loads checkpoints and makes contexts and class features, but neither trains nor tests.
+
+    Raises:
+        UserError: settings, data or weights that do not fit together.
     """
 
-    options = ""  # name of the method's node under cfg.TRAINER
+    node = ""  # name of the method's options under cfg.TRAINER
+    keys = {}  # {option: Key} of that node
+    rows = ()  # `Row`s of the results tables
+    reads_training_images = True
 
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        self.elapsed = 0.0  # seconds of training, over all resumed pieces
-        self.test_seconds = 0.0
+    def __init__(self, cfg, tasks=None):
+        self.check_cfg(cfg)
+        self.cfg = cfg
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.epoch, self.max_epoch = 0, cfg.OPTIM.MAX_EPOCH
+        self.folder = RunFolder(cfg.OUTPUT_DIR)
+        self.model_digest = ""  # of what was loaded for --eval-only
+        self.elapsed = self.test_seconds = 0.0  # seconds of training, over all resumed pieces, and of testing
+        self.dataset = None if tasks else build_dataset(cfg)
+        self.tasks = tasks or self.dataset.tasks
+        self.build_model()
+        if self.dataset:
+            self.build_data()
 
+    # ------------------------------------------------------------------ what a method says of itself
     def check_cfg(self, cfg):
-        option = self.options and self.class_specific(cfg.TRAINER[self.options])
+        """Refuse settings that do not fit together; a method adds its own."""
+        option = self.node and self.class_specific(cfg.TRAINER[self.node])
         if option and cfg.DATASET.SUBSAMPLE_CLASSES == "new":
-            raise ValueError("class-specific contexts exist only for the classes they were learned on: TRAINER."
-                             f"{self.options}.{option} asks for them, so DATASET.SUBSAMPLE_CLASSES can't be new")
+            raise refusal(cfg, "DATASET.SUBSAMPLE_CLASSES", "class-specific contexts exist only for the classes they "
+                          f"were learned on, and TRAINER.{self.node}.{option} asks for them")
+        for key in ("INPUT.NO_TRANSFORM", "DATALOADER.RETURN_IMG0"):
+            if cfg[key.split(".")[0]][key.split(".")[1]]:
+                raise refusal(cfg, key, f"{type(self).__name__} needs transformed images: leave it False")
+        if cfg.DATALOADER.K_TRANSFORMS != 1:
+            raise refusal(cfg, "DATALOADER.K_TRANSFORMS", f"{type(self).__name__} takes each image once: leave it 1")
+
+    @classmethod
+    def learns(cls, cfg):
+        """Whether a run of `cfg` trains anything."""
+        return True
 
     @staticmethod
     def task_specific(options):
@@ -63,16 +113,16 @@ class MultiTaskTrainer(TrainerX):
         """Name of the option by which the method learns something of its own for every class, or ""."""
         return ""
 
-    def build_data_loader(self):
-        self.dm = DataManager(self.cfg, dataset_wrapper=Images)
-        self.train_loader_x, self.val_loader, self.test_loader = (
-            loader and FeatureLoader(loader, self.feature_batches, self.device)
-            for loader in (self.dm.train_loader_x, self.dm.val_loader, self.dm.test_loader))
-        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
-        self.tasks = self.dm.dataset.tasks
+    def ties(self):
+        """[(who, "task" or "class")]: the options that tie what is learned to the tasks or classes of training.
 
-    def build_evaluator(self):
-        return build_evaluator(self.cfg, lab2cname=self.lab2cname, tasks=self.tasks)
+        Of a method that can't do otherwise, its own name.
+        """
+        if not self.node:
+            return []
+        options = self.cfg.TRAINER[self.node]
+        found = (self.task_specific(options), "task"), (self.class_specific(options), "class")
+        return [(f"TRAINER.{self.node}.{option}", kind) for option, kind in found if option]
 
     def build_clip_model(self, clip_model):
         raise NotImplementedError
@@ -84,12 +134,16 @@ class MultiTaskTrainer(TrainerX):
         return []
 
     def precision(self):
-        return self.cfg.TRAINER[self.options].PREC
+        return self.cfg.TRAINER[self.node].PREC
 
+    # ------------------------------------------------------------------ building
     def build_model(self):
         cfg = self.cfg
         self.prec = resolve_precision(self.precision(), self.device)
-        self.model = self.build_clip_model(load_clip(cfg)).to(self.device)
+        clip_model = load_clip(cfg)
+        # The modules' description tells apart models of the same values, such as those with QuickGELU and with GELU.
+        self.weights = digest_of_tensors(clip_model.state_dict()) + f"-{zlib.crc32(repr(clip_model).encode()):08x}"
+        self.model = self.build_clip_model(clip_model).to(self.device).eval()
         self.model.set_precision(self.prec)
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
         if cfg.MODEL.COMPILE:
@@ -104,60 +158,122 @@ class MultiTaskTrainer(TrainerX):
         if self.trained:
             self.optim = build_optimizer(self.trained, cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.saved = {part: getattr(self.model, part) for part in [*self.parts(), *self.frozen_parts()]}
         # The published code registers the one optimizer and scheduler under every part, and Dassl steps them once
         # per part; see docs/fidelity.md.
-        for i, part in enumerate(self.parts()):
-            steps = i == 0 or cfg.OPTIM.STEP_PER_PART
-            self.register_model(part, getattr(self.model, part), *(self.optim, self.sched) if steps else (None, None))
-        for part in self.frozen_parts():
-            self.register_model(part, getattr(self.model, part))
+        self.repeats = len(self.parts()) if cfg.OPTIM.STEP_PER_PART else 1
+        self.encode = ImageFeatures(cfg, self.model.image_encoder, self.device, self.model.dtype,
+                                    autocast=self.scaler is not None)
+
+    def build_data(self):
+        cfg, dataset = self.cfg, self.dataset
+        train, test = (build_transform(cfg, is_train=is_train) for is_train in (True, False))
+        self.train_images = Images(cfg, dataset.train_x, train, is_train=True)
+        self.test_images = {"val": Images(cfg, dataset.val or [], test), "test": Images(cfg, dataset.test, test)}
+        self.evaluator = build_evaluator(cfg, lab2cname=dataset.lab2cname, tasks=self.tasks)
+        if cfg.VERBOSE:
+            print(f"{cfg.DATASET.NAME}: {len(self.tasks)} tasks, {dataset.num_classes:,} classes; images: "
+                  f"{len(dataset.train_x):,} train, {len(dataset.val or ()):,} val, {len(dataset.test):,} test")
+
+    def make_train_loader(self):
+        """The batches of an epoch: an iterable of (features, labels) with a length."""
+        options, images = self.cfg.DATALOADER.TRAIN_X, self.train_images
+        if not len(images):
+            raise UserError(f"{self.cfg.DATASET.NAME} has no training images: use --eval-only")
+        sampler = build_sampler(options.SAMPLER, cfg=self.cfg, data_source=images.data_source,
+                                batch_size=options.BATCH_SIZE, n_ins=options.N_INS)
+        # The last, smaller batch is left out unless it is the only one.
+        drop_last = len(images) >= options.BATCH_SIZE
+        return FeatureLoader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
 
     @cached_property
-    def image_features(self):
-        return ImageFeatures(self.cfg, self.model.image_encoder, self.device, self.model.dtype,
-                             autocast=self.scaler is not None)
+    def identity(self):
+        """What identifies this run, see `runs.identity`."""
+        data = digests_of(self.tasks, self.dataset.train_x, self.dataset.val, self.dataset.test)
+        return identity_of(self.cfg, type(self), data, self.weights, self.prec, self.model_digest)
 
-    def features_of(self, images):
-        """Features (n, ...) of `Images` by the frozen image tower, see `ImageFeatures`."""
-        return self.image_features(images)
+    # ------------------------------------------------------------------ the run
+    def train(self):
+        """Train from where the resume file ends, or from the start, save, and test the model that is to be deployed.
 
-    def feature_batches(self, images, batch_sampler):
-        """See `ImageFeatures.batches`; a method, since the loaders are made before the model."""
-        return self.image_features.batches(images, batch_sampler)
+        All randomness of an epoch follows from (seed, epoch), so a resumed run goes on as if undisturbed.
 
-    # ------------------------------------------------------------------ training
-    def parse_batch_train(self, batch):
-        return batch["features"], batch["label"]
-
-    def forward_backward(self, batch):
-        """One step; returns what the log shows as tensors: losses, and the accuracy inside the samples' own tasks.
-
-        Nothing here waits for the device: the loop reads the tensors when it prints, and stops then if a loss is not
-        finite.
+        Raises:
+            NotFinite: a feature, loss, learned value or logit is. Stopped: a SIGTERM came; the last epoch is saved.
         """
-        features, labels = self.parse_batch_train(batch)
-        if self.scaler is None:
-            self.model_zero_grad()
-            shown = self.add_gradients(features, labels)
-            self.model_update()
-        else:
-            self.optim.zero_grad()
-            shown = self.add_gradients(features, labels)
-            self.scaler.step(self.optim)
-            self.scaler.update()
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return shown
+        cfg = self.cfg
+        loader = self.make_train_loader() if self.trained else ()
+        first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
+        progress = Progress(cfg, len(loader), self.max_epoch)
+        saved_at = time.time()
+        with until_sigterm() as stop:
+            for self.epoch in range(first, self.max_epoch if self.trained else 0):
+                began = time.time()
+                set_random_seed(zlib.crc32(f"{cfg.SEED}/{self.epoch}".encode()))
+                self.train_images.epoch = self.epoch
+                self.set_mode(training=True)
+                for batch, (features, labels) in enumerate(loader):
+                    shown = self.step(features, labels, self.repeats)  # losses, backward pass, so many optimizer steps
+                    progress.add(self.epoch, batch, shown, self.learning_rate())
+                for _ in range(self.repeats):
+                    self.sched.step()
+                self.check_learned()
+                self.elapsed += time.time() - began
 
-    def add_gradients(self, features, labels, share=1.0):
-        """Add `share` times a batch's gradients to those that are there.
+                done = self.epoch + 1
+                if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
+                    result = self.test("val")
+                    if self.best is None or result > self.best["result"]:
+                        self.best = {"epoch": done, "result": result, "parts": self.learned()}
+                frequent = cfg.TRAIN.CHECKPOINT_FREQ > 0 and done % cfg.TRAIN.CHECKPOINT_FREQ == 0
+                if frequent and done < self.max_epoch:
+                    self.save_model(done)
+                # After the checkpoints, so that a kill between the two makes both again.
+                if frequent or stop.requested or done == self.max_epoch or (
+                        time.time() - saved_at >= cfg.TRAIN.RESUME_SECONDS):
+                    self.save_resume_file(done)
+                    saved_at = time.time()
+                if stop.requested:
+                    raise Stopped(f"stopped by SIGTERM after epoch {done}, which is saved: the same command goes on")
+        if self.trained:
+            self.save_model(self.max_epoch)
+        print("Finished training")
+        if not cfg.TEST.NO_TEST:
+            print(f"Deploy the {'last-epoch model' if self.best is None else 'model with the best val performance'}")
+            if self.best is not None:
+                save_parts(cfg.OUTPUT_DIR, self.part_states(self.best["parts"], val_result=self.best["result"]),
+                           BEST, {**self.common_state(), "epoch": self.best["epoch"]})
+                self.load_model(cfg.OUTPUT_DIR, "best")
+            self.test()
+        progress.close()
+
+    def step(self, features, labels, repeats):
+        """One batch: its gradients, then `repeats` optimizer steps with them (under amp one, as in the published code).
+
+        Nothing here waits for the device: `Progress` reads the tensors when it prints.
 
         Args:
             features: (B, dim), not normalised.
             labels: (B,).
 
         Returns:
-            What the log shows: the losses and the accuracy in percent, as tensors.
+            What the log shows, as `add_gradients`.
+        """
+        self.optim.zero_grad()
+        shown = self.add_gradients(features, labels)
+        if self.scaler is not None:
+            self.scaler.step(self.optim)
+            self.scaler.update()
+        else:
+            for _ in range(repeats):
+                self.optim.step()
+        return shown
+
+    def add_gradients(self, features, labels, share=1.0):
+        """Add `share` times a batch's gradients to those that are there.
+
+        Returns:
+            {name: tensor}: the losses, and the accuracy in percent inside the samples' own tasks.
         """
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
             losses, logits, targets = self.model.losses(features, labels)
@@ -171,154 +287,154 @@ class MultiTaskTrainer(TrainerX):
         """Add the gradients that `losses` ({name: scalar}, each times the same constant) ask for."""
         losses["loss"].backward()
 
-    def train(self):
-        if not self.dm.dataset.train_x:
-            raise ValueError(f"{self.cfg.DATASET.NAME} has no training images: use --eval-only")
-        super().train()
+    def learning_rate(self):
+        return self.optim.param_groups[0]["lr"]
 
-    def before_epoch(self):
-        # All randomness of an epoch follows from (seed, epoch), so a resumed run goes on as if undisturbed.
-        set_random_seed(zlib.crc32(f"{self.cfg.SEED}/{self.epoch}".encode()))
-        self.train_loader_x.dataset.epoch = self.epoch
-        self.epoch_start = time.time()
+    def set_mode(self, training):
+        """Put the learned parts into training or test mode; the towers are frozen and stay in test mode."""
+        for part in self.parts():
+            self.saved[part].train(training)
 
-    def after_epoch(self):
-        self.elapsed += time.time() - self.epoch_start
-        super().after_epoch()
-        path = osp.join(self.output_dir, RESUME_FILE)
-        if self.epoch + 1 < self.max_epoch:
-            self.save_resume_file(path)
-        elif osp.isfile(path):
-            os.remove(path)  # the checkpoints of the last epoch are written
+    def check_learned(self):
+        """Stop the run before it saves values that are not finite."""
+        for name, value in self.model.named_parameters():
+            if value.requires_grad and not value.isfinite().all():
+                raise NotFinite(f"{name} holds NaN or infinite values after epoch {self.epoch + 1}: use a smaller "
+                                "OPTIM.LR, or another PREC")
 
-    # ------------------------------------------------------------------ checkpoints
-    def checkpoint_extras(self):
-        return {"tasks": name_tasks(self.tasks)}
+    # ------------------------------------------------------------------ saving and loading
+    def learned(self):
+        """{part: its values}, copies on the CPU."""
+        return {part: {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+                for part, module in self.saved.items()}
 
-    def ties(self):
-        """[(who, "task" or "class")]: the options that tie what is learned to the tasks or classes of training.
+    def common_state(self):
+        """What every part's checkpoint holds."""
+        return {"identity": self.identity, "tasks": name_tasks(self.tasks), "optimizer": None, "scheduler": None}
 
-        Of a method that can't do otherwise, its own name.
+    def part_states(self, values, **state):
+        return {part: {"state_dict": values[part], **state} for part in values}
+
+    def save_model(self, epoch):
+        """Write the checkpoint of every part after `epoch` epochs; the optimizer's state under one that it steps."""
+        states = self.part_states(self.learned())
+        stepped = [part for part in self.parts() if any(p.requires_grad for p in self.saved[part].parameters())]
+        states[stepped[0]] |= {"optimizer": self.optim.state_dict(), "scheduler": self.sched.state_dict()}
+        save_parts(self.cfg.OUTPUT_DIR, states, f"model.pth.tar-{epoch}", {**self.common_state(), "epoch": epoch})
+
+    def save_resume_file(self, epoch):
+        """All that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
+        save({"identity": self.identity, "epoch": epoch, "parts": self.learned(), "best": self.best,
+              "optimizer": self.optim.state_dict(), "scheduler": self.sched.state_dict(),
+              "scaler": self.scaler.state_dict() if self.scaler else None, "elapsed": self.elapsed},
+             self.folder.resume_path)
+
+    def resume(self):
+        """Restore what the resume file holds, if there is one.
+
+        Returns:
+            (number of epochs that are done, the best model so far or None).
+
+        Raises:
+            UserError: the file is damaged, or another run's.
         """
-        if not self.options:
-            return []
-        options = self.cfg.TRAINER[self.options]
-        found = (self.task_specific(options), "task"), (self.class_specific(options), "class")
-        return [(f"TRAINER.{self.options}.{option}", kind) for option, kind in found if option]
-
-    def save_resume_file(self, path):
-        """Everything that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
-        names = self.get_model_names()
-        state = {
-            "run": self.run_identity,
-            "epoch": self.epoch + 1,
-            "models": {name: self._models[name].state_dict() for name in names},
-            "optimizer": self.optim.state_dict(),
-            "scheduler": self.sched.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "best_result": self.best_result,
-            "elapsed": self.elapsed,
-        }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-
-    @cached_property
-    def run_identity(self):
-        """What must be the same for a run to be the continuation of another, as text."""
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        # Where things lie and how fast they are read does not change a result.
-        cfg.OUTPUT_DIR = cfg.RESUME = cfg.DATASET.ROOT = cfg.DATASET.SPLIT_DIR = ""
-        cfg.DATALOADER.NUM_WORKERS = 0
-        cfg.DATALOADER.FEATURE_CACHE, cfg.DATALOADER.FEATURE_CACHE_DIR = True, ""
-        cfg.TRAIN.PRINT_FREQ = cfg.TRAIN.CHECKPOINT_FREQ = 0
-        return cfg.dump()
-
-    def resume_model_if_exist(self, directory):
-        path = osp.join(directory, RESUME_FILE)
-        if not osp.isfile(path):
-            start = super().resume_model_if_exist(directory)
-            if self.cfg.RESUME and start == 0:
-                raise FileNotFoundError(f"--resume {directory}: there is neither {RESUME_FILE} nor a checkpoint of "
-                                        f"every part ({', '.join(self.get_model_names())})")
-            return start
-        state = load_checkpoint(path)
-        if state["run"] != self.run_identity:
-            there, here = (set(text.splitlines()) for text in (state["run"], self.run_identity))
-            changed = "; ".join(line.strip() for line in sorted(here - there) or sorted(there - here))
-            raise ValueError(f"{directory} holds an unfinished run with other settings (here: {changed}): give the "
-                             "same settings, or another --output-dir")
-        for name in self.get_model_names():
-            self._models[name].load_state_dict(state["models"][name])
+        folder = RunFolder(self.cfg.RESUME) if self.cfg.RESUME else self.folder
+        state = folder.unfinished(RESUME_KEYS, self.identity) if self.trained else None
+        if state is None:
+            return 0, None
+        for part, module in self.saved.items():
+            load_part(module, state["parts"].get(part, {}), folder.resume_path)
         self.optim.load_state_dict(state["optimizer"])
         self.sched.load_state_dict(state["scheduler"])
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        self.best_result, self.elapsed = state["best_result"], state["elapsed"]
-        print(f"Resuming from {path} (epoch = {state['epoch']})")
-        return state["epoch"]
+        self.elapsed = state["elapsed"]
+        print(f"Resuming from {folder.resume_path} (epoch = {state['epoch']})")
+        return state["epoch"], state["best"]
 
-    def load_model(self, directory, epoch=None):
-        """Load every part from `<directory>/<part>/model.pth.tar-<epoch>` (None: the last epoch that is there).
-
-        Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the
-        class names of training time, while the prompts here follow the current ones.
+    def load_model(self, directory, which=None):
+        """Load every part of a run's model.
 
         A context that is not tied to tasks or classes serves any others; else the run must have those of training
         (published checkpoints have no names: only the number is checked).
 
+        Args:
+            which: "best", "last" or the number of an epoch; None: the best if the run kept it, else the last.
+
+        Returns:
+            The identity of the run that trained it, None of a published checkpoint.
+
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a value that is learned is missing, unknown, or has another shape, and as `check_names`.
+            MissingFile, UserError: as `read_parts`, `check_names` and `load_part`.
         """
-        if not directory:
-            return super().load_model(directory, epoch)
-        for name in self.get_model_names():
-            path = checkpoint_path(directory, name, epoch)
-            checkpoint = load_checkpoint(path)
-            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+        found = read_parts(directory, self.saved, which or best_or_last(directory, self.saved))
+        for part, (path, checkpoint) in found.items():
+            print(f'Loading weights to {part} from "{path}" (epoch = {checkpoint["epoch"]})')
             if "tasks" in checkpoint:
                 check_names(checkpoint["tasks"], name_tasks(self.tasks), self.ties(), path)
             try:
-                load_part(self._models[name], checkpoint["state_dict"], path)
-            except ValueError as error:
+                load_part(self.saved[part], checkpoint["state_dict"], path)
+            except NotFinite:
+                raise
+            except UserError as error:
                 hints = [f"; {option} ties each context to a {kind} of training" for option, kind in self.ties()]
-                raise ValueError(f"{error}{''.join(hints)}") from None
+                raise UserError(f"{error}{''.join(hints)}") from None
+        self.model_digest = digest_of_tensors({f"{part}.{name}": value for part, values in self.learned().items()
+                                               for name, value in values.items()})
+        return checkpoint.get("identity") if found else None
 
     # ------------------------------------------------------------------ testing
     @torch.no_grad()
     def test(self, split=None):
-        """Evaluate on `split`; the text features of all classes are made once."""
+        """Evaluate on `split` ("val" or "test"; None: TEST.SPLIT); the text features of all classes are made once.
+
+        Returns:
+            The mean of the tasks' metrics, in percent.
+
+        Raises:
+            UserError: there are no such images. NotFinite: a feature or logit is.
+        """
         start = time.time()
-        self.set_model_mode("eval")
+        split = split or self.cfg.TEST.SPLIT
+        images = self.test_images[split]
+        if not len(images):
+            raise UserError(f"{self.cfg.DATASET.NAME} has no {'validation' if split == 'val' else 'test'} images"
+                            + (": set TEST.SPLIT to test and TEST.FINAL_MODEL to last_step" if split == "val" else ""))
+        print(f"Evaluate on the *{split}* set")
+        self.set_mode(training=False)
+        self.evaluator.reset()
+        batches = BatchSampler(SequentialSampler(images), self.cfg.DATALOADER.TEST.BATCH_SIZE, drop_last=False)
         with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            self.test_features = self.model.class_features()
-        result = super().test(split)
-        del self.test_features
+            class_features = self.test_features()
+            for features, labels in tqdm(FeatureLoader(images, batches, self.encode, self.device)):
+                logits = self.model.logits(features, labels, class_features)
+                if not logits[self.model.in_own_task(labels)].isfinite().all():
+                    raise NotFinite(f"logits of the {split} images are NaN or infinite, so there is no accuracy: check "
+                                    "the weights, or use another PREC")
+                self.evaluator.process(logits, labels)
+        result = next(iter(self.evaluator.evaluate().values()))
         self.test_seconds = time.time() - start
         return result
 
-    def parse_batch_test(self, batch):
-        return (batch["features"], batch["label"]), batch["label"]
-
-    def model_inference(self, input):
-        features, labels = input
-        with torch.autocast(self.device.type, enabled=self.scaler is not None):
-            return self.model.logits(features, labels, self.test_features)
+    def test_features(self):
+        """What a test compares images with: `class_features` of the model, once for all images."""
+        return self.model.class_features()
 
     def write_results(self, wall_seconds, model_dir=""):
-        """Write `results.json`.
+        """Write `results.json`; with it the run is finished, and its resume file is not needed any more.
 
         Args:
             wall_seconds: the process's whole time.
             model_dir: folder of the run that was tested with `--eval-only`, if there was one.
         """
-        dataset = self.dm.dataset
+        dataset = self.dataset
+        row = find_row(self.rows, self.cfg.TRAINER[self.node] if self.node else None)
         write_results(
-            self.cfg, self.device, self.evaluator.per_task, precision=self.prec, n_tasks=len(dataset.tasks),
-            n_classes=dataset.num_classes, n_train=len(dataset.train_x), n_val=len(dataset.val or ()),
-            n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir, train_seconds=self.elapsed,
-            test_seconds=self.test_seconds, wall_seconds=wall_seconds)
+            self.cfg, row, self.identity, self.device, self.evaluator.per_task, precision=self.prec,
+            n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
+            n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
+            train_seconds=self.elapsed, test_seconds=self.test_seconds, wall_seconds=wall_seconds)
+        self.folder.finish()
 
 
 class PerTaskTrainer(MultiTaskTrainer):
@@ -329,21 +445,3 @@ class PerTaskTrainer(MultiTaskTrainer):
 
     def ties(self):
         return [(type(self).__name__, "task")]
-
-
-def build_without_data(cfg, tasks):
-    """The trainer that `cfg` names, for `tasks` (list of `Task`) instead of the dataset's.
-
-    Nothing is read but the backbone, so it loads checkpoints and makes contexts and class features, but neither
-    trains nor tests.
-
-    Raises:
-        ValueError: unknown trainer, and whatever building it raises.
-    """
-    class WithoutData(TRAINER_REGISTRY.get(cfg.TRAINER.NAME)):
-        def build_data_loader(self):
-            self.tasks = tasks
-            self.lab2cname = dict(enumerate(name for task in tasks for name in task.classnames))
-            self.num_classes = len(self.lab2cname)
-
-    return WithoutData(cfg)

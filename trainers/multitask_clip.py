@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clip import clip
+from clip import ClipError, clip
 from clip.model import convert_to_double, convert_weights
+from dassl.errors import NotFinite, UserError
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder
@@ -17,13 +18,16 @@ def load_clip(cfg):
     """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
 
     Raises:
-        ValueError: the backbone reads images of another size than `INPUT.SIZE`, and whatever `clip.load` raises.
+        UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
     """
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-    model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+    try:
+        model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+    except ClipError as error:
+        raise UserError(str(error)) from error
     size = model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (size, size):
-        raise ValueError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
+        raise UserError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
                          f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
     return model.requires_grad_(False)
 

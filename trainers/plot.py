@@ -7,7 +7,9 @@ has its own prompts, all learned together in mixed batches.
 import torch
 from torch.nn import functional as F
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Count, Key, Natural, Positive
+from dassl.errors import NotFinite
+from runs.methods import PREC, Row, register
 
 from .local_features import LocalImageEncoder
 from .multitask import PerTaskTrainer
@@ -17,7 +19,7 @@ from .prompts import TaskContexts, build_prompts
 THRESHOLD = 1e-2  # mean change of the rows' scaling below which Sinkhorn's iteration stops (published code)
 
 
-class NotFinite(FloatingPointError):
+class NoPlan(NotFinite):
     """A transport plan holds NaN."""
 
 
@@ -34,7 +36,7 @@ def sinkhorn(kernel, max_iter):
         Plans T (P, M, N); their columns sum to 1 / N, their rows to about 1 / M.
 
     Raises:
-        NotFinite: a plan holds NaN.
+        NoPlan: a plan holds NaN.
     """
     _, m, n = kernel.shape
     u, v = torch.ones_like(kernel[:, :, 0]), torch.ones_like(kernel[:, 0])  # (P, M), (P, N)
@@ -46,7 +48,7 @@ def sinkhorn(kernel, max_iter):
             break
     plan = u[:, :, None] * kernel * v[:, None]
     if plan.isnan().any():
-        raise NotFinite("an optimal transport plan of PLOT holds NaN: use TRAINER.PLOT.PREC fp32 or a larger "
+        raise NoPlan("an optimal transport plan of PLOT holds NaN: use TRAINER.PLOT.PREC fp32 or a larger "
                         "TRAINER.PLOT.EPS")
     return plan
 
@@ -56,11 +58,6 @@ class TransportCLIP(MultiTaskCLIP):
 
     def __init__(self, clip_model, tasks, options, backbone):
         super().__init__(clip_model, tasks)
-        for key in ("N", "MAX_ITER"):
-            if options[key] < 1:
-                raise ValueError(f"TRAINER.PLOT.{key} is {options[key]}, but must be 1 or more")
-        if options.EPS <= 0:
-            raise ValueError(f"TRAINER.PLOT.EPS is {options.EPS}, but must be positive")
         self.n, self.eps, self.max_iter = options.N, options.EPS, options.MAX_ITER
         self.image_encoder = LocalImageEncoder(clip_model.visual, backbone)
         encoder = self.text_encoder
@@ -99,21 +96,26 @@ class TransportCLIP(MultiTaskCLIP):
         return logits.index_put((torch.cat(image_of), torch.cat(class_of)), values)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class PLOT(PerTaskTrainer):
     """Prompt learning with optimal transport."""
 
-    options = "PLOT"
+    node = "PLOT"
+    keys = {
+        "PREC": PREC,
+        "N": Key(4, "prompts per class", Count),
+        "N_CTX": Key(16, "number of context vectors", Natural),
+        "EPS": Key(0.1, "weight of the plan's entropy", Positive),
+        "MAX_ITER": Key(100, "most of Sinkhorn's iterations", Count),
+    }
+    rows = (Row("PLOT", 110, script_on={"general10": "method.sh PLOT {dataset} {cfg} {shots} TRAINER.PLOT.N 2"}),)
 
     def build_clip_model(self, clip_model):
-        return TransportCLIP(clip_model, self.tasks, self.cfg.TRAINER.PLOT, self.cfg.MODEL.BACKBONE.NAME)
+        return TransportCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node], self.cfg.MODEL.BACKBONE.NAME)
 
-    def forward_backward(self, batch):
+    def step(self, features, labels, repeats):
         try:
-            return super().forward_backward(batch)
-        except NotFinite as error:  # before anything was stepped
-            print(f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] is "
-                  f"skipped: {error}")
-            if self.batch_idx + 1 == self.num_batches:
-                self.update_lr()
+            return super().step(features, labels, repeats)
+        except NoPlan as error:  # before anything was stepped
+            print(f"A batch of epoch {self.epoch + 1} is skipped: {error}")
             return {}

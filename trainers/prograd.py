@@ -6,7 +6,8 @@ Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023.
 import torch
 from torch.nn import functional as F
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Key, Natural, NotNegative, Positive
+from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
 from .multitask_clip import ContextCLIP
@@ -51,26 +52,26 @@ def project(domain, general, strength):
     return torch.where(along < 0, domain - strength * along * unit, domain)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ProGrad(PerTaskTrainer):
     """CoOp, a context per task, with prompt-aligned gradients, each task's by itself."""
 
-    options = "PROGRAD"
-
-    def check_cfg(self, cfg):
-        super().check_cfg(cfg)
-        options = cfg.TRAINER.PROGRAD
-        if options.LAMBDA < 0:
-            raise ValueError(f"TRAINER.PROGRAD.LAMBDA is {options.LAMBDA}, but must not be negative")
-        if options.T <= 0:
-            raise ValueError(f"TRAINER.PROGRAD.T is {options.T}, but a temperature must be above 0")
+    node = "PROGRAD"
+    keys = {
+        "PREC": PREC,
+        "N_CTX": Key(16, "number of context vectors, if CTX_INIT is empty", Natural),
+        "CTX_INIT": Key("", "words to start from", str),
+        "LAMBDA": Key(1.0, "share of the conflicting component that is taken from a gradient", NotNegative),
+        "T": Key(1.0, "temperature of the zero-shot teacher's prediction", Positive),
+    }
+    rows = (Row("ProGrad", 90),)
 
     def build_clip_model(self, clip_model):
-        return TaughtCLIP(clip_model, self.tasks, self.cfg.TRAINER.PROGRAD)
+        return TaughtCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
 
     def backward(self, losses):
         # Of the whole batch at once: the projection of a sum is not the sum of projections.
         domain, general = (torch.autograd.grad(losses[name], self.trained, retain_graph=name == "xe_loss")
                            for name in ("xe_loss", "kl_loss"))
         for learned, *gradients in zip(self.trained, domain, general):
-            learned.grad = project(*gradients, self.cfg.TRAINER.PROGRAD.LAMBDA)
+            learned.grad = project(*gradients, self.cfg.TRAINER[self.node].LAMBDA)

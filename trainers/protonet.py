@@ -4,11 +4,18 @@ Snell et al., Prototypical Networks for Few-shot Learning, NIPS 2017. Embeddings
 with `DIM` > 0, a linear map of them that is learned on episodes. The texts are not read.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config.keys import Count, Key, Natural
+from dassl.data.transforms import build_transform
+from dassl.errors import UserError
+from runs.keys import refusal
+from runs.methods import PREC, Row, register
 
 from .image_features import Images
 from .multitask import MultiTaskTrainer
@@ -51,7 +58,9 @@ class PrototypeCLIP(MultiTaskCLIP):
 
 
 class EpisodeLoader:
-    """Stands in for the loader of training images: an epoch is its share of `EPISODES`, each drawn inside one task.
+    """Episodes of training: an epoch is its share of `EPISODES`, each drawn inside one task.
+
+    Yields features (way, shot, embed_dim) of the support images and (way, query, embed_dim) of the queries.
 
     An episode has `WAY` classes of a task that is drawn uniformly, and of each `SHOT` support and `QUERY` query images,
     as they are augmented in this epoch. Where a task has less, `shapes` says what its episodes have: all its classes;
@@ -63,18 +72,14 @@ class EpisodeLoader:
         features_of: function from `Images` to features (n, dim).
         tasks: list of `Task`.
         options: cfg.TRAINER.PROTONET.
-        n_epochs: of the run.
+        n_epochs: of the run. device: of what is yielded.
 
     Raises:
-        ValueError: an option is too small, or no task has two classes.
+        UserError: no task has two classes.
     """
 
-    def __init__(self, images, plain, features_of, tasks, options, n_epochs):
-        for key, least in dict(WAY=2, SHOT=1, QUERY=1, EPISODES=n_epochs).items():
-            if options[key] < least:
-                raise ValueError(f"TRAINER.PROTONET.{key} is {options[key]}, but must be {least} or more"
-                                 + " (an episode in each of OPTIM.MAX_EPOCH epochs)" * (key == "EPISODES"))
-        self.dataset, self.plain, self.features_of = images, plain, features_of
+    def __init__(self, images, plain, features_of, tasks, options, n_epochs, device="cpu"):
+        self.dataset, self.plain, self.features_of, self.device = images, plain, features_of, device
         self.n_episodes, self.n_epochs = options.EPISODES, n_epochs
         sizes = [len(task.classnames) for task in tasks]
         labels = torch.tensor([datum.label for datum in images.data_source])
@@ -92,7 +97,7 @@ class EpisodeLoader:
                 print(f"Episodes of task {task.name} have {way} classes with {shot} support and {query} query images "
                       "each" + ", which are two views of the same image" * (fewest == 1))
         if not self.shapes:
-            raise ValueError("no task has two classes or more to learn an embedding from: set TRAINER.PROTONET.DIM 0")
+            raise UserError("no task has two classes or more to learn an embedding from: set TRAINER.PROTONET.DIM 0")
 
     def __len__(self):
         epoch = self.dataset.epoch
@@ -105,46 +110,57 @@ class EpisodeLoader:
             classes = classes[torch.randperm(len(classes))[:way]]
             drawn = torch.stack([self.rows[c][torch.randperm(len(self.rows[c]))[:n]] for c in classes])  # (way, n)
             if n == 1:
-                yield {"support": plain[drawn], "query": augmented[drawn]}
+                yield plain[drawn].to(self.device), augmented[drawn].to(self.device)
             else:
-                yield {"support": augmented[drawn[:, :shot]], "query": augmented[drawn[:, shot:]]}
+                yield augmented[drawn[:, :shot]].to(self.device), augmented[drawn[:, shot:]].to(self.device)
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ProtoNet(MultiTaskTrainer):
     """Nearest class mean; prototypes are made of the run's training images, without augmentation, at every test."""
 
-    options = "PROTONET"
+    node = "PROTONET"
+    keys = {
+        "PREC": PREC,
+        "DIM": Key(0, "of the embedding; 0: the image features themselves, nothing is learned", Natural),
+        # Of the episodes that the embedding is learned on. A task that has less gives smaller ones.
+        "EPISODES": Key(1000, "episodes of the whole run", Count),
+        "WAY": Key(5, "classes of an episode", Annotated[int, Field(ge=2)]),
+        "SHOT": Key(5, "support images per class of an episode", Count),
+        "QUERY": Key(15, "query images per class of an episode", Count),
+    }
+    rows = (Row("ProtoNet", 30),)
 
-    def build_data_loader(self):
-        super().build_data_loader()
-        missing = set(self.lab2cname) - {datum.label for datum in self.dm.dataset.train_x}
+    @classmethod
+    def learns(cls, cfg):
+        return cfg.TRAINER.PROTONET.DIM > 0
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        if self.learns(cfg) and cfg.TRAINER.PROTONET.EPISODES < cfg.OPTIM.MAX_EPOCH:
+            raise refusal(cfg, "TRAINER.PROTONET.EPISODES", f"must be {cfg.OPTIM.MAX_EPOCH} or more (an episode in each "
+                          "of OPTIM.MAX_EPOCH epochs)")
+
+    def build_data(self):
+        super().build_data()
+        names, datums = self.dataset.lab2cname, self.dataset.train_x
+        missing = set(names) - {datum.label for datum in datums}
         if missing:
-            raise ValueError(f"ProtoNet needs training images of every class, but {self.cfg.DATASET.NAME} has none of "
-                             f"{len(missing)} classes, such as {self.lab2cname[min(missing)]!r}")
-        self.plain = Images(self.cfg, self.dm.dataset.train_x, self.dm.tfm_test, is_train=False)
+            raise UserError(f"ProtoNet needs training images of every class, but {self.cfg.DATASET.NAME} has none of "
+                            f"{len(missing)} classes, such as {names[min(missing)]!r}")
+        self.plain_images = Images(self.cfg, datums, build_transform(self.cfg, is_train=False))
 
     def build_clip_model(self, clip_model):
         return PrototypeCLIP(clip_model, self.tasks, self.cfg.TRAINER.PROTONET.DIM)
 
-    def build_model(self):
-        super().build_model()
-        if not self.trained:
-            self.max_epoch = 0  # training is over before it begins
-
     def parts(self):
-        return ["embedding"] if self.cfg.TRAINER.PROTONET.DIM > 0 else []
+        return ["embedding"] if self.learns(self.cfg) else []
 
-    def parse_batch_train(self, batch):
-        return batch["support"].to(self.device), batch["query"].to(self.device)
+    def make_train_loader(self):
+        return EpisodeLoader(self.train_images, self.plain_images, self.encode, self.tasks, self.cfg.TRAINER.PROTONET,
+                             self.max_epoch, self.device)
 
-    def train(self):
-        if self.trained:
-            self.train_loader_x = EpisodeLoader(self.train_loader_x.dataset, self.plain, self.features_of, self.tasks,
-                                                self.cfg.TRAINER.PROTONET, self.max_epoch)
-        super().train()
-
-    def test(self, split=None):
-        labels = torch.tensor([datum.label for datum in self.plain.data_source], device=self.device)
-        self.model.support = self.features_of(self.plain).to(self.device), labels
-        return super().test(split)
+    def test_features(self):
+        labels = torch.tensor([datum.label for datum in self.plain_images.data_source], device=self.device)
+        self.model.support = self.encode(self.plain_images).to(self.device), labels
+        return super().test_features()

@@ -2,7 +2,8 @@
 
 import torch
 
-from dassl.engine import TRAINER_REGISTRY
+from dassl.errors import UserError
+from runs.methods import Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
@@ -32,11 +33,17 @@ class TemplateCLIP(MultiTaskCLIP):
         return torch.stack([self.zero_shot_features, *sets]).mean(0)[classes]
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP(MultiTaskTrainer):
     """Zero-shot CLIP with each task's own template. Nothing is trained: run it with `--eval-only`."""
 
+    rows = (Row("ZS-CLIP", 10, "zeroshot.sh {dataset} {name} all", tasks_alone=True),)
+    reads_training_images = False
     extra_templates = ()
+
+    @classmethod
+    def learns(cls, cfg):
+        return False
 
     def precision(self):
         return "fp16" if self.device.type == "cuda" else "fp32"
@@ -45,11 +52,13 @@ class ZeroshotCLIP(MultiTaskTrainer):
         return TemplateCLIP(clip_model, self.tasks, self.extra_templates)
 
     def train(self):
-        raise ValueError(f"{type(self).__name__} has nothing to train: run it with --eval-only")
+        raise UserError(f"{type(self).__name__} has nothing to train: run it with --eval-only")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Zero-shot CLIP with the mean text feature of each task's template and seven general ones."""
 
+    rows = (Row("ZS-CLIP (ensemble)", 20, "zeroshot.sh {dataset} {name} all ZeroshotCLIP2", tasks_alone=True,
+                by_default=False),)
     extra_templates = ENSEMBLE_TEMPLATES

@@ -1,9 +1,10 @@
-from .defaults import _C as _defaults
+from .defaults import KEYS
+from .keys import build_cfg
 
 
 def get_cfg_default():
     """Return a fresh, mutable copy of the default configuration (a yacs ``CfgNode``)."""
-    return _defaults.clone()
+    return build_cfg(KEYS)
 
 
 def clean_cfg(cfg, trainer):

@@ -1,133 +1,117 @@
-"""Default configuration: every key that the toolbox reads, with upstream's names and values."""
+"""Every key that the toolbox reads or accepts, with upstream's names and values."""
 
-from yacs.config import CfgNode as CN
+from typing import Annotated, Literal
 
-_C = CN()
-_C.VERSION = 1
-_C.OUTPUT_DIR = "./output"
-# Folder of an earlier run to resume from; when empty, OUTPUT_DIR is tried.
-_C.RESUME = ""
-# Negative: do not seed.
-_C.SEED = -1
-_C.USE_CUDA = True
-_C.VERBOSE = True
+from pydantic import Field
 
-# ---------------------------------------------------------------- images
-_C.INPUT = CN()
-_C.INPUT.SIZE = (224, 224)  # (height, width)
-_C.INPUT.INTERPOLATION = "bilinear"
-_C.INPUT.TRANSFORMS = ()
-_C.INPUT.NO_TRANSFORM = False
-_C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]
-_C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
-_C.INPUT.CROP_PADDING = 4
-_C.INPUT.RRCROP_SCALE = (0.08, 1.0)
-_C.INPUT.CUTOUT_N = 1
-_C.INPUT.CUTOUT_LEN = 16
-_C.INPUT.GN_MEAN = 0.0
-_C.INPUT.GN_STD = 0.15
-_C.INPUT.RANDAUGMENT_N = 2
-_C.INPUT.RANDAUGMENT_M = 10
-_C.INPUT.COLORJITTER_B = 0.4
-_C.INPUT.COLORJITTER_C = 0.4
-_C.INPUT.COLORJITTER_S = 0.4
-_C.INPUT.COLORJITTER_H = 0.1
-_C.INPUT.RGS_P = 0.2
-_C.INPUT.GB_P = 0.5
-_C.INPUT.GB_K = 21
+from .keys import Count, Key, Natural, NotNegative, Positive, Share
 
-# ---------------------------------------------------------------- dataset
-_C.DATASET = CN()
-_C.DATASET.ROOT = ""
-_C.DATASET.NAME = ""
-_C.DATASET.SOURCE_DOMAINS = ()
-_C.DATASET.TARGET_DOMAINS = ()
-_C.DATASET.NUM_LABELED = -1
-_C.DATASET.NUM_SHOTS = -1
-_C.DATASET.VAL_PERCENT = 0.1
-_C.DATASET.STL10_FOLD = -1
-_C.DATASET.CIFAR_C_TYPE = ""
-_C.DATASET.CIFAR_C_LEVEL = 1
-_C.DATASET.ALL_AS_UNLABELED = False
+Texts = tuple[str, ...]
+Sizes = tuple[Count, Count]
+Jitter = NotNegative
+# "none of the Dassl code here reads it": accepted, since configs of the CoOp family set it
+UNREAD = "not read here; accepted since upstream has it"
 
-# ---------------------------------------------------------------- data loaders
-_C.DATALOADER = CN()
-_C.DATALOADER.NUM_WORKERS = 4
-# How many times the training transform is applied to each image.
-_C.DATALOADER.K_TRANSFORMS = 1
-# Also return the image without augmentation, as `img0`.
-_C.DATALOADER.RETURN_IMG0 = False
-_C.DATALOADER.TRAIN_X = CN()
-_C.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"
-_C.DATALOADER.TRAIN_X.BATCH_SIZE = 32
-_C.DATALOADER.TRAIN_X.N_DOMAIN = 0
-_C.DATALOADER.TRAIN_X.N_INS = 16
-_C.DATALOADER.TRAIN_U = CN()
-_C.DATALOADER.TRAIN_U.SAME_AS_X = True
-_C.DATALOADER.TRAIN_U.SAMPLER = "RandomSampler"
-_C.DATALOADER.TRAIN_U.BATCH_SIZE = 32
-_C.DATALOADER.TRAIN_U.N_DOMAIN = 0
-_C.DATALOADER.TRAIN_U.N_INS = 16
-_C.DATALOADER.TEST = CN()
-_C.DATALOADER.TEST.SAMPLER = "SequentialSampler"
-_C.DATALOADER.TEST.BATCH_SIZE = 32
-
-# ---------------------------------------------------------------- model
-_C.MODEL = CN()
-_C.MODEL.INIT_WEIGHTS = ""
-_C.MODEL.BACKBONE = CN()
-_C.MODEL.BACKBONE.NAME = ""
-_C.MODEL.BACKBONE.PRETRAINED = True
-_C.MODEL.HEAD = CN()
-_C.MODEL.HEAD.NAME = ""
-_C.MODEL.HEAD.HIDDEN_LAYERS = ()
-_C.MODEL.HEAD.ACTIVATION = "relu"
-_C.MODEL.HEAD.BN = True
-_C.MODEL.HEAD.DROPOUT = 0.0
-
-# ---------------------------------------------------------------- optimization
-_C.OPTIM = CN()
-_C.OPTIM.NAME = "adam"
-_C.OPTIM.LR = 0.0003
-_C.OPTIM.WEIGHT_DECAY = 5e-4
-_C.OPTIM.MOMENTUM = 0.9
-_C.OPTIM.SGD_DAMPNING = 0
-_C.OPTIM.SGD_NESTEROV = False
-_C.OPTIM.RMSPROP_ALPHA = 0.99
-_C.OPTIM.ADAM_BETA1 = 0.9
-_C.OPTIM.ADAM_BETA2 = 0.999
-# Give the layers outside NEW_LAYERS the rate LR * BASE_LR_MULT.
-_C.OPTIM.STAGED_LR = False
-_C.OPTIM.NEW_LAYERS = ()
-_C.OPTIM.BASE_LR_MULT = 0.1
-_C.OPTIM.LR_SCHEDULER = "single_step"
-# single_step: the last entry (<= 0: never step); multi_step: the milestones.
-_C.OPTIM.STEPSIZE = (-1,)
-_C.OPTIM.GAMMA = 0.1
-_C.OPTIM.MAX_EPOCH = 10
-# <= 0: no warm-up.
-_C.OPTIM.WARMUP_EPOCH = -1
-_C.OPTIM.WARMUP_TYPE = "linear"  # or "constant"
-_C.OPTIM.WARMUP_CONS_LR = 1e-5
-_C.OPTIM.WARMUP_MIN_LR = 1e-5
-# The scheduler after the warm-up starts counting from 0 (True) or from WARMUP_EPOCH (False).
-_C.OPTIM.WARMUP_RECOUNT = True
-
-# ---------------------------------------------------------------- training and testing
-_C.TRAIN = CN()
-# Save every so many epochs; 0: only after the last one.
-_C.TRAIN.CHECKPOINT_FREQ = 0
-_C.TRAIN.PRINT_FREQ = 10
-# What makes an epoch when there are unlabeled data too: train_x, train_u or smaller_one.
-_C.TRAIN.COUNT = "train_x"
-
-_C.TEST = CN()
-_C.TEST.EVALUATOR = "Classification"
-_C.TEST.PER_CLASS_RESULT = False
-_C.TEST.COMPUTE_CMAT = False
-_C.TEST.NO_TEST = False
-_C.TEST.SPLIT = "test"  # or "val"
-_C.TEST.FINAL_MODEL = "last_step"  # or "best_val"
-
-_C.TRAINER = CN()
-_C.TRAINER.NAME = ""
+KEYS = {
+    "VERSION": Key(1, "of the config's layout", int),
+    "OUTPUT_DIR": Key("./output", "folder of the run", Annotated[str, Field(min_length=1)]),
+    "RESUME": Key("", "folder of an earlier run to resume from; empty: OUTPUT_DIR", str),
+    "SEED": Key(-1, "random seed; negative: not fixed", int),
+    "USE_CUDA": Key(True, "use a GPU if there is one", bool),
+    "VERBOSE": Key(True, "print a summary of the dataset", bool),
+    # ---------------------------------------------------------------- images
+    "INPUT.SIZE": Key((224, 224), "(height, width) of the images the model reads", Sizes),
+    "INPUT.INTERPOLATION": Key("bilinear", "of resizing", Literal["bilinear", "bicubic", "nearest"]),
+    "INPUT.TRANSFORMS": Key((), "names of the transforms of training images", Texts),
+    "INPUT.NO_TRANSFORM": Key(False, "give images as they are read", bool),
+    "INPUT.PIXEL_MEAN": Key([0.485, 0.456, 0.406], "mean that `normalize` subtracts, per channel",
+                            tuple[float, float, float]),
+    "INPUT.PIXEL_STD": Key([0.229, 0.224, 0.225], "standard deviation that `normalize` divides by, per channel",
+                           tuple[Positive, Positive, Positive]),
+    "INPUT.CROP_PADDING": Key(4, "padding of `random_crop`", Natural),
+    "INPUT.RRCROP_SCALE": Key((0.08, 1.0), "share of the area that `random_resized_crop` keeps",
+                              tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]]),
+    "INPUT.CUTOUT_N": Key(1, UNREAD, Natural),
+    "INPUT.CUTOUT_LEN": Key(16, UNREAD, Natural),
+    "INPUT.GN_MEAN": Key(0.0, UNREAD, float),
+    "INPUT.GN_STD": Key(0.15, UNREAD, NotNegative),
+    "INPUT.RANDAUGMENT_N": Key(2, "number of operations of `randaugment`", Natural),
+    "INPUT.RANDAUGMENT_M": Key(10, "strength of `randaugment`", Annotated[int, Field(ge=0, le=30)]),
+    "INPUT.COLORJITTER_B": Key(0.4, "brightness of `colorjitter`", Jitter),
+    "INPUT.COLORJITTER_C": Key(0.4, "contrast of `colorjitter`", Jitter),
+    "INPUT.COLORJITTER_S": Key(0.4, "saturation of `colorjitter`", Jitter),
+    "INPUT.COLORJITTER_H": Key(0.1, "hue of `colorjitter`", Annotated[float, Field(ge=0, le=0.5)]),
+    "INPUT.RGS_P": Key(0.2, "probability of `randomgrayscale`", Share),
+    "INPUT.GB_P": Key(0.5, "probability of `gaussian_blur`", Share),
+    "INPUT.GB_K": Key(21, "kernel size of `gaussian_blur`", Count),
+    # ---------------------------------------------------------------- dataset
+    "DATASET.ROOT": Key("", "folder of the datasets", str),
+    "DATASET.NAME": Key("", "name of the dataset", str),
+    "DATASET.SOURCE_DOMAINS": Key((), "Dassl's source domains", Texts),
+    "DATASET.TARGET_DOMAINS": Key((), "Dassl's target domains", Texts),
+    "DATASET.NUM_LABELED": Key(-1, UNREAD, int),
+    "DATASET.NUM_SHOTS": Key(-1, "training images per class; below 1: all", int),
+    "DATASET.VAL_PERCENT": Key(0.1, UNREAD, Share),
+    "DATASET.STL10_FOLD": Key(-1, UNREAD, int),
+    "DATASET.CIFAR_C_TYPE": Key("", UNREAD, str),
+    "DATASET.CIFAR_C_LEVEL": Key(1, UNREAD, int),
+    "DATASET.ALL_AS_UNLABELED": Key(False, UNREAD, bool),
+    # ---------------------------------------------------------------- data loaders
+    "DATALOADER.NUM_WORKERS": Key(4, "processes that read images", Natural),
+    "DATALOADER.K_TRANSFORMS": Key(1, "how many times the training transform is applied to each image", Count),
+    "DATALOADER.RETURN_IMG0": Key(False, "also return the image without augmentation, as `img0`", bool),
+    "DATALOADER.TRAIN_X.SAMPLER": Key("RandomSampler", "order of the training images", str),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": Key(32, "training images in a batch", Count),
+    "DATALOADER.TRAIN_X.N_DOMAIN": Key(0, UNREAD, Natural),
+    "DATALOADER.TRAIN_X.N_INS": Key(16, "images per class in a batch of RandomClassSampler", Count),
+    "DATALOADER.TRAIN_U.SAME_AS_X": Key(True, UNREAD, bool),
+    "DATALOADER.TRAIN_U.SAMPLER": Key("RandomSampler", UNREAD, str),
+    "DATALOADER.TRAIN_U.BATCH_SIZE": Key(32, UNREAD, Count),
+    "DATALOADER.TRAIN_U.N_DOMAIN": Key(0, UNREAD, Natural),
+    "DATALOADER.TRAIN_U.N_INS": Key(16, UNREAD, Count),
+    "DATALOADER.TEST.SAMPLER": Key("SequentialSampler", "order of the test images", str),
+    "DATALOADER.TEST.BATCH_SIZE": Key(32, "images encoded or tested at once", Count),
+    # ---------------------------------------------------------------- model
+    "MODEL.INIT_WEIGHTS": Key("", "checkpoint to start from", str),
+    "MODEL.BACKBONE.NAME": Key("", "of the backbone", str),
+    "MODEL.BACKBONE.PRETRAINED": Key(True, UNREAD, bool),
+    "MODEL.HEAD.NAME": Key("", UNREAD, str),
+    "MODEL.HEAD.HIDDEN_LAYERS": Key((), UNREAD, tuple[Count, ...]),
+    "MODEL.HEAD.ACTIVATION": Key("relu", UNREAD, str),
+    "MODEL.HEAD.BN": Key(True, UNREAD, bool),
+    "MODEL.HEAD.DROPOUT": Key(0.0, UNREAD, Share),
+    # ---------------------------------------------------------------- optimization
+    "OPTIM.NAME": Key("adam", "the optimizer", Literal["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]),
+    "OPTIM.LR": Key(0.0003, "learning rate", Positive),
+    "OPTIM.WEIGHT_DECAY": Key(5e-4, "weight decay", NotNegative),
+    "OPTIM.MOMENTUM": Key(0.9, "momentum of sgd and rmsprop", NotNegative),
+    "OPTIM.SGD_DAMPNING": Key(0, "dampening of sgd", NotNegative),
+    "OPTIM.SGD_NESTEROV": Key(False, "Nesterov's momentum of sgd", bool),
+    "OPTIM.RMSPROP_ALPHA": Key(0.99, "smoothing of rmsprop", Share),
+    "OPTIM.ADAM_BETA1": Key(0.9, "of adam and its kind", Annotated[float, Field(ge=0, lt=1)]),
+    "OPTIM.ADAM_BETA2": Key(0.999, "of adam and its kind", Annotated[float, Field(ge=0, lt=1)]),
+    "OPTIM.STAGED_LR": Key(False, "give the layers outside NEW_LAYERS the rate LR * BASE_LR_MULT", bool),
+    "OPTIM.NEW_LAYERS": Key((), "layers that learn at LR under STAGED_LR", Texts | str),
+    "OPTIM.BASE_LR_MULT": Key(0.1, "of the other layers under STAGED_LR", NotNegative),
+    "OPTIM.LR_SCHEDULER": Key("single_step", "schedule of the rate", Literal["single_step", "multi_step", "cosine"]),
+    "OPTIM.STEPSIZE": Key((-1,), "single_step: the last entry (<= 0: never step); multi_step: the milestones",
+                          int | tuple[int, ...]),
+    "OPTIM.GAMMA": Key(0.1, "factor of single_step and multi_step", NotNegative),
+    "OPTIM.MAX_EPOCH": Key(10, "epochs of training", Count),
+    "OPTIM.WARMUP_EPOCH": Key(-1, "epochs of warm-up; <= 0: none", int),
+    "OPTIM.WARMUP_TYPE": Key("linear", "of warm-up", Literal["linear", "constant"]),
+    "OPTIM.WARMUP_CONS_LR": Key(1e-5, "rate of a constant warm-up", NotNegative),
+    "OPTIM.WARMUP_MIN_LR": Key(1e-5, "first rate of a linear warm-up", NotNegative),
+    "OPTIM.WARMUP_RECOUNT": Key(True, "the scheduler after the warm-up counts from 0, else from WARMUP_EPOCH", bool),
+    # ---------------------------------------------------------------- training and testing
+    "TRAIN.CHECKPOINT_FREQ": Key(0, "save every so many epochs; 0: only after the last one", Natural),
+    "TRAIN.PRINT_FREQ": Key(10, "print every so many batches", Count),
+    "TRAIN.COUNT": Key("train_x", UNREAD, str),
+    "TEST.EVALUATOR": Key("Classification", "name of the evaluator", str),
+    "TEST.PER_CLASS_RESULT": Key(False, "print the accuracy of every class", bool),
+    "TEST.COMPUTE_CMAT": Key(False, "write the confusion matrix, normalised by row, to cmat.pt", bool),
+    "TEST.NO_TEST": Key(False, "do not test after training", bool),
+    "TEST.SPLIT": Key("test", "what is tested on", Literal["test", "val"]),
+    "TEST.FINAL_MODEL": Key("last_step", "which model is tested after training", Literal["last_step", "best_val"]),
+    "TRAINER.NAME": Key("", "name of the trainer", str),
+}

@@ -1,3 +1,4 @@
+from ..errors import MissingFile, NotFinite, UserError
 from .tools import (
     atomic_path,
     check_availability,

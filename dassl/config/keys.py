@@ -1,0 +1,87 @@
+"""What a config key is: its default, its meaning and what it accepts, declared once."""
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from yacs.config import CfgNode as CN
+
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A config key.
+
+    Attributes:
+        default: its value unless it is set.
+        meaning: in a line, for people.
+        accepts: a type as pydantic reads it, such as `Count`, `bool`, `Literal["a", "b"]` or `tuple[float, float]`.
+    """
+
+    default: object
+    meaning: str
+    accepts: object
+
+    def check(self, value):
+        """`value` as this key holds it: 0 and 1 for a switch, 1 for 1.0, lists and tuples as its default has them.
+
+        Raises:
+            ValueError: the key does not accept it; the message says what it accepts, as "... must be ...".
+        """
+        if self.accepts is bool and type(value) is int and value in (0, 1):
+            value = bool(value)
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            value = _adapter(self.accepts).validate_python(value)
+        except ValidationError as error:
+            # of a union's branches the last is the most general
+            reason = error.errors()[-1]
+            text = {"missing": "must have more values", "too_long": "must have fewer values"}.get(
+                reason["type"], reason["msg"]).replace("valid integer", "whole number").replace("a valid ", "a ")
+            raise ValueError(text.replace("Input should", "must").replace("String should", "must")) from None
+        return list(value) if isinstance(value, tuple) and isinstance(self.default, list) else value
+
+    def describe(self):
+        """What it accepts, in words."""
+        return _in_words(_adapter(self.accepts).json_schema())
+
+
+def _in_words(schema):
+    """A JSON schema of the few kinds that keys have, in words."""
+    if "anyOf" in schema:
+        return " or ".join(map(_in_words, schema["anyOf"]))
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    if schema["type"] == "array":
+        return (", ".join(map(_in_words, schema["prefixItems"])) if "prefixItems" in schema
+                else f"list of: {_in_words(schema['items'])}")
+    kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "True, False"}[schema["type"]]
+    bounds = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
+    return " ".join([kind, *(f"{word} {schema[bound]:g}" for bound, word in bounds if bound in schema)])
+
+
+@functools.cache
+def _adapter(accepts):
+    return TypeAdapter(accepts, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def build_cfg(keys):
+    """A mutable yacs node with the defaults of `keys` ({"A.B": `Key`})."""
+    cfg = CN()
+    for name, key in keys.items():
+        add_key(cfg, name, key)
+    return cfg
+
+
+def add_key(cfg, name, key):
+    """Add a key with its default to a node; the nodes above it are made where they are missing."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        cfg = cfg.setdefault(parent, CN())
+    cfg[last] = list(key.default) if isinstance(key.default, list) else key.default

@@ -1,0 +1,177 @@
+"""Checkpoints of a run's parts, `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`; ours and published ones.
+
+A part's file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (these two under one part, None under the others,
+since one optimizer steps all), the run's `identity`, and the names of its `tasks` and classes.
+"""
+
+import os
+import os.path as osp
+from itertools import zip_longest
+
+import torch
+
+from dassl.utils import MissingFile, NotFinite, UserError, atomic_path, load_checkpoint
+
+BEST = "model-best.pth.tar"
+POINTER = "checkpoint"  # holds the name of the last epoch's file, as in Dassl
+
+
+def load(path, keys=()):
+    """A checkpoint file as a dict.
+
+    Args:
+        keys: what it must hold, {key: type}.
+
+    Raises:
+        MissingFile, UserError: it is not there, not readable, or lacks a key.
+    """
+    try:
+        found = load_checkpoint(path)
+    except FileNotFoundError as error:
+        raise MissingFile(str(error)) from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no checkpoint but a {type(found).__name__}: fetch it or train again")
+    for key, kind in dict(keys).items():
+        if key not in found or not isinstance(found[key], kind):
+            raise UserError(f"{path} has {'no' if key not in found else 'a wrong'} {key!r}: it is no checkpoint of a "
+                            "run, or damaged; fetch it or train again")
+    return found
+
+
+def save(state, path):
+    """Write a dict of tensors and plain values, whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def save_parts(directory, states, name, common):
+    """Write `<part>/<name>` of every part.
+
+    Args:
+        states: {part: {key: value} of its own}. common: what all parts' files hold.
+    """
+    for part, state in states.items():
+        save({**common, **state}, osp.join(directory, part, name))
+        print(f"Checkpoint saved to {osp.join(directory, part, name)}")
+    if name != BEST:
+        for part in states:
+            with atomic_path(osp.join(directory, part, POINTER)) as temporary, open(temporary, "w") as f:
+                f.write(f"{name}\n")
+
+
+def read_parts(directory, parts, which):
+    """{part: (path, checkpoint)} of a run's model.
+
+    Args:
+        parts: names of the parts. which: "best", "last" or the number of an epoch.
+
+    Raises:
+        MissingFile, UserError: a file is missing, unreadable, or the parts are of different epochs or runs.
+    """
+    found = {}
+    for part in parts:
+        path = checkpoint_path(directory, part, which)
+        found[part] = path, load(path, {"state_dict": dict, "epoch": int})
+    for key in ("epoch", "identity"):
+        if len({repr(checkpoint.get(key)) for _, checkpoint in found.values()}) > 1:
+            raise UserError(f"the parts of {directory} are of different {'epochs' if key == 'epoch' else 'runs'} "
+                            f"({', '.join(path for path, _ in found.values())}): the run was stopped while it saved, "
+                            "call its command again")
+    return found
+
+
+def checkpoint_path(directory, part, which):
+    """The checkpoint file of a part; "last" is the one that the folder's file `checkpoint` names.
+
+    Raises:
+        MissingFile: it does not exist.
+    """
+    folder = osp.join(directory, part)
+    if which == "best":
+        name = BEST
+    elif which == "last":
+        name = "model.pth.tar-<epoch>"
+        if osp.isfile(osp.join(folder, POINTER)):
+            with open(osp.join(folder, POINTER), encoding="utf-8") as f:
+                name = f.readline().strip()
+    else:
+        name = f"model.pth.tar-{which}"
+    path = osp.join(folder, name)
+    if not osp.isfile(path):
+        raise MissingFile(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
+    return path
+
+
+def best_or_last(directory, parts):
+    """"best" where a run kept its best model, else "last"; as the published code tests."""
+    return "best" if any(osp.isfile(osp.join(directory, part, BEST)) for part in parts) else "last"
+
+
+def first_checkpoint(directory):
+    """Path of a checkpoint file below a run's folder, "" if there is none."""
+    if osp.isdir(directory):
+        for part in sorted(os.scandir(directory), key=lambda entry: entry.name):
+            if part.is_dir():
+                for name in sorted(os.listdir(part.path)):
+                    if name.startswith("model") and ".pth.tar" in name:
+                        return osp.join(part.path, name)
+    return ""
+
+
+def name_tasks(tasks):
+    """Names of tasks (list of `Task`) and their classes, as checkpoints hold them."""
+    return [{"name": task.name, "classes": list(task.classnames)} for task in tasks]
+
+
+def check_names(there, here, ties, path):
+    """Refuse contexts that were learned for other tasks or classes than a run's, though they might fit in shape.
+
+    Args:
+        there, here: the `name_tasks` of the checkpoint `path` and of the run.
+        ties: [(who, "task" or "class")], as `MultiTaskTrainer.ties`.
+
+    Raises:
+        UserError: a context per task (class) is asked for, and the tasks (classes) differ in name, number or order.
+    """
+    for who, kind in ties:
+        pairs = zip_longest(_names_of(there, kind), _names_of(here, kind), fillvalue="nothing")
+        for old, new in pairs:
+            if old != new:
+                raise UserError(f"{who} ties each context to a {kind} of training, and {path} was trained with {old} "
+                                f"where this run has {new}: test on those of training, in their order"
+                                + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
+
+
+def _names_of(tasks, kind):
+    """What to call each task or class of `name_tasks`, list of str."""
+    if kind == "task":
+        return [f"task {task['name']!r}" for task in tasks]
+    return [f"class {name!r} of task {task['name']!r}" for task in tasks for name in task["classes"]]
+
+
+def load_part(module, state_dict, path):
+    """Copy a checkpoint's values into a part; every learned value must be there, with the same shape, and finite.
+
+    Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the class
+    names of training time, while the prompts here follow the current ones.
+
+    Raises:
+        UserError: a value is missing, unknown, or has another shape. NotFinite: it is NaN or infinite.
+    """
+    there = {name: value for name, value in state_dict.items()
+             if name.rsplit(".", 1)[-1] not in ("token_prefix", "token_suffix")}
+    here = module.state_dict()
+    if set(there) != set(here):
+        raise UserError(f"{path} holds the values {sorted(there)}, but this run needs {sorted(here)}: use the options "
+                        "that the checkpoint was trained with")
+    for name, value in there.items():
+        if value.shape != here[name].shape:
+            raise UserError(f"{path}: {name} has shape {tuple(value.shape)}, but this run needs "
+                            f"{tuple(here[name].shape)}: use the backbone, tasks, classes and options of training")
+        if not value.isfinite().all():
+            raise NotFinite(f"{path}: {name} holds NaN or infinite values: fetch the checkpoint or train again")
+    module.load_state_dict(there)

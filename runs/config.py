@@ -1,0 +1,212 @@
+"""The settings of a run: flags, yaml files and `KEY VALUE` pairs, each checked against its declaration when it is set."""
+
+import argparse
+import ast
+import difflib
+import os.path as osp
+import random
+
+import yaml
+
+from dassl.utils import MissingFile, UserError
+
+from .keys import all_keys, default_cfg, refusal
+from .methods import TRAINERS
+
+BASE = "_BASE_"  # in a yaml file: another one, relative to it, that it changes
+
+FLAGS = {  # flag -> key
+    "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME", "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME", "old_data_path": "DATALOADER.OLD_DATA_PATH",
+    "new_data_path": "DATALOADER.NEW_DATA_PATH",
+}
+
+
+def add_config_flags(parser):
+    """The flags that `setup_cfg` reads, and the trailing pairs."""
+    parser.add_argument("--root", default="", help="folder of the datasets")
+    parser.add_argument("--output-dir", default="", help="folder of the run: log, checkpoints, results.json")
+    parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
+    parser.add_argument("--config-file", default="", help="config file of the trainer")
+    parser.add_argument("--backbone", default="", help="CLIP model: a name of clip.available_models(), a .pt or "
+                        ".safetensors file, local-dir:PATH, or open_clip:ARCH/PRETRAINED")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+
+
+def build_parser():
+    """The command line of `train.py`."""
+    parser = argparse.ArgumentParser(description="Train or test one method once.")
+    add_config_flags(parser)
+    parser.add_argument("--resume", default="", help="folder of an unfinished run to go on from (default: output-dir)")
+    parser.add_argument("--seed", type=int, help="random seed, 0 or more")
+    parser.add_argument("--source-domains", nargs="+", help="Dassl's source domains")
+    parser.add_argument("--target-domains", nargs="+", help="Dassl's target domains")
+    parser.add_argument("--transforms", nargs="+", help="data augmentation")
+    parser.add_argument("--trainer", default="", help="name of the trainer")
+    parser.add_argument("--head", default="", help="Dassl's head")
+    parser.add_argument("--eval-only", action="store_true", help="test only")
+    parser.add_argument("--model-dir", default="", help="folder of the run whose model is tested with --eval-only")
+    parser.add_argument("--load-epoch", type=epoch_name, help="which model of that run: best, last or the number of an "
+                        "epoch (default: best if the run kept one, else last)")
+    parser.add_argument("--no-train", action="store_true", help="build everything, but don't train")
+    parser.add_argument("--old-data-path", default="", help="a prefix of image paths ...")
+    parser.add_argument("--new-data-path", default="", help="... and what to put in its place")
+    return parser
+
+
+def epoch_name(text):
+    """`best`, `last` or an epoch's number, as `--load-epoch` takes it."""
+    if text in ("best", "last"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} must be best, last or the number of an epoch")
+
+
+def setup_cfg(args):
+    """Defaults, then the dataset's and the trainer's file, then flags, then `KEY VALUE` pairs; frozen.
+
+    `cfg.sources` says where each value that is not a default was set.
+
+    Raises:
+        MissingFile, UserError: a missing file, an unknown key, or a value that its key does not accept.
+    """
+    settings = [*read_yaml(args.dataset_config_file), *read_yaml(args.config_file)]
+    for flag, key in FLAGS.items():
+        value = getattr(args, flag, None)
+        if value is not None and value != "":
+            settings.append((key, value, f"by --{flag.replace('_', '-')}"))
+    settings += read_pairs(args.opts)
+    cfg = make_cfg(settings)
+    cfg.defrost()
+    if cfg.SEED < 0:
+        cfg.SEED = random.SystemRandom().randrange(2**31)
+        print(f"No seed was given: using --seed {cfg.SEED}")
+    if cfg.DATASET.ROOT:
+        cfg.DATASET.ROOT = osp.expanduser(cfg.DATASET.ROOT)
+    cfg.freeze()
+    return cfg
+
+
+def make_cfg(settings):
+    """A frozen config.
+
+    Args:
+        settings: {key: value}, or [(key, value, where it was set)], of which the last of a key counts.
+
+    Raises:
+        UserError: an unknown key, or a value that its key does not accept.
+    """
+    if isinstance(settings, dict):
+        settings = [(key, value, "by make_cfg") for key, value in settings.items()]
+    cfg, keys, sources = default_cfg(), all_keys(), {}
+    for key, value, source in settings:
+        set_value(cfg, keys, key, value, source)
+        sources[key] = source
+    cfg.__dict__["sources"] = sources  # beside the node's values, which yacs would print
+    cfg.freeze()
+    return cfg
+
+
+def set_value(cfg, keys, key, value, source):
+    """Set one value of `cfg` after checking it; errors name the key, the value, what is accepted, and `source`."""
+    if key not in keys:
+        guess = difflib.get_close_matches(key, keys, 1)
+        raise UserError(f"there is no config key {key} (set {source})"
+                        + (f": did you mean {guess[0]}?" if guess else ", see docs/keys.md for all"))
+    if value is None:
+        raise UserError(f"{key} has no value (set {source}): give it one, or leave it out for its default "
+                        f"{keys[key].default!r}")
+    try:
+        value = keys[key].check(value)
+    except ValueError as error:
+        raise UserError(f"{key} is {value!r} (set {source}), but {error}") from None
+    *parents, last = key.split(".")
+    for parent in parents:
+        cfg = cfg[parent]
+    cfg[last] = value
+
+
+def read_pairs(words):
+    """[(key, value, source)] of the command line's `KEY VALUE ...`; values are read as Python's where they can be.
+
+    Raises:
+        UserError: a key without a value.
+    """
+    if len(words) % 2:
+        raise UserError(f"the config overrides must be KEY VALUE pairs, but {words[-1]} has no value: "
+                        "check the end of the command line")
+    keys = all_keys()
+    return [(key, word if key in keys and keys[key].accepts is str else as_python(word), "on the command line")
+            for key, word in zip(words[::2], words[1::2])]
+
+
+def as_python(text):
+    """A value of the command line or a yaml text, such as "(224, 224)", "1e-3", "True" or "cosine"."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def read_yaml(path):
+    """[(key, value, source)] of a yaml file, those of its `_BASE_` first.
+
+    Raises:
+        MissingFile, UserError: no such file, not YAML, a key that stands twice, or no mapping of keys to values.
+    """
+    if not path:
+        return []
+    if not osp.isfile(path):
+        raise MissingFile(f"the config file {path} does not exist")
+    if not path.endswith((".yaml", ".yml")):
+        raise UserError(f"the config file {path} must be .yaml (files of Python are not executed)")
+    try:
+        with open(path, encoding="utf-8") as f:
+            root = yaml.compose(f, Loader=yaml.SafeLoader)
+        settings = list(_leaves(root, path)) if root is not None else []
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it") from None
+    base = [value for key, value, _ in settings if key == BASE]
+    own = [setting for setting in settings if setting[0] != BASE]
+    return [*read_yaml(osp.join(osp.dirname(path), base[0]) if base else ""), *own]
+
+
+def _leaves(node, path, prefix=""):
+    """Yield (key, value, source) of a composed yaml mapping."""
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}:{node.start_mark.line + 1} must hold keys and values ({prefix or 'the whole file'})")
+    seen = {}
+    for name, value in node.value:
+        key, line = prefix + str(name.value), name.start_mark.line + 1
+        if key in seen:
+            raise UserError(f"{path}:{line} sets {key} again, line {seen[key]} did before: keep one of them")
+        seen[key] = line
+        if isinstance(value, yaml.MappingNode):
+            yield from _leaves(value, path, f"{key}.")
+        else:
+            plain = yaml.SafeLoader("").construct_object(value, deep=True)
+            # YAML reads "(64, 64)" and "1e-5" as texts
+            quoted = isinstance(value, yaml.ScalarNode) and value.style is not None
+            plain = as_python(plain) if isinstance(plain, str) and not quoted else plain
+            yield key, plain, f"in {path}:{line}"
+
+
+def check_unread(cfg, reads):
+    """Say in a line each which settings of the command line the run does not read; `reads` tells of a key."""
+    for key, source in getattr(cfg, "sources", {}).items():
+        if not source.startswith("in ") and not reads(key):
+            print(f"{key} is set {source}, but {cfg.TRAINER.NAME} does not read it here")
+
+
+def find_trainer(cfg):
+    """The class that TRAINER.NAME names.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if cfg.TRAINER.NAME not in TRAINERS:
+        raise refusal(cfg, "TRAINER.NAME", f"must be one of {', '.join(TRAINERS)}: set it by --trainer")
+    return TRAINERS[cfg.TRAINER.NAME]

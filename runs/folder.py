@@ -1,0 +1,129 @@
+"""The folder of a run: its files, its lock, whether it is finished and which run it holds."""
+
+import json
+import os
+import os.path as osp
+import re
+import socket
+import time
+
+from filelock import FileLock, Timeout
+
+from dassl.utils import UserError, write_json
+
+from .checkpoints import first_checkpoint, load
+from .identity import check_same
+from .log import RunLog
+from .results import RESULTS_FILE, read_results
+
+RESUME_FILE = "resume.pth.tar"
+LOCK_FILE, OWNER_FILE = ".lock", ".lock.owner"
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # of `atomic_path`
+
+
+class RunFolder:
+    """The owner of a run's folder while it is entered: no other process enters the same one.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.resume_path = osp.join(path, RESUME_FILE)
+        self._lock = FileLock(osp.join(path, LOCK_FILE))
+
+    def __enter__(self):
+        """Make the folder, lock it, and remove the temporaries of killed runs.
+
+        Raises:
+            UserError: another process has it.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process works in {self.path}: {self._owner()}; wait for its end, or give another "
+                            "--output-dir") from None
+        write_json({"pid": os.getpid(), "host": socket.gethostname()}, osp.join(self.path, OWNER_FILE))
+        self._remove_temporaries()
+        return self
+
+    def _remove_temporaries(self):
+        """Of killed runs, in this folder and those of its parts; a folder below that is a run has its own owner."""
+        parts = [entry.path for entry in os.scandir(self.path)
+                 if entry.is_dir() and not osp.exists(osp.join(entry.path, LOCK_FILE))]
+        for folder in [self.path, *parts]:
+            for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+                os.remove(osp.join(folder, name))
+
+    def __exit__(self, *_):
+        os.remove(osp.join(self.path, OWNER_FILE))
+        self._lock.release()
+
+    def _owner(self):
+        """Who has the lock, in words. It writes that down right after it got it, so wait for it a moment."""
+        for _ in range(20):
+            try:
+                with open(osp.join(self.path, OWNER_FILE), encoding="utf-8") as f:
+                    owner = json.load(f)
+                return f"pid {owner['pid']} on {owner['host']}"
+            except (OSError, ValueError, KeyError):
+                time.sleep(0.05)
+        return f"it holds {LOCK_FILE}"
+
+    def log(self):
+        """The run's `RunLog`; it begins at once where the folder holds no run yet."""
+        log = RunLog(osp.join(self.path, "log.txt"))
+        if self.state() == "new":
+            log.begin()
+        return log
+
+    def state(self):
+        """"finished" (it has results), "unfinished" (something that was learned is there) or "new"."""
+        if osp.isfile(osp.join(self.path, RESULTS_FILE)):
+            return "finished"
+        return "unfinished" if osp.isfile(self.resume_path) or first_checkpoint(self.path) else "new"
+
+    def results(self):
+        """What a finished run found, as `read_results`."""
+        return read_results(self.path)
+
+    def unfinished(self, keys, identity):
+        """What the resume file holds, or None if there is none.
+
+        Args:
+            keys: what it must hold, as in `load`. identity: of the run that wants to go on with it.
+
+        Raises:
+            UserError: it is damaged, or another run's.
+        """
+        if not osp.isfile(self.resume_path):
+            return None
+        state = load(self.resume_path, keys)
+        check_same(state["identity"], identity, self.path, "an unfinished")
+        return state
+
+    def finish(self):
+        """Remove the resume file of a run that has its results."""
+        if osp.isfile(self.resume_path):
+            os.remove(self.resume_path)
+
+    def check(self, identity):
+        """Refuse a run of another identity than the one that is there, if there is one.
+
+        Raises:
+            UserError: it differs, or is not known.
+        """
+        state = self.state()
+        if state == "new":
+            return
+        if state == "finished":
+            path, there = osp.join(self.path, RESULTS_FILE), self.results().get("identity")
+        else:
+            path = self.resume_path if osp.isfile(self.resume_path) else first_checkpoint(self.path)
+            there = load(path).get("identity")
+        if not isinstance(there, dict):
+            raise UserError(f"{path} does not say what it depends on, since it was made by another version of this code: "
+                            "give another --output-dir")
+        check_same(there, identity, self.path, "a finished" if state == "finished" else "an unfinished")

@@ -1,0 +1,80 @@
+"""This project's config keys, besides Dassl's and those that each method declares."""
+
+from typing import Literal
+
+from dassl.config import KEYS as DASSL_KEYS
+from dassl.config.keys import Key, Natural, build_cfg
+from dassl.errors import UserError
+
+from .methods import TRAINERS
+
+OWN_KEYS = {
+    "DATASET.SUBSAMPLE_CLASSES": Key("all", "classes of every task: all, the first half (base), the others (new)",
+                                     Literal["all", "base", "new"]),
+    "DATASET.SUBSAMPLE_TASKS": Key("all", "all, base (the first half), new (the others), task<i>, or task<i>,task<j>",
+                                   str),
+    "DATASET.SPLIT_DIR": Key("", "where splits and few-shot draws are stored; empty: split_fewshot in the dataset's "
+                             "folder", str),
+    "DATALOADER.OLD_DATA_PATH": Key("", "a prefix of image paths ...", str),
+    "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
+    "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),
+    "DATALOADER.FEATURE_CACHE_DIR": Key("", "where; empty: ~/.cache/softcpt/features", str),
+    "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",
+                                 bool),
+    "MODEL.COMPILE": Key(False, "torch.compile the text encoder's blocks: the first step takes half a minute", bool),
+    "OPTIM.STEP_PER_PART": Key(True, "step optimizer and scheduler once per trained part, as the published code, or "
+                               "once", bool),
+    "TRAIN.RESUME_SECONDS": Key(30, "least time between two resume files", Natural),
+    "TEST.EVALUATOR": Key("ClassificationMT", "name of the evaluator", Literal["ClassificationMT"]),
+    "TEST.PER_TASK_RESULT": Key(True, "print the accuracy of every task", bool),
+}
+
+
+def method_keys(trainer):
+    """{name: `Key`} of a trainer class's own options, under their node."""
+    return {f"TRAINER.{trainer.node}.{name}": key for name, key in trainer.keys.items()}
+
+
+def all_keys():
+    """{name: `Key`} of every key, in the order of the docs."""
+    keys = {**DASSL_KEYS, **OWN_KEYS}
+    for trainer in TRAINERS.values():
+        keys.update(method_keys(trainer))
+    return keys
+
+
+def default_cfg():
+    """A config with every key's default."""
+    return build_cfg(all_keys())
+
+
+def source_of(cfg, key):
+    """" (set in FILE:LINE)" or the like, "" of a default. `runs.config` keeps the sources with the config."""
+    source = getattr(cfg, "sources", {}).get(key)
+    return f" (set {source})" if source else ""
+
+
+def refusal(cfg, key, accepted):
+    """The `UserError` that names a key, its value, where it was set and what is accepted ("must be ...")."""
+    value = cfg
+    for name in key.split("."):
+        value = value[name]
+    return UserError(f"{key} is {value!r}{source_of(cfg, key)}, but {accepted}")
+
+
+def flatten(node, prefix=""):
+    """Yield (key, value) of a yacs node, or of nested dicts, with dots between the names."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def markdown():
+    """The table of all keys, for the docs."""
+    lines = ["| key | default | meaning | accepts |", "| --- | --- | --- | --- |"]
+    for name, key in all_keys().items():
+        cells = f"`{name}`", f"`{key.default!r}`", key.meaning, key.describe()
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""The log of a run: what is printed, and how the run failed."""
+
+import io
+import sys
+import traceback
+
+from dassl.errors import UserError
+
+from .program import sentence
+
+
+class RunLog:
+    """Stands in for `sys.stdout` and copies what is printed to a file, line by line, from `begin` on.
+
+    What was printed before is kept until then, so that a run that is refused leaves the log of the run that is there
+    alone. An error that passes is logged: a user's as its sentence, another one with its traceback.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.file = io.StringIO()
+        self.begun = False
+
+    def begin(self):
+        """Write to the file from now on; it is appended to, so that a resumed run keeps one log."""
+        if not self.begun:
+            early = self.file.getvalue()
+            self.file = open(self.path, "a", buffering=1, encoding="utf-8")  # buffered by line, for killed runs
+            self.file.write(early)
+            self.begun = True
+
+    def write(self, message):
+        self.console.write(message)
+        self.file.write(message)
+        return len(message)
+
+    def flush(self):
+        self.console.flush()
+        self.file.flush()
+
+    def __enter__(self):
+        self.console, sys.stdout = sys.stdout, self
+        return self
+
+    def __exit__(self, kind, error, trace):
+        sys.stdout = self.console
+        if self.begun and error is not None and not isinstance(error, SystemExit):
+            if not isinstance(error, (UserError, KeyboardInterrupt)):
+                traceback.print_exception(kind, error, trace, file=self.file)
+            self.file.write(f"error: {sentence(error)}\n")
+        self.file.close()
+
+    def __getattr__(self, name):
+        if name == "console":  # not entered yet
+            raise AttributeError(name)
+        return getattr(self.console, name)  # isatty, encoding, fileno ...

@@ -1,0 +1,71 @@
+"""How a program ends: a user's error in one sentence, the program's own with its traceback."""
+
+import contextlib
+import errno
+import os
+import sys
+
+from dassl.errors import UserError
+
+
+class Stopped(Exception):
+    """The run was told to stop (SIGTERM) and has saved what it did."""
+
+
+@contextlib.contextmanager
+def program():
+    """The body of every script: it ends with status 1 and one sentence on an error that a user can mend.
+
+    Those are `UserError`, errors of the operating system (a full disk, a folder without permission), too little memory
+    on the GPU, Ctrl-C (status 130), SIGTERM once the run is saved (143). A reader that closes the pipe ends it
+    quietly. Any other error keeps its traceback. Characters that the console can't show are replaced.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
+        sys.exit(1)
+    except KeyboardInterrupt:
+        end("interrupted; the same command goes on from the last saved epoch", 130)
+    except Stopped as error:
+        end(str(error), 143)
+    except Exception as error:
+        if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
+            raise
+        end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
+
+
+def end(text, status):
+    """Print `text` on stderr and exit."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
+    sys.exit(status)
+
+
+def is_of_user(error):
+    """Whether a user can mend what caused an error."""
+    return isinstance(error, (UserError, OSError)) or lacks_memory(error)
+
+
+def lacks_memory(error):
+    """Whether it is PyTorch's OutOfMemoryError; tables work without PyTorch, so it is told by its name."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def sentence(error):
+    """The message of an error in one line; one raised in a data loader's worker comes in that worker's traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if lacks_memory(error):
+        return ("the GPU has too little memory: set MODEL.CHECKPOINT_TEXT True, or a smaller "
+                "DATALOADER.TRAIN_X.BATCH_SIZE or DATALOADER.TEST.BATCH_SIZE")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full{f', {error.filename} could not be written' if error.filename else ''}: free space"
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1].split(": ", 1)[-1]
+    return " ".join(line.strip() for line in lines)

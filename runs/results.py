@@ -1,0 +1,83 @@
+"""`results.json`, which marks a run as finished."""
+
+import json
+import os.path as osp
+import sys
+
+from dassl.utils import MissingFile, UserError, write_json
+
+RESULTS_FILE = "results.json"
+
+
+def write_results(cfg, row, identity, device, tasks, **figures):
+    """Write a run's results into its folder.
+
+    Args:
+        row: the `Row` of the results tables that the run belongs to.
+        identity: as `identity_of`.
+        tasks: `per_task` of the evaluator, empty if nothing was tested.
+        figures: what else is known: precision, counts, times in seconds.
+    """
+    figures = {key: round(value, 2) if key.endswith("_seconds") else value for key, value in figures.items()}
+    write_json({
+        "label": row.label, "place": row.place, "tasks_alone": row.tasks_alone, "identity": identity,
+        "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
+        "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
+        **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
+        "config": to_plain(cfg),
+    }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
+
+
+def read_results(folder):
+    """The content of a run's `results.json`, a dict.
+
+    Raises:
+        MissingFile, UserError: it is not there, or is no JSON object.
+    """
+    path = osp.join(folder, RESULTS_FILE)
+    try:
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+    except FileNotFoundError:
+        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} (the command that began it goes on with it)") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): it is damaged, move the run away and run it again"
+                        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no object but a {type(found).__name__}: move the run away and run it again")
+    return found
+
+
+def print_results(results, folder):
+    """Say what a finished run found, in the lines of its log."""
+    print(f"{folder} is finished, with these settings")
+    if results.get("overall_metric") is None:
+        return
+    tasks = results["tasks"]
+    print(f"=> result\n* total: {sum(task['total'] for task in tasks):,}\n"
+          f"* overall_metric: {results['overall_metric']:.2f}%\n=> per-task result")
+    for i, task in enumerate(tasks):
+        print(f"* task: {i} ({task['name']})\ttotal: {task['total']:,}\tmetric: {task['metric']:.2f}%")
+    print(f"* average: {results['overall_metric']:.2f}%")
+
+
+def peak_memory(device):
+    """Bytes that the process has had at most, on the GPU where `device` is one."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, KiB on Linux
+
+
+def to_plain(cfg):
+    """A yacs node as nested dicts, for JSON."""
+    return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg

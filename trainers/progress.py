@@ -1,0 +1,86 @@
+"""What a training run shows while it goes on: lines of the log, curves of tensorboard, and when it was told to stop."""
+
+import contextlib
+import datetime
+import os.path as osp
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+from dassl.utils import AverageMeter, MetricMeter, NotFinite
+
+
+class Progress:
+    """Prints a line every `TRAIN.PRINT_FREQ` batches, and writes the same to tensorboard.
+
+    Reading a tensor waits for the device, so the values of a step are read only then.
+
+    Args:
+        n_batches: of an epoch. n_epochs: of the run.
+    """
+
+    def __init__(self, cfg, n_batches, n_epochs):
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self.freq, self.n_batches, self.n_epochs = cfg.TRAIN.PRINT_FREQ, n_batches, n_epochs
+        self.writer = SummaryWriter(log_dir=osp.join(cfg.OUTPUT_DIR, "tensorboard")) if n_batches else None
+        self.steps, self.losses, self.batch_time = [], MetricMeter(), AverageMeter()
+        self.last = time.time()
+
+    def add(self, epoch, batch, shown, rate):
+        """Take note of a step.
+
+        Args:
+            epoch, batch: its numbers, from 0. shown: {name: tensor}. rate: the learning rate after it.
+
+        Raises:
+            NotFinite: a loss of a step since the last line is not finite.
+        """
+        if batch == 0:
+            self.losses, self.batch_time = MetricMeter(), AverageMeter()
+        now = time.time()
+        self.batch_time.update(now - self.last)
+        self.last = now
+        self.steps.append((epoch * self.n_batches + batch, rate, shown))
+        done = batch + 1
+        if done % self.freq == 0 or done == self.n_batches:
+            self._read(epoch)
+        if done % self.freq == 0 or self.n_batches < self.freq:
+            left = self.n_batches - done + (self.n_epochs - epoch - 1) * self.n_batches
+            print(f"epoch [{epoch + 1}/{self.n_epochs}] batch [{done}/{self.n_batches}] "
+                  f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f}) {self.losses} "
+                  f"lr {rate:.4e} eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}")
+
+    def _read(self, epoch):
+        for step, rate, shown in self.steps:
+            self.losses.update(shown)
+            for name, meter in self.losses.meters.items():
+                if "loss" in name and not abs(meter.val) < float("inf"):
+                    raise NotFinite(f"{name} is {meter.val} at batch {step % self.n_batches + 1} of epoch {epoch + 1}: "
+                                    "use a smaller OPTIM.LR, or another PREC")
+                self.writer.add_scalar(f"train/{name}", meter.avg, step)
+            self.writer.add_scalar("train/lr", rate, step)
+        self.steps.clear()
+
+    def close(self):
+        if self.writer:
+            self.writer.close()
+
+
+@contextlib.contextmanager
+def until_sigterm():
+    """Yields an object whose `requested` becomes True when a SIGTERM comes, which otherwise does nothing inside."""
+    stop = SimpleNamespace(requested=False)
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+        yield stop
+        return
+
+    def request(*_):
+        stop.requested = True
+
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,98 @@
+"""One run, from its command line to its results."""
+
+import time
+
+from dassl.utils import UserError, collect_env_info, set_random_seed
+from runs.checkpoints import best_or_last, read_parts
+from runs.config import check_unread, find_trainer, setup_cfg
+from runs.folder import RunFolder
+from runs.identity import check_model, reads, settings_of
+from runs.results import print_results
+
+
+def run(args):
+    """Train or test as the command line says, unless the folder holds this run's results already: these are printed.
+
+    Args:
+        args: namespace of `runs.config.build_parser`.
+
+    Returns:
+        The trainer.
+
+    Raises:
+        UserError: flags, settings, data or weights that are wrong, or that do not fit what the folder holds.
+    """
+    start = time.time()
+    cfg = setup_cfg(args)
+    trainer_class = find_trainer(cfg)
+    check_flags(args, cfg, trainer_class)
+    with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
+        if args.model_dir:
+            cfg = take_settings(cfg, trainer_class, args.model_dir, args.load_epoch)
+        print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+        check_unread(cfg, lambda key: reads(cfg, trainer_class, key))
+        set_random_seed(cfg.SEED)
+        trainer = trainer_class(cfg)
+        if args.model_dir:
+            trained_as = trainer.load_model(args.model_dir, args.load_epoch)
+            if trained_as is not None:
+                check_model(trained_as, trainer.identity, args.model_dir)
+        folder.check(trainer.identity)
+        if folder.state() == "finished":
+            print_results(folder.results(), folder.path)
+            return trainer
+        log.begin()
+        if args.no_train:
+            return trainer
+        if args.eval_only:
+            trainer.test()
+        else:
+            trainer.train()
+        trainer.write_results(wall_seconds=time.time() - start, model_dir=args.model_dir)
+    return trainer
+
+
+def check_flags(args, cfg, trainer_class):
+    """Refuse flags that contradict each other or the method.
+
+    Raises:
+        UserError: with what to do.
+    """
+    name, learns = trainer_class.__name__, trainer_class.learns(cfg)
+    if not args.eval_only:
+        for flag, value in (("--model-dir", args.model_dir), ("--load-epoch", args.load_epoch)):
+            if value not in ("", None):
+                raise UserError(f"{flag} {value} says which model is tested: it needs --eval-only")
+    elif args.model_dir and not learns:
+        raise UserError(f"--model-dir {args.model_dir}: {name} learns nothing that could be loaded, leave it out")
+    elif learns and not args.model_dir:
+        raise UserError(f"--eval-only tests what {name} has learned: give the folder of a trained run by --model-dir")
+    if args.eval_only and cfg.RESUME:
+        raise UserError(f"--resume {cfg.RESUME} goes on with training: it can't be given with --eval-only")
+
+
+def take_settings(cfg, trainer_class, model_dir, which):
+    """`cfg` with the settings that a model was trained with, where the call does not set them itself.
+
+    A published checkpoint does not hold them: then `cfg` stays as it is.
+
+    Raises:
+        MissingFile, UserError: there is no such model.
+    """
+    parts = find_parts(model_dir)
+    found = read_parts(model_dir, parts, which or best_or_last(model_dir, parts))
+    trained_as = next(iter(found.values()))[1].get("identity")
+    if not trained_as:
+        return cfg
+    taken = {key: value for key, value in trained_as.items() if key in settings_of(cfg, trainer_class)}
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key, value in taken.items():
+        if key not in cfg.sources and not key.startswith(("DATASET.NAME", "DATASET.SUBSAMPLE_", "TEST.SPLIT")):
+            *parents, last = key.split(".")
+            node = cfg
+            for parent in parents:
+                node = node[parent]
+            node[last] = tuple(value) if isinstance(node[last], tuple) else value
+    cfg.freeze()
+    return cfg
