@@ -7,8 +7,8 @@ from open_clip.pretrained import get_pretrained_url
 from open_clip.tokenizer import _tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
+from .files import UnusableModel, read_state_dict
 from .files import download as _download
-from .files import read_state_dict
 from .model import VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
 
 __all__ = ["available_models", "load", "tokenize", "build_model", "_MODELS", "_download"]
@@ -39,14 +39,15 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         (model, preprocess): a `clip.model.CLIP` in eval mode, and a torchvision transform from a PIL image to
         the normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
     Raises:
-        ValueError, FileNotFoundError: unknown name, missing or damaged file, a model of another layout.
-        RuntimeError: a download failed.
+        ClipError: unknown name, missing or damaged file, a model of another layout, a failed download. It is a
+            FileNotFoundError, too, if a file is missing, and a ValueError if a name or file is no model to take.
+        ValueError: `jit` is True.
     """
     if jit:
         raise ValueError("clip.load has no jit=True: call it with jit=False")
     model = _load_fp32(str(name), download_root)
     if model.vocab_size != VOCAB_SIZE:
-        raise ValueError(
+        raise UnusableModel(
             f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
     model.to(device)
     if torch.device(device).type == "cuda":
@@ -62,9 +63,9 @@ def _load_fp32(name, download_root):
     else:
         path = _TINY if name == "tiny" else Path(name).expanduser()
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; an open_clip model folder is written local-dir:{path}")
+        raise UnusableModel(f"{path} is a folder; an open_clip model folder is written local-dir:{path}")
     if not path.exists() and path.suffix not in (".pt", ".pth", ".safetensors"):
-        raise ValueError(
+        raise UnusableModel(
             f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a .pt, .pth or "
             ".safetensors file, local-dir:PATH, or open_clip:ARCH/PRETRAINED"
         )

@@ -21,7 +21,7 @@ from open_clip.transform import PreprocessCfg
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
-from .files import one_line
+from .files import ClipError, MissingFile, UnusableModel, one_line
 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
@@ -137,7 +137,7 @@ def build_model(state_dict):
     """State dict in OpenAI's layout -> `CLIP` in eval mode with applicable weights in fp16, as OpenAI's does.
 
     Raises:
-        ValueError: as `from_openai`.
+        UnusableModel: as `from_openai`.
     """
     model = from_openai(state_dict)
     convert_weights(model)
@@ -151,14 +151,14 @@ def from_openai(state_dict, source="the state dict"):
         state_dict: name -> tensor; copied, not changed. fp16 values become the same numbers in fp32.
         source: where it came from, for the error message.
     Raises:
-        ValueError: it's no CLIP in OpenAI's layout; names what is missing or does not fit.
+        UnusableModel: it's no CLIP in OpenAI's layout; names what is missing or does not fit.
     """
     scalars = ("input_resolution", "context_length", "vocab_size")  # extra entries of OpenAI's own files
     state_dict = {name: value for name, value in state_dict.items() if name not in scalars}
     vision = "ViT" if {"visual.proj", "visual.class_embedding"} & state_dict.keys() else "RN"
     missing = [name for name in _LAYOUT_KEYS["text"] + _LAYOUT_KEYS[vision] if name not in state_dict]
     if missing:
-        raise ValueError(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
+        raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
     try:
         # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds
         # nothing, since the values come afterwards. cast_dtype asks for norms that compute in fp32.
@@ -169,7 +169,7 @@ def from_openai(state_dict, source="the state dict"):
         values = {name: value.to(dtypes[name], copy=True) for name, value in state_dict.items()}
         model.load_state_dict(values, assign=True)
     except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
-        raise ValueError(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
+        raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
     return _finish(model, source)
 
@@ -182,9 +182,9 @@ def from_open_clip(name, download_root=None):
             `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
     Raises:
-        FileNotFoundError: folder or file missing.
-        ValueError: unknown ARCH or PRETRAINED, unreadable files, or a text tower of another layout.
-        RuntimeError: the weights could not be downloaded.
+        MissingFile: folder or file missing.
+        UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower of another layout.
+        ClipError: the weights could not be downloaded.
     """
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
@@ -194,7 +194,7 @@ def from_open_clip(name, download_root=None):
         arch, _, pretrained = name.removeprefix("open_clip:").partition("/")
         config = open_clip.get_model_config(arch)
         if config is None:
-            raise ValueError(f"{name}: open_clip has no model {arch!r}{_near(arch, open_clip.list_models())}")
+            raise UnusableModel(f"{name}: open_clip has no model {arch!r}{_near(arch, open_clip.list_models())}")
         _check_text_layout(name, config)
         pretrained, extra = _open_clip_weights(name, arch, pretrained, download_root)
     try:
@@ -202,7 +202,7 @@ def from_open_clip(name, download_root=None):
             arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
     # open_clip lets the errors of JSON, zip, pickle, safetensors, timm and state dicts through as they are.
     except Exception as error:
-        raise ValueError(f"{name} could not be loaded: {one_line(error)}") from error
+        raise UnusableModel(f"{name} could not be loaded: {one_line(error)}") from error
     for module in model.modules():
         if type(module) is LayerNorm:
             # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
@@ -213,15 +213,15 @@ def from_open_clip(name, download_root=None):
 def _local_config(folder):
     path = folder / "open_clip_config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"local-dir:{folder} is no open_clip model folder: there is no {path}")
+        raise MissingFile(f"local-dir:{folder} is no open_clip model folder: there is no {path}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UnusableModel(
             f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
     # open_clip would go on with random weights.
     if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
-        raise FileNotFoundError(
+        raise MissingFile(
             f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
     return config
 
@@ -234,15 +234,15 @@ def _open_clip_weights(name, arch, pretrained, download_root):
         if pretrained and file.is_file():
             return str(file), {}
         if file.suffix or "/" in pretrained:
-            raise FileNotFoundError(f"{name}: there is no weight file {file}")
+            raise MissingFile(f"{name}: there is no weight file {file}")
         tags = list_pretrained_tags_by_model(arch)
-        raise ValueError(
+        raise UnusableModel(
             f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
     try:
         download_pretrained(config, cache_dir=download_root)
     except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
         url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
-        raise RuntimeError(
+        raise ClipError(
             f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
             f"instead, as open_clip:{arch}/PATH"
         ) from error
@@ -256,11 +256,11 @@ def _near(word, choices):
 
 
 def _check_text_layout(name, config):
-    """Raise ValueError unless an open_clip config describes CLIP's text tower, fed by CLIP's tokenizer."""
+    """Raise UnusableModel unless an open_clip config describes CLIP's text tower, fed by CLIP's tokenizer."""
     try:
         text = CLIPTextCfg(**config["text_cfg"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{name} has no text_cfg that open_clip understands: {one_line(error)}") from error
+        raise UnusableModel(f"{name} has no text_cfg that open_clip understands: {one_line(error)}") from error
     blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn,
               text.scale_heads, text.scale_attn_inner, text.scale_attn, text.scale_fc,
               text.ls_init_value is not None)
@@ -279,7 +279,7 @@ def _check_text_layout(name, config):
     }
     for problem, found in problems.items():
         if found:
-            raise ValueError(f"{name} can't be used for prompt tuning because its text tower {problem}")
+            raise UnusableModel(f"{name} can't be used for prompt tuning because its text tower {problem}")
 
 
 def _finish(source, name):
@@ -288,7 +288,7 @@ def _finish(source, name):
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
-        raise ValueError(f"{name} takes images of {height}x{width}; only square input is supported")
+        raise UnusableModel(f"{name} takes images of {height}x{width}; only square input is supported")
     model.visual.input_resolution = height
     model.visual.output_dim = model.text_projection.shape[1]
     return model.eval()

@@ -5,14 +5,14 @@ import gzip
 import os
 import os.path as osp
 import shutil
+import sys
 import tarfile
 import zipfile
 import zlib
 
+import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-
-from dassl.utils import WrongChecksum, check_checksum, download_url
 
 
 def obtain(source, folder):
@@ -50,18 +50,58 @@ def fetch(source, folder):
     """Path of the source's file in `folder`, downloaded unless it is there; a wrong checksum is a ValueError."""
     path = osp.join(folder, source.name)
     if osp.lexists(path):
-        try:
-            check_checksum(path, source.checksum)
-        except WrongChecksum as error:
-            raise ValueError(f"{path} has {error}: move it away and run the same command again, which downloads it, "
-                             f"or fetch it from {source.page}") from None
+        if wrong := wrong_checksum(path, source.checksum):
+            raise ValueError(f"{path} has {wrong}: move it away and run the same command again, which downloads it, "
+                             f"or fetch it from {source.page}")
     else:
         print(f"{source.url} -> {path}")
         if not source.checksum:
-            print(f"no checksum is published for {source.name}: it is not checked, and if its download is interrupted, "
-                  "that starts anew")
-        download_url(source.url, path, source.checksum)
+            print(f"no checksum is published for {source.name}: it is not checked")
+        download(source, path)
     return path
+
+
+def download(source, path):
+    """Download the source's file to `path`, where it appears complete and right; until then it is `<path>.part`.
+
+    Raises:
+        ValueError: no connection, an interrupted transfer, a full disk, or a wrong checksum (that file is removed).
+    """
+    part = f"{path}.part"
+    # Some servers refuse the name of a Python package. Seconds to connect, and between two packets.
+    headers = {"User-Agent": "Mozilla/5.0", "Accept-Encoding": "identity"}
+    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(5, 60), headers=headers,
+                               hooks={"response": keep_packed})
+    try:
+        get(source.url, part, None)
+        if wrong := wrong_checksum(part, source.checksum):
+            raise ValueError(f"{source.url} arrived with {wrong} and was removed: run the same command again, or fetch "
+                             f"it from {source.page}")
+        os.rename(part, path)
+    except OSError as error:  # those of requests are such, too
+        if error.errno == errno.ENOSPC:
+            raise ValueError(f"the disk is full, {source.url} could not be stored in {part}: free space and run the "
+                             "same command again") from error
+        # What requests says of a failed connection has the address twice and the reason at its end.
+        reason = getattr(error.args[0], "reason", error) if error.args else error
+        raise ValueError(f"could not download {source.url} to {path} ({' '.join(str(reason).split())}): check the "
+                         "network and run the same command again, which starts this file anew, or fetch it from "
+                         f"{source.page}") from error
+    finally:
+        if osp.lexists(part):
+            os.remove(part)
+
+
+def keep_packed(response, **kwargs):
+    """Have requests store a file as it was sent: some servers call .tar.gz an encoding, which it would take off."""
+    response.raw.headers.pop("Content-Encoding", None)
+
+
+def wrong_checksum(path, checksum):
+    """How a file's digest differs from the checksum "md5:..." or "sha256:...", in words; "" if it fits or is ""."""
+    algorithm, _, expected = checksum.partition(":")
+    actual = pooch.file_hash(path, algorithm) if checksum else expected
+    return "" if actual == expected else f"the {algorithm.upper()} {actual} instead of {expected}"
 
 
 def unpack(source, archive, missing, folder):

@@ -1,5 +1,6 @@
 """Shapes8: eight related few-shot tasks on rendered scenes. It makes itself, so the repository runs offline."""
 
+import glob
 import json
 import os
 import os.path as osp
@@ -8,16 +9,19 @@ import tempfile
 from zlib import crc32
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from dassl.data.datasets import DATASET_REGISTRY
+from shapes.render import render
+from shapes.scenes import Style, pick, random_scene
 
 from .base import MultiTaskDataset, Task, TaskData
 from .files import list_images
-from .scenes import Style, pick, random_scene, render
 
 VERSION = 2  # raise it whenever an image changes: folders made by another version are refused
 IMAGES_PER_CLASS = {"train": 24, "val": 6, "test": 40}
+INCOMPLETE = "images.incomplete-"  # how the names of folders begin that are being written
 FEW = (1, 2)  # objects where a single one must be seen well
 
 # Few-shot training, validation and test images all look different from what the encoder `tiny` was trained on: darker,
@@ -78,8 +82,9 @@ def image_folder(images, task, part, label):
 def generate(images):
     """Make the folder `images` with all images of the suite, unless it is there.
 
-    Everything is written to a temporary folder beside it that is renamed when it is complete, so an interrupted run
-    leaves no `images`, and of two runs at once the later one keeps what the first one made.
+    Everything is written to a folder `images.incomplete-*` beside it that is renamed when it is complete, so an
+    interrupted run leaves no `images`. Of two runs at once one writes and the other waits; the one that writes first
+    removes what killed runs left.
 
     Raises:
         ValueError: the folder was made by another version of this generator.
@@ -88,20 +93,20 @@ def generate(images):
     if not osp.isdir(images):
         parent = osp.dirname(images)
         os.makedirs(parent, exist_ok=True)
-        print(f"Shapes8: generating images in {images}")
-        temporary = tempfile.mkdtemp(prefix="images.incomplete-", dir=parent)
-        try:
-            write_images(temporary)
-            with open(osp.join(temporary, "stamp.json"), "w", encoding="utf-8") as f:
-                json.dump(stamp, f)
-            os.chmod(temporary, 0o755)
-            try:
-                os.rename(temporary, images)
-            except OSError:
-                if not osp.isdir(images):
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with FileLock(osp.join(parent, ".images.lock")):  # its holder is the only one at work here
+            for leftover in glob.glob(osp.join(glob.escape(parent), f"{INCOMPLETE}*")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not osp.isdir(images):
+                print(f"Shapes8: generating images in {images}")
+                temporary = tempfile.mkdtemp(prefix=INCOMPLETE, dir=parent)
+                try:
+                    write_images(temporary)
+                    with open(osp.join(temporary, "stamp.json"), "w", encoding="utf-8") as f:
+                        json.dump(stamp, f)
+                    os.chmod(temporary, 0o755)
+                    os.rename(temporary, images)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
     path = osp.join(images, "stamp.json")
     found = None
     if osp.isfile(path):

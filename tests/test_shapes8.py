@@ -2,6 +2,10 @@
 
 import hashlib
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +14,12 @@ import torch
 from PIL import Image
 
 import clip
-from datasets import scenes, shapes8
-from datasets.scenes import RGB, Scene, Style, caption, random_scene, render
+from datasets import shapes8
 from datasets.shapes8 import DECLARATIONS, IMAGES_PER_CLASS, TASKS, Shapes8, generate, image_folder, scene_of
+from shapes import scenes
+from shapes.captions import caption
+from shapes.render import RGB, draw_objects, render
+from shapes.scenes import Scene, Style, random_scene
 
 # Of the pixels of the first test image of the last class of every task. If an image changes on purpose, raise
 # `shapes8.VERSION` with it: folders of the old images are then refused.
@@ -79,6 +86,10 @@ def test_no_two_images_are_equal(root):
     assert len(files) == 50 * sum(IMAGES_PER_CLASS.values()) == len(hashes)
 
 
+def entries(folder):
+    return sorted(entry.name for entry in folder.iterdir() if entry.suffix != ".lock")
+
+
 def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     calls = []
 
@@ -91,23 +102,40 @@ def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes8, "render", fail_later)
     with pytest.raises(KeyboardInterrupt):
         generate(str(tmp_path / "shapes8" / "images"))
-    assert list((tmp_path / "shapes8").iterdir()) == []
+    assert entries(tmp_path / "shapes8") == []
 
 
 def test_two_generations_at_once(tmp_path, monkeypatch):
-    images = tmp_path / "images"
+    """One writes; the other waits, and finds what the first one made."""
+    written = []
 
-    def slower_than_another(folder):  # while this one writes, another one finishes
-        (images / "theirs").mkdir(parents=True)
-        (images / "stamp.json").write_text(stamp)
+    def write_slowly(folder):
+        written.append(folder)
+        time.sleep(0.3)
 
+    monkeypatch.setattr(shapes8, "write_images", write_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(generate, 2 * [str(tmp_path / "images")]))
+    assert len(written) == 1 and entries(tmp_path) == ["images"]
+
+
+KILLED = """
+import os, signal, sys
+from datasets import shapes8
+shapes8.render = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+shapes8.generate(sys.argv[1])
+"""
+
+
+def test_what_killed_runs_left_is_removed(tmp_path, monkeypatch):
+    folder = tmp_path / "[shapes8]"  # not a pattern
+    repository = os.path.dirname(os.path.dirname(shapes8.__file__))
+    subprocess.run([sys.executable, "-c", KILLED, str(folder / "images")], cwd=repository)
+    assert len(entries(folder)) == 1 and entries(folder)[0].startswith("images.incomplete-")
+    (folder / "images.of.the.user").mkdir()
     monkeypatch.setattr(shapes8, "write_images", lambda folder: None)
-    generate(str(tmp_path / "first" / "images"))
-    stamp = (tmp_path / "first" / "images" / "stamp.json").read_text()
-    monkeypatch.setattr(shapes8, "write_images", slower_than_another)
-    generate(str(images))
-    assert (images / "theirs").is_dir()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "images"]
+    generate(str(folder / "images"))
+    assert entries(folder) == ["images", "images.of.the.user"]
 
 
 def test_images_of_another_version_are_refused(tmp_path, monkeypatch):
@@ -146,7 +174,7 @@ BARE = Style(gain=(1, 1), gamma=(1, 1), saturation=(1, 1), noise=(0, 0), blur=(0
 def objects_alone(scene):
     """Mask of the pixels that the objects change."""
     image = np.zeros((64, 64, 3))
-    scenes.draw_objects(image, scene, np.random.RandomState(scene.seed))
+    draw_objects(image, scene, np.random.RandomState(scene.seed))
     return image.sum(axis=2) > 0
 
 

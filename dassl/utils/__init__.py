@@ -13,7 +13,7 @@ from .tools import (
     tolist_if_not,
     write_json,
 )
-from .download import WrongChecksum, check_checksum, download_url
+from .download import download_url
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry

@@ -1,9 +1,9 @@
 """Train `tiny`, a small CLIP in OpenAI's architecture, on rendered scenes and their captions.
 
-    python tools/train_tiny_clip.py
+    python -m shapes.train_tiny_clip
 
 With its defaults this made `clip/tiny.safetensors` (the backbone `tiny`), on two CPU cores and without any download.
-The scenes come from `datasets/scenes.py`; their seeds are disjoint from those of the suite Shapes8. Rendering and the
+The seeds of its scenes are disjoint from those of the suite Shapes8. Rendering and the
 order of the batches depend on `--seed` alone; the weights also on the number of threads and on PyTorch's version.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
@@ -25,10 +24,11 @@ from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "datasets"))  # `scenes` alone: the package would register every dataset
-from scenes import ATTRIBUTES, SIZE, caption, random_scene, render  # noqa: E402
+from .captions import caption
+from .render import SIZE, render
+from .scenes import ATTRIBUTES, random_scene
 
+ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 8_000_000
 VOCABULARY, POSITIONS = 49408, 77  # of CLIP's tokenizer and of OpenAI's text tower
 PAD, SOS, EOT = 0, VOCABULARY - 2, VOCABULARY - 1
@@ -42,7 +42,8 @@ MAX_LOGIT_SCALE = math.log(100)
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m shapes.train_tiny_clip", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
     parser.add_argument("--scenes", type=int, default=60_000, help="rendered scenes, held in memory (12 KB each)")
     parser.add_argument("--captions", type=int, default=4, help="captions a scene")
@@ -232,7 +233,7 @@ def openai_state_dict(model, vocabulary, seed):
 def save(state_dict, args, minutes):
     """Write the weights atomically, with how they were made as metadata."""
     settings = {key: value for key, value in vars(args).items() if key != "out"}
-    metadata = {"format": "pt", "made_by": "tools/train_tiny_clip.py", "settings": json.dumps(settings),
+    metadata = {"format": "pt", "made_by": "shapes/train_tiny_clip.py", "settings": json.dumps(settings),
                 "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
     temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     try:
