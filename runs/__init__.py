@@ -1,0 +1,1 @@
+"""A run folder: its results and logs as accuracy tables read them."""
