@@ -134,8 +134,8 @@ def read_results(folder):
         settings={key: str(value) for key, value in identity.items()
                   if key not in NO_SETTINGS and not key.startswith("data.")})
     if run.classes not in ("all", "base", "new"):
-        raise BrokenRun(f"its {RESULTS_FILE} holds {run.classes!r} as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, base "
-                        "or new")
+        raise BrokenRun(f"its {RESULTS_FILE} holds {run.classes!r} as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, "
+                        "base or new")
     if not run.tasks or not all(map(math.isfinite, run.percents)):
         raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
     return run

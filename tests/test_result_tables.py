@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import subprocess
 import sys
 
@@ -10,60 +9,7 @@ import pytest
 
 import parse_test_res
 from runs.tables import harmonic_mean
-
-TASKS = ("pets", "cars")
-PLACES = {"ZS-CLIP": 10, "ZS-CLIP (ensemble)": 20, "LP-CLIP": 40, "CoOp-CA": 50, "CoOp-MT": 70, "ProGrad": 80,
-          "KgCoOp": 90, "SoftCPT-NATS": 105, "SoftCPT-NATA": 110}
-
-
-def write_run(folder, accuracies, label="SoftCPT-NATA", shots=1, seed=1, dataset="Mine", backbone="RN50", classes="all",
-              which_tasks="all", tasks=TASKS, n_params=1000, model="", seconds=120.0, finished=True, **identity):
-    """A run folder as `train.py` leaves it: log and, if finished, results.json; returns it.
-
-    Args:
-        identity: settings, digests ("data.test", "weights") and precision that are not the usual ones.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    mean = sum(accuracies) / len(accuracies)
-    lines = ["Finished training", "=> result", f"* total: {100 * len(tasks)}", f"* overall_metric: {mean:.2f}%",
-             "=> per-task result"]
-    lines += [f"* task: {i} ({task})\ttotal: 100\tmetric: {x:.2f}%"
-              for i, (task, x) in enumerate(zip(tasks, accuracies))]
-    lines += [f"* average: {mean:.2f}%"]
-    (folder / "log.txt").write_text("\n".join(lines if finished else ["epoch [1/2]"]) + "\n")
-    if finished:
-        zero_shot = label.startswith("ZS")
-        known = {} if zero_shot else {"DATASET.NUM_SHOTS": shots, "SEED": seed, "TRAINER.MTCOOP.N_CTX": 16}
-        known |= {"DATASET.NAME": dataset, "DATASET.SUBSAMPLE_CLASSES": classes, "precision": "fp16",
-                  "DATASET.SUBSAMPLE_TASKS": which_tasks, "data.tasks": f"{which_tasks} {classes}",
-                  "data.train": f"{shots} {seed}", "data.test": f"{which_tasks} {classes} test", "weights": "0123abcdef",
-                  "model": model and f"model of {model}"}
-        (folder / "results.json").write_text(json.dumps({
-            "label": label, "place": PLACES[label], "tasks_alone": zero_shot or label == "LP-CLIP",
-            "identity": known | identity, "dataset": dataset, "backbone": backbone, "overall_metric": mean,
-            "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
-            "n_params": 0 if zero_shot else n_params, "model_dir": model, "train_seconds": 0 if zero_shot else seconds}))
-    return folder
-
-
-def write_seeds(folder, values, **run):
-    """Runs seed1, seed2 ... whose two tasks are 5 above and below each of `values`."""
-    for seed, value in enumerate(values, 1):
-        write_run(folder / f"seed{seed}", (value + 5, value - 5), seed=seed, **run)
-
-
-def change(folder, *keys, to=None):
-    """Put `to` at the last of `keys` of a run's results.json, each key being of what the one before it leads to;
-    None takes it away."""
-    path = folder / "results.json"
-    written = node = json.loads(path.read_text())
-    for key in keys[:-1]:
-        node = node[key]
-    if to is None:
-        del node[keys[-1]]
-    else:
-        node[keys[-1]] = to
-    path.write_text(json.dumps(written))
+from tests.result_folders import TASKS, cells, change, out, write_run, write_seeds
 
 
 @pytest.fixture
@@ -77,17 +23,6 @@ def suite(tmp_path):
     write_seeds(root / "MTCoOp" / "rn50_4shots", (56, 58), shots=4)
     write_run(root / "ZeroshotCLIP" / "rn50" / "all", (60, 54), label="ZS-CLIP")
     return root
-
-
-def out(capsys, *arguments):
-    parse_test_res.main([str(a) for a in arguments])
-    return capsys.readouterr()
-
-
-def cells(text):
-    """{first column: other columns} of a github table."""
-    rows = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    return {row[0]: row[1:] for row in rows if not row[0].startswith(("-", ":"))}
 
 
 def test_table_of_methods_and_shots(suite, capsys):
@@ -189,9 +124,10 @@ def test_unfinished_and_broken_runs_are_listed(suite, capsys):
 @pytest.mark.parametrize("keys, value, reason", [
     (["label"], None, "has no 'label'"), (["place"], "first", "holds 'first' as 'place', not a number"),
     (["tasks_alone"], 1, "holds 1 as 'tasks_alone', not true or false"),
-    (["identity"], [], "holds [] as 'identity', not an object"), (["identity", "weights"], None, "no 'identity.weights'"),
+    (["identity"], [], "holds [] as 'identity', not an object"),
+    (["identity", "weights"], None, "has no 'identity.weights'"),
     (["identity", "SEED"], True, "holds True as 'identity.SEED', not a whole number"),
-    (["identity", "DATASET.SUBSAMPLE_CLASSES"], "old", "'old' as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, base or"),
+    (["identity", "DATASET.SUBSAMPLE_CLASSES"], "old", "as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, base or new"),
     (["tasks"], {}, "holds {} as 'tasks', not a list"), (["tasks", 1], "cars", "as 'tasks[1]', not an object"),
     (["tasks", 1, "metric"], "high", "holds 'high' as 'tasks[1].metric', not a number"),
     (["tasks", 0, "total"], None, "has no 'tasks[0].total'"), (["tasks"], [], "holds no accuracy per task")])
@@ -202,7 +138,8 @@ def test_what_is_wrong_in_results_json_is_named(keys, value, reason, suite, caps
             parse_test_res.main([*mode, str(suite)])
         except SystemExit as stop:
             assert "no finished run" in str(stop)
-        assert any("x/seed6: its results.json" in line and reason in line for line in capsys.readouterr().err.splitlines())
+        lines = capsys.readouterr().err.splitlines()
+        assert any("x/seed6: its results.json" in line and reason in line for line in lines)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"identity"', ""])
