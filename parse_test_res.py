@@ -18,11 +18,12 @@ import sys
 
 import numpy as np
 
-from result_tables import paper
-from result_tables.logs import Experiment, find_experiments, list_experiments
-from result_tables.results import show_base2new, show_paper, show_tables
-from result_tables.runs import find_runs
-from result_tables.show import draw_bars, show, spread
+from runs import paper
+from runs.experiments import find_runs
+from runs.logs import Experiment, find_experiments, list_experiments
+from runs.program import program
+from runs.show import draw_bars, show, spread
+from runs.tables import show_base2new, show_paper, show_tables
 
 
 def summary(experiment, ci95):
@@ -127,13 +128,8 @@ def main_results(args):
         sys.exit(f"error: {args.dir} holds no finished run for this table")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if not osp.isdir(args.dir):
-        sys.exit(f"error: the folder {args.dir} does not exist")
-    if args.reads_results:
-        main_results(args)
-        return
+def main_logs(args):
+    """The modes that read logs."""
     if args.side_by_side:
         folders = find_experiments(args.dir)
     else:
@@ -156,6 +152,14 @@ def main(argv=None):
     if args.multi_exp:
         mean = np.mean([np.mean(experiment.values) for experiment in experiments])
         print(f"Mean over {len(experiments)} experiments: {mean:.2f}%")
+
+
+def main(argv=None):
+    with program():
+        args = parse_args(argv)
+        if not osp.isdir(args.dir):
+            sys.exit(f"error: the folder {args.dir} does not exist")
+        (main_results if args.reads_results else main_logs)(args)
 
 
 if __name__ == "__main__":

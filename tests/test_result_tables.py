@@ -1,77 +1,28 @@
 """The tables of `results.json` files, on made-up run folders with known numbers."""
 
-import copy
 import csv
 import io
-import json
+import subprocess
+import sys
 
 import pytest
 
 import parse_test_res
-from result_tables.results import harmonic_mean
-
-TASKS = ("pets", "cars")
-CONFIG = {"OUTPUT_DIR": "", "SEED": 1, "DATASET": {"NAME": "Mine", "NUM_SHOTS": 1, "ROOT": "/data"},
-          "DATALOADER": {"NUM_WORKERS": 8}, "OPTIM": {"MAX_EPOCH": 50}, "TRAINER": {"NAME": ""}}
-OPTIONS = {"MTCOOPH": {"PREC": "fp16", "N_CTX": 16, "CSC": False, "TSC": False},
-           "MTCOOP": {"PREC": "fp16", "N_CTX": 16, "CSC": False, "CLASS_CSC": False, "TASK_CSC": False}}
-NODES = {"MTCoOpHard": "MTCOOPH", "MTCoOp": "MTCOOP"}
-
-
-def write_run(folder, accuracies, trainer="MTCoOp", shots=1, seed=1, dataset="Mine", backbone="RN50", classes="all",
-              which_tasks="all", tasks=TASKS, n_params=1000, model_dir="", seconds=120.0, finished=True,
-              precision="fp16", **options):
-    """A run folder as `train.py` leaves it: log and, if finished, results.json; returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy({**CONFIG, "OUTPUT_DIR": str(folder), "SEED": seed})
-    config["DATASET"].update(NAME=dataset, NUM_SHOTS=shots, SUBSAMPLE_CLASSES=classes, SUBSAMPLE_TASKS=which_tasks)
-    config["TRAINER"].update(copy.deepcopy(OPTIONS), NAME=trainer)
-    if options:
-        config["TRAINER"][NODES[trainer]].update(options)
-    mean = sum(accuracies) / len(accuracies)
-    lines = ["Finished training", "=> result", f"* total: {100 * len(tasks)}", f"* overall_metric: {mean:.2f}%",
-             "=> per-task result"]
-    lines += [f"* task: {i} ({task})\ttotal: 100\tmetric: {x:.2f}%"
-              for i, (task, x) in enumerate(zip(tasks, accuracies))]
-    lines += [f"* average: {mean:.2f}%"]
-    (folder / "log.txt").write_text("\n".join(lines if finished else ["epoch [1/2]"]) + "\n")
-    if finished:
-        (folder / "results.json").write_text(json.dumps({
-            "trainer": trainer, "dataset": dataset, "backbone": backbone, "shots": shots, "seed": seed,
-            "precision": precision, "overall_metric": mean,
-            "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
-            "n_params": n_params, "model_dir": model_dir, "train_seconds": seconds, "config": config}))
-    return folder
-
-
-def write_seeds(folder, values, **run):
-    """Runs seed1, seed2 ... whose two tasks are 5 above and below each of `values`."""
-    for seed, value in enumerate(values, 1):
-        write_run(folder / f"seed{seed}", (value + 5, value - 5), seed=seed, **run)
+from runs.tables import harmonic_mean
+from tests.result_folders import TASKS, cells, change, out, write_run, write_seeds
 
 
 @pytest.fixture
 def suite(tmp_path):
     """CoOp-CA and SoftCPT-NATA with 1 and 4 shots, two seeds, and zero-shot."""
     root = tmp_path / "mine"
-    coop = {"trainer": "MTCoOpHard", "TSC": True, "n_params": 2048}
+    coop = {"label": "CoOp-CA", "n_params": 2048}
     write_seeds(root / "MTCoOpHard" / "rn50_1shots", (50, 52), seconds=60, **coop)
     write_seeds(root / "MTCoOpHard" / "rn50_4shots", (60, 64), shots=4, seconds=180, **coop)
     write_seeds(root / "MTCoOp" / "rn50_1shots", (55, 57))
     write_seeds(root / "MTCoOp" / "rn50_4shots", (56, 58), shots=4)
-    write_run(root / "ZeroshotCLIP" / "rn50" / "all", (60, 54), trainer="ZeroshotCLIP", shots=-1, n_params=0, seconds=0)
+    write_run(root / "ZeroshotCLIP" / "rn50" / "all", (60, 54), label="ZS-CLIP")
     return root
-
-
-def out(capsys, *arguments):
-    parse_test_res.main([str(a) for a in arguments])
-    return capsys.readouterr()
-
-
-def cells(text):
-    """{first column: other columns} of a github table."""
-    rows = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    return {row[0]: row[1:] for row in rows if not row[0].startswith(("-", ":"))}
 
 
 def test_table_of_methods_and_shots(suite, capsys):
@@ -97,33 +48,43 @@ def test_table_in_other_formats(suite, capsys):
 
 
 def test_ties_are_all_bold_and_a_single_value_is_not(tmp_path, capsys):
-    write_seeds(tmp_path / "a", (50,), trainer="ProGrad")
-    write_seeds(tmp_path / "b", (50.001,), trainer="KgCoOp")
-    write_seeds(tmp_path / "c", (40,), trainer="KgCoOp", shots=2)
+    write_seeds(tmp_path / "a", (50,), label="ProGrad")
+    write_seeds(tmp_path / "b", (50.001,), label="KgCoOp")
+    write_seeds(tmp_path / "c", (40,), label="KgCoOp", shots=2)
     got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
     assert got["ProGrad"][2:] == ["**50.00**", "", ""] and got["KgCoOp"][2:] == ["**50.00**", "40.00", "45.00"]
 
 
-@pytest.mark.parametrize("trainer, options, name", [
-    ("MTCoOpHard", {"TSC": True}, "CoOp-CA"), ("MTCoOpHard", {"CSC": True}, "CoOp-CS"), ("MTCoOpHard", {}, "CoOp-MT"),
-    ("MTCoOp", {}, "SoftCPT-NATA"), ("MTCoOp", {"TASK_CSC": True, "CLASS_CSC": True}, "SoftCPT-NATS"),
-    ("MTCoOp", {"CSC": True}, "SoftCPT-CATA"), ("MTCoOp", {"CSC": True, "CLASS_CSC": True}, "SoftCPT-CSTA"),
-    ("MTCoOp", {"CSC": True, "TASK_CSC": True}, "SoftCPT-CATS"),
-    ("MTCoOp", {"CSC": True, "CLASS_CSC": True, "TASK_CSC": True}, "SoftCPT-CSTS"),
-    ("ZeroshotCLIP", {}, "ZS-CLIP"), ("ZeroshotCLIP2", {}, "ZS-CLIP (ensemble)"), ("PLOT", {}, "PLOT")])
-def test_names(trainer, options, name, tmp_path, capsys):
-    write_run(tmp_path / "seed1", (1, 2), trainer=trainer, **options)
-    assert name in cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+def test_rows_are_in_the_order_of_places_then_labels(tmp_path, capsys):
+    for label in ("SoftCPT-NATA", "ProGrad", "KgCoOp", "ZS-CLIP"):
+        write_run(tmp_path / label, (1, 2), label=label)
+    change(tmp_path / "ProGrad", "place", to=90)
+    got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+    assert list(got)[1:] == ["ZS-CLIP", "KgCoOp", "ProGrad", "SoftCPT-NATA"]
 
 
 def test_other_settings_are_other_rows(suite, capsys):
-    write_seeds(suite / "MTCoOp" / "short", (90, 92), N_CTX=4)
-    write_seeds(suite / "MTCoOp" / "cpu", (70,), precision="fp32", N_CTX=4)
+    write_seeds(suite / "MTCoOp" / "short", (90, 92), **{"TRAINER.MTCOOP.N_CTX": 4})
+    write_seeds(suite / "MTCoOp" / "cpu", (70,), precision="fp32", **{"TRAINER.MTCOOP.N_CTX": 4})
     got = cells(out(capsys, "--table", suite, "--format", "github").out)
     assert got["SoftCPT-NATA [N_CTX=4, precision=fp16]"][2:] == ["**91.00 +- 1.00**", "", ""]
     assert got["SoftCPT-NATA [N_CTX=4, precision=fp32]"][2:] == ["70.00", "", ""]
     assert got["SoftCPT-NATA [N_CTX=16, precision=fp16]"][2] == "56.00 +- 1.00"
     assert got["CoOp-CA"][2] == "51.00 +- 1.00"
+
+
+def test_other_weights_or_test_images_are_other_rows(suite, capsys):
+    write_seeds(suite / "MTCoOp" / "tuned", (90,), weights="ffff4567890")
+    got = cells(out(capsys, "--table", suite, "--format", "github").out)
+    # said of all rows of the table: none of the others can be compared with that one just so
+    assert got["SoftCPT-NATA [weights=ffff4567]"][2] == "**90.00**" and "CoOp-CA [weights=0123abcd]" in got
+    assert got["SoftCPT-NATA [weights=0123abcd]"][2] == "56.00 +- 1.00" and "ZS-CLIP [weights=0123abcd]" in got
+    change(suite / "MTCoOp" / "tuned" / "seed1", "identity", "weights", to="0123abcdef")
+    change(suite / "MTCoOp" / "tuned" / "seed1", "identity", "data.test", to="ffff4567890")
+    write_probes(suite / "LP" / "rn50", (0, 1), 1, 40)
+    got = cells(out(capsys, "--table", suite, "--format", "github").out)
+    assert got["SoftCPT-NATA [test=ffff4567]"][2] == "**90.00**" and "CoOp-CA [test=all all ]" in got
+    assert "LP-CLIP" in got  # tested task by task, which has digests of its own
 
 
 def test_other_backbones_datasets_and_tasks_are_other_tables(suite, capsys):
@@ -148,16 +109,43 @@ def test_unfinished_and_broken_runs_are_listed(suite, capsys):
     write_run(suite / "MTCoOp" / "rn50_4shots" / "seed3", (1, 1), shots=4, seed=3, finished=False)
     (suite / "MTCoOp" / "rn50_4shots" / "seed4").mkdir()
     write_run(suite / "x" / "seed5", (1, 1)).joinpath("results.json").write_text("{")
-    write_run(suite / "x" / "seed6", (1, 1)).joinpath("results.json").write_text('{"config": {}}')
+    change(write_run(suite / "x" / "seed6", (1, 1)), "identity")
     write_run(suite / "x" / "seed7", (float("nan"), 1))
     write_run(suite / "x" / "seed8", (1, 1), classes="new")
     got = out(capsys, "--table", suite, "--format", "github")
     assert cells(got.out)["SoftCPT-NATA"][3] == "57.00 +- 1.00"
     for name, reason in (("seed3", "unfinished"), ("seed4", "unfinished"), ("seed5", "can't be read"),
-                         ("seed6", "has no 'trainer'"), ("seed7", "no accuracy"), ("seed8", "--base2new")):
+                         ("seed6", "run it again"), ("seed7", "no accuracy"), ("seed8", "--base2new")):
         assert any(name in line and reason in line for line in got.err.splitlines())
     with pytest.raises(SystemExit, match="holds no finished run"):
         parse_test_res.main(["--table", str(suite / "x")])
+
+
+@pytest.mark.parametrize("keys, value, reason", [
+    (["label"], None, "has no 'label'"), (["place"], "first", "holds 'first' as 'place', not a number"),
+    (["tasks_alone"], 1, "holds 1 as 'tasks_alone', not true or false"),
+    (["identity"], [], "holds [] as 'identity', not an object"),
+    (["identity", "weights"], None, "has no 'identity.weights'"),
+    (["identity", "SEED"], True, "holds True as 'identity.SEED', not a whole number"),
+    (["identity", "DATASET.SUBSAMPLE_CLASSES"], "old", "as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, base or new"),
+    (["tasks"], {}, "holds {} as 'tasks', not a list"), (["tasks", 1], "cars", "as 'tasks[1]', not an object"),
+    (["tasks", 1, "metric"], "high", "holds 'high' as 'tasks[1].metric', not a number"),
+    (["tasks", 0, "total"], None, "has no 'tasks[0].total'"), (["tasks"], [], "holds no accuracy per task")])
+def test_what_is_wrong_in_results_json_is_named(keys, value, reason, suite, capsys):
+    change(write_run(suite / "x" / "seed6", (1, 1)), *keys, to=value)
+    for mode in (["--table"], ["--paper", "Plant6"], ["--base2new"]):
+        try:
+            parse_test_res.main([*mode, str(suite)])
+        except SystemExit as stop:
+            assert "no finished run" in str(stop)
+        lines = capsys.readouterr().err.splitlines()
+        assert any("x/seed6: its results.json" in line and reason in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"identity"', ""])
+def test_results_json_that_is_no_object(text, suite, capsys):
+    write_run(suite / "x" / "seed6", (1, 1)).joinpath("results.json").write_text(text)
+    assert "x/seed6: its results.json can't be read" in out(capsys, "--table", suite).err
 
 
 def test_missing_seeds_are_said(suite, capsys):
@@ -171,9 +159,8 @@ def test_missing_seeds_are_said(suite, capsys):
 def write_probes(root, tasks, shots, value, **run):
     for i in tasks:
         for seed in (1, 2):
-            write_run(root / f"task{i}" / f"{shots}shots" / f"seed{seed}", (value + i * 10 + seed,), trainer="LP-CLIP",
-                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}", shots=shots, seed=seed, seconds=30,
-                      precision="fp32", **run)
+            write_run(root / f"task{i}" / f"{shots}shots" / f"seed{seed}", (value + i * 10 + seed,), label="LP-CLIP",
+                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}", shots=shots, seed=seed, seconds=30, **run)
 
 
 def test_linear_probes_are_averaged_over_all_tasks(suite, capsys):
@@ -205,10 +192,10 @@ def test_linear_probes_alone(tmp_path, capsys):
 
 def test_zero_shot_per_task(suite, capsys):
     for i, value in enumerate((10, 20)):
-        write_run(suite / "ZeroshotCLIP2" / f"task{i}", (value,), trainer="ZeroshotCLIP2", tasks=TASKS[i:i + 1],
-                  which_tasks=f"task{i}", shots=-1, n_params=0)
-    write_run(suite / "ZeroshotCLIP" / "rn50" / "task1", (20,), trainer="ZeroshotCLIP", tasks=TASKS[1:],
-              which_tasks="task1", shots=-1, n_params=0, seconds=0)
+        write_run(suite / "ZeroshotCLIP2" / f"task{i}", (value,), label="ZS-CLIP (ensemble)",
+                  tasks=TASKS[i:i + 1], which_tasks=f"task{i}")
+    write_run(suite / "ZeroshotCLIP" / "rn50" / "task1", (20,), label="ZS-CLIP", tasks=TASKS[1:],
+              which_tasks="task1")
     got = out(capsys, "--table", suite, "--format", "github")
     assert cells(got.out)["ZS-CLIP (ensemble)"] == ["0", "", "15.00", "15.00", "15.00"]
     assert cells(got.out)["ZS-CLIP"][2] == "**57.00**" and "rn50/task1: ZS-CLIP on Mine was run on all" in got.err
@@ -216,7 +203,7 @@ def test_zero_shot_per_task(suite, capsys):
 
 def test_a_test_of_another_runs_model_is_no_row(suite, capsys):
     before = out(capsys, "--table", suite).out
-    write_run(suite / "transfer" / "seed1", (99, 99), model_dir="elsewhere/seed1")
+    write_run(suite / "transfer" / "seed1", (99, 99), model="elsewhere/seed1")
     got = out(capsys, "--table", suite)
     assert got.out == before and "1 run that test another run's model (--eval-only)" in got.err
 
@@ -253,9 +240,9 @@ def write_paper_runs(root, shots, value=60, **run):
 
 def test_ours_beside_the_papers(tmp_path, capsys):
     write_paper_runs(tmp_path / "nata", (1, 2, 4, 8, 16))
-    write_paper_runs(tmp_path / "nats", (1, 4, 16), TASK_CSC=True)
-    write_paper_runs(tmp_path / "mt", (1, 2, 4, 8, 16), trainer="MTCoOpHard", backbone="ViT-B/16")
-    write_run(tmp_path / "zs", [50] * 6, trainer="ZeroshotCLIP", shots=-1, dataset="Plant6",
+    write_paper_runs(tmp_path / "nats", (1, 4, 16), label="SoftCPT-NATS")
+    write_paper_runs(tmp_path / "mt", (1, 2, 4, 8, 16), label="CoOp-MT", backbone="ViT-B/16")
+    write_run(tmp_path / "zs", [50] * 6, label="ZS-CLIP", dataset="Plant6",
               tasks=[f"task {i}" for i in range(6)])
     write_run(tmp_path / "else", (1, 2))
     got = out(capsys, "--paper", "plant-6", tmp_path, "--format", "github")
@@ -288,11 +275,12 @@ def base2new(tmp_path):
     root = tmp_path / "base2new"
     for seed, base, new in ((1, (80, 60), (50, 40)), (2, (90, 70), (60, 20))):
         write_run(root / "train_base" / "MTCoOp" / f"seed{seed}", base, classes="base", seed=seed)
-        write_run(root / "test_new" / "MTCoOp" / f"seed{seed}", new, classes="new", seed=seed)
+        write_run(root / "test_new" / "MTCoOp" / f"seed{seed}", new, classes="new", seed=seed,
+                  model=str(root / "train_base" / "MTCoOp" / f"seed{seed}"))
     for classes, values in (("base", (60, 60)), ("new", (70, 50))):
         for i, value in enumerate(values):
-            write_run(root / f"zeroshot_{classes}" / f"task{i}", (value,), trainer="ZeroshotCLIP", classes=classes,
-                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}", shots=-1)
+            write_run(root / f"zeroshot_{classes}" / f"task{i}", (value,), label="ZS-CLIP", classes=classes,
+                      tasks=TASKS[i:i + 1], which_tasks=f"task{i}")
     return root
 
 
@@ -328,3 +316,19 @@ def test_base_to_new_marks_the_best_of_each_task(base2new, capsys):
 def test_runs_on_all_classes_are_no_base_to_new(suite):
     with pytest.raises(SystemExit, match="no finished run"):
         parse_test_res.main(["--base2new", str(suite)])
+
+
+def test_base_to_new_of_other_test_images(base2new, capsys):
+    write_run(base2new / "train_base" / "MTCoOp" / "seed3", (1, 1), classes="base", seed=3)
+    write_run(base2new / "test_new" / "MTCoOp" / "seed3", (1, 1), classes="new", seed=3, **{"data.test": "ffff4567890"})
+    rows = csv.reader(io.StringIO(out(capsys, "--base2new", base2new, "--format", "csv").out))
+    assert [row[3] for row in rows if row[2] == "average"] == [
+        "ZS-CLIP", "SoftCPT-NATA [test=all base+all new ]", "SoftCPT-NATA [test=all base+ffff4567]"]
+    write_run(base2new / "other" / "seed3", (1, 1), classes="base", seed=3, **{"data.test": "ffff4567890"})
+    with pytest.raises(SystemExit, match="with the same settings, but tested on other images: move one"):
+        parse_test_res.main(["--base2new", str(base2new)])
+
+
+def test_tables_load_no_pytorch():
+    code = "import sys, parse_test_res; sys.exit('torch' in sys.modules or 'trainers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from . import paper
-from .runs import N_TASKS, ZERO_SHOT, check_single, make_tables, method_order, name_rows
+from .experiments import N_TASKS, Row, check_single, make_tables, name_rows
 from .show import best, cell, draw_bars, draw_shots, plural, show, spread_of_several
 
 
@@ -51,7 +51,7 @@ def counts(row):
     """Numbers of learned values and minutes of training of a row's runs, as texts."""
     runs = row.all_runs()
     params = sorted({run.n_params for run in runs})
-    minutes = "" if row.method in ZERO_SHOT else f"{np.mean([run.seconds for run in runs]) / 60:.1f}"
+    minutes = "" if row.zero_shot else f"{np.mean([run.seconds for run in runs]) / 60:.1f}"
     return [f"{params[0]:,}" + (f" to {params[-1]:,}" if len(params) > 1 else ""), minutes]
 
 
@@ -83,10 +83,10 @@ def show_csv(tables, args):
 
 def list_missing_seeds(table):
     """Say which cells are of fewer seeds than others of their table."""
-    trained = [row for row in table.rows if row.method not in ZERO_SHOT]
-    seeds = {run.seed for row in trained for run in row.all_runs()}
+    trained = [row for row in table.rows if not row.zero_shot]
+    seeds = {run.seed for row in trained for run in row.all_runs()} - {None}
     lines = [f"  {row.name}, {plural(n)}: seed {' '.join(map(str, sorted(seeds - set(row.at(n)))))}"
-             for row in trained for n in sorted(row.runs) if set(row.at(n)) != seeds]
+             for row in trained for n in sorted(row.runs) if seeds - set(row.at(n))]
     if lines:
         print(f"{table.title}: cells without some of the seeds", *lines, sep="\n", file=sys.stderr)
 
@@ -141,15 +141,8 @@ def show_paper(suite, runs, left_out, args):
     return True
 
 
-class Pairs:
-    """The runs of one experiment on base and on new classes: {shots: {seed: (base, new)}}."""
-
-    def __init__(self, method, settings):
-        self.method = self.name = method
-        self.settings, self.pairs = settings, defaultdict(dict)
-
-    def at(self, shots):
-        return self.pairs.get(None) or self.pairs.get(shots)
+class Pairs(Row):
+    """The runs of one experiment on base and on new classes, `runs` being {shots: {seed: (base, new)}}."""
 
     def accuracies(self, shots, i, ci95):
         """((mean, width) on base, on new, harmonic mean of the two means) on task i, None being the average."""
@@ -164,7 +157,7 @@ def harmonic_mean(a, b):
 
 
 def pair_runs(runs, left_out):
-    """{(dataset, backbone, base tasks, new tasks): {experiment: Pairs}}; runs without counterpart are left out."""
+    """{(dataset, backbone, base tasks, new tasks): {key: Pairs}}; runs without counterpart are left out."""
     found = defaultdict(dict)
     for run in runs:
         pair = found[run.experiment, tuple(name for name, _ in run.tasks), run.shots, run.seed]
@@ -179,7 +172,8 @@ def pair_runs(runs, left_out):
             continue
         base, new = pair["base"], pair["new"]
         rows = tables[base.dataset, base.backbone, base.tasks, new.tasks]
-        rows.setdefault(experiment, Pairs(base.method, base.settings)).pairs[shots][seed] = base, new
+        row = rows.setdefault((experiment, base.test, new.test), Pairs(base, f"{base.test}+{new.test}"))
+        row.runs.setdefault(shots, {})[seed] = base, new
     return tables
 
 
@@ -194,9 +188,8 @@ def show_base2new(runs, left_out, args):
     width = "ci95" if args.ci95 else "std"
     tables = sorted(pair_runs(runs, left_out).items(), key=lambda item: item[0])
     for (dataset, backbone, tasks, _), found in tables:
-        ordered = sorted(found.values(), key=lambda row: (method_order(row.method), sorted(row.settings.items())))
-        name_rows(ordered)
-        all_shots = sorted({n for row in ordered for n in row.pairs if n is not None}) or [None]
+        ordered = name_rows(found.values())
+        all_shots = sorted({n for row in ordered for n in row.runs if n is not None}) or [None]
         table, bold = [], set()
         for i, task in [(None, "average"), *enumerate(name for name, _ in tasks)]:
             for shots in all_shots:

@@ -5,6 +5,7 @@ import math
 import os
 import os.path as osp
 import re
+import reprlib
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -15,23 +16,12 @@ from .logs import BrokenRun
 from .show import plural, spread_of_several
 
 RESULTS_FILE = "results.json"
-ZERO_SHOT = ("ZS-CLIP", "ZS-CLIP (ensemble)")
-PER_TASK = (*ZERO_SHOT, "LP-CLIP")  # methods that may be run on one task of a suite after the other
 N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Shapes8": 8}
-# The order of the rows; other trainers follow.
-METHODS = (*ZERO_SHOT, "ProtoNet", "LP-CLIP", "CoOp-CA", "CoOp-CS", "CoOp-MT", "CoCoOp", "ProGrad", "KgCoOp", "PLOT",
-           "SoftCPT-NATS", "SoftCPT-NATA", "SoftCPT-CATA", "SoftCPT-CSTA", "SoftCPT-CATS", "SoftCPT-CSTS")
-# The node of a trainer's options under TRAINER, where it is not the trainer's name in capitals.
-OPTIONS = {"MTCoOpHard": "MTCOOPH"}
-# What tells apart the runs of one experiment, where things lie, and how fast they are read.
-NO_SETTINGS = {
-    "SEED", "OUTPUT_DIR", "RESUME", "VERBOSE", "DATASET.NAME", "DATASET.ROOT", "DATASET.SPLIT_DIR", "DATASET.NUM_SHOTS",
-    "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "DATALOADER.NUM_WORKERS", "DATALOADER.TEST.BATCH_SIZE",
-    "DATALOADER.FEATURE_CACHE", "DATALOADER.FEATURE_CACHE_DIR", "DATALOADER.OLD_DATA_PATH", "DATALOADER.NEW_DATA_PATH",
-    "MODEL.BACKBONE.NAME", "MODEL.CHECKPOINT_TEXT", "MODEL.COMPILE", "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ",
-    "USE_CUDA", "TEST.PER_TASK_RESULT", "TRAINER.COCOOP.MAX_PROMPTS"}
-# Read by training with an optimizer only, which zero-shot and the linear probe do without.
-STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "INPUT.TRANSFORMS")
+# What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
+NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
+               "weights", "model"}
+KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list",
+         dict: "an object"}
 
 
 @dataclass(frozen=True)
@@ -39,15 +29,20 @@ class Run:
     """A finished run.
 
     Attributes:
+        method: its name in the tables, place: the number by which they order methods.
+        tasks_alone: whether the method may be run on one task of a suite after the other.
         shots, seed: None of zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         tasks: ((name, number of test images), ...), percents: accuracy on each, metric: their mean.
         model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
-        seconds: of training. settings: {key: text} of what else its result depends on.
+        seconds: of training. weights, test: digests of CLIP's weights and of the test images, of joined runs on one
+            task each those of all, with "+" between them. settings: {key: text} of what else its result depends on.
     """
 
     path: str
     method: str
+    place: float
+    tasks_alone: bool
     dataset: str
     backbone: str
     shots: int | None
@@ -59,6 +54,8 @@ class Run:
     n_params: int
     model_dir: str
     seconds: float
+    weights: str
+    test: str
     settings: dict = field(hash=False)
 
     @property
@@ -74,39 +71,28 @@ class Run:
     @property
     def experiment(self):
         """What the runs of one experiment have in common, whatever their shots, seed, tasks and classes."""
-        return self.method, self.dataset, self.backbone, tuple(sorted(self.settings.items()))
+        return self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
 
     def __str__(self):
-        shots = "" if self.shots is None else f", {plural(self.shots)}, seed {self.seed}"
-        return f"{self.method} on {self.dataset}{shots}"
+        shots = "" if self.shots is None else f", {plural(self.shots)}"
+        return f"{self.method} on {self.dataset}{shots}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
-def method_of(trainer, config):
-    """The name of a method in the results tables, from the trainer and its options."""
-    if trainer == "MTCoOpHard":
-        options = config["TRAINER"]["MTCOOPH"]
-        return "CoOp-CA" if options["TSC"] else "CoOp-CS" if options["CSC"] else "CoOp-MT"
-    if trainer == "MTCoOp":
-        options = config["TRAINER"]["MTCOOP"]
-        classes = "NA" if not options["CSC"] else "CS" if options["CLASS_CSC"] else "CA"
-        return f"SoftCPT-{classes}{'TS' if options['TASK_CSC'] else 'TA'}"
-    return {"ZeroshotCLIP": ZERO_SHOT[0], "ZeroshotCLIP2": ZERO_SHOT[1]}.get(trainer, trainer)
+def take(node, key, kind, parent="", optional=False):
+    """The value at `key` of an object of `results.json`, None if it is `optional` and not there.
 
-
-def settings_of(trainer, method, config):
-    """{key: text} of the config's values that a run's result depends on."""
-    def flatten(node, prefix):
-        for key, value in node.items():
-            if isinstance(value, dict):
-                yield from flatten(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, str(value)
-
-    own = f"TRAINER.{OPTIONS.get(trainer, trainer.upper())}."
-    without = STEPS if method in PER_TASK else ()
-    return {key: value for key, value in flatten(config, "")
-            if key not in NO_SETTINGS and not key.startswith(without)
-            and (not key.startswith("TRAINER.") or key.startswith(own)) and not key.endswith(".PREC")}
+    Raises:
+        BrokenRun: it is not there, or not of this `kind`; the reason names the key, after that of its `parent`.
+    """
+    if optional and node.get(key) is None:
+        return None
+    if key not in node:
+        raise BrokenRun(f"its {RESULTS_FILE} has no {parent + key!r}")
+    value = node[key]
+    # bool is an int in Python, but true is no number of shots.
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise BrokenRun(f"its {RESULTS_FILE} holds {reprlib.repr(value)} as {parent + key!r}, not {KINDS[kind]}")
+    return value
 
 
 def read_results(folder):
@@ -120,25 +106,36 @@ def read_results(folder):
             written = json.load(f)
     except FileNotFoundError:
         raise BrokenRun(f"unfinished: it has no {RESULTS_FILE} (the command that began it goes on with it)") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BrokenRun(f"its {RESULTS_FILE} can't be read ({error})") from None
-    try:
-        config, trainer = written["config"], written["trainer"]
-        method = method_of(trainer, config)
-        zero_shot = method in ZERO_SHOT
-        run = Run(
-            path=folder, method=method, dataset=written["dataset"], backbone=written["backbone"],
-            shots=None if zero_shot else int(written["shots"]), seed=None if zero_shot else int(written["seed"]),
-            classes=config["DATASET"]["SUBSAMPLE_CLASSES"], which_tasks=config["DATASET"]["SUBSAMPLE_TASKS"],
-            tasks=tuple((task["name"], int(task["total"])) for task in written["tasks"]),
-            percents=tuple(float(task["metric"]) for task in written["tasks"]), n_params=int(written["n_params"]),
-            model_dir=str(written["model_dir"]), seconds=float(written["train_seconds"]),
-            # The device decides how PREC is computed.
-            settings={**settings_of(trainer, method, config), "precision": written["precision"]})
-    except KeyError as error:
-        raise BrokenRun(f"its {RESULTS_FILE} has no {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BrokenRun(f"its {RESULTS_FILE} holds a value of the wrong type ({error})") from None
+    if not isinstance(written, dict):
+        raise BrokenRun(f"its {RESULTS_FILE} can't be read (it holds no object)")
+    if "identity" not in written:
+        raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
+                        "run it again")
+    identity = take(written, "identity", dict)
+
+    def known(key, kind=str, optional=False):
+        return take(identity, key, kind, "identity.", optional)
+
+    tasks = take(written, "tasks", list)
+    for i, task in enumerate(tasks):
+        for key, kind in (("name", str), ("total", int), ("metric", float)):
+            take(take({f"tasks[{i}]": task}, f"tasks[{i}]", dict), key, kind, f"tasks[{i}].")
+    run = Run(
+        path=folder, method=take(written, "label", str), place=take(written, "place", float),
+        tasks_alone=take(written, "tasks_alone", bool), dataset=take(written, "dataset", str),
+        backbone=take(written, "backbone", str), shots=known("DATASET.NUM_SHOTS", int, optional=True),
+        seed=known("SEED", int, optional=True), classes=known("DATASET.SUBSAMPLE_CLASSES"),
+        which_tasks=known("DATASET.SUBSAMPLE_TASKS"), tasks=tuple((task["name"], task["total"]) for task in tasks),
+        percents=tuple(task["metric"] for task in tasks), n_params=take(written, "n_params", int),
+        model_dir=take(written, "model_dir", str), seconds=take(written, "train_seconds", float),
+        weights=known("weights"), test=known("data.test"),
+        settings={key: str(value) for key, value in identity.items()
+                  if key not in NO_SETTINGS and not key.startswith("data.")})
+    if run.classes not in ("all", "base", "new"):
+        raise BrokenRun(f"its {RESULTS_FILE} holds {run.classes!r} as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, "
+                        "base or new")
     if not run.tasks or not all(map(math.isfinite, run.percents)):
         raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
     return run
@@ -158,13 +155,13 @@ def find_runs(root):
 
 
 def join_tasks(runs, left_out):
-    """Join runs of zero-shot and the linear probe on one task of a suite each to runs on the suite.
+    """Join runs on one task of a suite each to runs on the suite, of the methods that may be run so.
 
     Suites that lack a task are added to `left_out`, as are those of which there is a run on all tasks at once too.
     """
     joined, groups = [], defaultdict(dict)
     for run in runs:
-        if run.part is None or run.method not in PER_TASK:
+        if run.part is None or not run.tasks_alone:
             joined.append(run)
             continue
         group = groups[run.experiment, run.classes, run.shots, run.seed]
@@ -190,7 +187,7 @@ def join_tasks(runs, left_out):
             joined.append(replace(
                 first, path=folder, which_tasks="all", tasks=sum((run.tasks for run in parts), ()),
                 percents=sum((run.percents for run in parts), ()), n_params=sum(run.n_params for run in parts),
-                seconds=sum(run.seconds for run in parts)))
+                seconds=sum(run.seconds for run in parts), test="+".join(run.test for run in parts)))
     return joined
 
 
@@ -210,20 +207,27 @@ def count_tasks(dataset, group, suites):
 def check_single(run, other):
     """Stop if there is another run of the same experiment, shots, seed and tasks: which one counts is not known."""
     if other is not None:
-        sys.exit(f"error: {other.path} and {run.path} are both {run}, with the same settings: move one of them away")
+        but = "" if run.test == other.test else ", but tested on other images"
+        sys.exit(f"error: {other.path} and {run.path} are both {run}, with the same settings{but}: "
+                 "move one of them away")
 
 
 class Row:
-    """The runs of one experiment on the same tasks.
+    """The runs of one experiment on the same test images.
 
     Attributes:
         name: the method, with the settings that differ where the table has several rows of it.
+        settings, weights, test: as its runs have them.
         runs: {shots: {seed: Run}}, shots being None of zero-shot.
     """
 
-    def __init__(self, method, settings):
-        self.method = self.name = method
-        self.settings, self.runs = settings, {}
+    def __init__(self, run, test):
+        self.method = self.name = run.method
+        self.place, self.settings, self.weights, self.test, self.runs = run.place, run.settings, run.weights, test, {}
+
+    @property
+    def zero_shot(self):
+        return None in self.runs
 
     def add(self, run):
         seeds = self.runs.setdefault(run.shots, {})
@@ -253,7 +257,7 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows that can be compared: the same dataset, backbone and test images.
+    """Rows of the same dataset, backbone, tasks and numbers of test images.
 
     Attributes:
         tasks: ((name, number of test images), ...). shots: those that occur, ascending.
@@ -272,32 +276,36 @@ class Table:
 
 
 def make_tables(runs):
-    """Tables of `runs`, in the order of datasets and backbones; rows in the order of METHODS."""
+    """Tables of `runs`, in the order of datasets and backbones."""
     rows = defaultdict(dict)
     for run in runs:
-        row = rows[run.dataset, run.backbone, run.tasks].setdefault(run.experiment, Row(run.method, run.settings))
-        row.add(run)
+        found = rows[run.dataset, run.backbone, run.tasks]
+        found.setdefault((run.experiment, run.test), Row(run, run.test)).add(run)
     tables = []
     for (dataset, backbone, tasks), found in sorted(rows.items(), key=lambda item: item[0]):
-        ordered = sorted(found.values(),
-                         key=lambda row: (method_order(row.method), min(run.path for run in row.all_runs())))
-        name_rows(ordered)
+        ordered = name_rows(found.values())
         shots = sorted({n for row in ordered for n in row.runs if n is not None})
         tables.append(Table(dataset, backbone, tasks, ordered, shots))
     return tables
 
 
-def method_order(method):
-    return METHODS.index(method) if method in METHODS else len(METHODS), method
-
-
 def name_rows(rows):
-    """Add to the names of rows of one method the settings in which they differ."""
-    for method in {row.method for row in rows}:
-        same = [row for row in rows if row.method == method]
-        keys = {key for row in same for key in row.settings}
-        differ = sorted(key for key in keys if len({row.settings.get(key) for row in same}) > 1)
+    """The rows of a table in the order of their methods, names telling them apart.
+
+    A name is the method, with the settings in which its rows differ, and with the first digits of the digests of
+    weights and test images if these differ within the table, whatever the method: such rows can't be compared just so.
+    """
+    rows = sorted(rows, key=lambda row: (row.place, row.method))
+    for row in rows:
+        same = [other.settings for other in rows if other.method == row.method]
+        differ = sorted(key for key in set().union(*same) if len({settings.get(key) for settings in same}) > 1)
         short = [key.rsplit(".", 1)[-1] for key in differ]
-        for row in same if differ else ():
-            row.name += " [" + ", ".join(f"{name if short.count(name) == 1 else key}={row.settings.get(key, 'unset')}"
-                                         for key, name in zip(differ, short)) + "]"
+        texts = [f"{name if short.count(name) == 1 else key}={row.settings.get(key, 'unset')}"
+                 for key, name in zip(differ, short)]
+        for key in ("weights", "test"):
+            own, others = getattr(row, key), [getattr(other, key) for other in rows]
+            # The digest of a suite and those of its single tasks say nothing about each other.
+            if any(other != own and other.count("+") == own.count("+") for other in others):
+                texts.append(f"{key}=" + "+".join(digest[:8] for digest in own.split("+")))
+        row.name += f" [{', '.join(texts)}]" if texts else ""
+    return rows
