@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from yacs.config import CfgNode as CN
 
 from clip.simple_tokenizer import SimpleTokenizer
+from dassl.errors import MissingFile, UserError
 from dassl.config import get_cfg_default
 from dassl.utils import atomic_path, load_checkpoint, read_json
 from datasets.base import Task
@@ -37,24 +38,24 @@ def load_run(folder, epoch=None):
         epoch: of the checkpoints, None for the last.
 
     Raises:
-        FileNotFoundError, ValueError: this is no finished run that has learned something, or lacks that epoch.
+        FileNotFoundError, UserError: this is no finished run that has learned something, or lacks that epoch.
     """
     path = osp.join(folder, RESULTS_FILE)
     if not osp.isfile(path):
         if osp.isfile(osp.join(folder, "log.txt")):
-            raise ValueError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
-        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
+            raise UserError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
+        raise MissingFile(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
     cfg = get_cfg_default()
     extend_cfg(cfg)
     merge(path, lambda: cfg.merge_from_other_cfg(CN(read_json(path)["config"])))
     cfg.freeze()
     parts = sorted(entry.name for entry in os.scandir(folder) if osp.isfile(osp.join(entry.path, "checkpoint")))
     if not parts:
-        raise ValueError(f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
+        raise UserError(f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
     path = checkpoint_path(folder, parts[0], epoch)
     named = load_checkpoint(path).get("tasks")
     if named is None:
-        raise ValueError(f"{path} does not hold the names of its tasks and classes: train again with this version")
+        raise UserError(f"{path} does not hold the names of its tasks and classes: train again with this version")
     tasks = [Task(task["name"], tuple(task["classes"]), repeated_names=True) for task in named]
     trainer = build_without_data(cfg, tasks)
     trainer.load_model(folder, epoch=epoch)
@@ -71,7 +72,7 @@ def contexts_of(trainer):
         network being linear, that is the context it makes from the mean input.
 
     Raises:
-        ValueError: the trainer learns no context.
+        UserError: the trainer learns no context.
     """
     model, tasks = trainer.model, [task.name for task in trainer.tasks]
     if isinstance(trainer, MTCoOp):
@@ -84,7 +85,7 @@ def contexts_of(trainer):
     learner = getattr(model, "prompt_learner", None)
     learned = [value for name, value in learner.named_parameters() if name.split(".")[-1] == "ctx"] if learner else []
     if not learned:
-        raise ValueError(f"{trainer.cfg.TRAINER.NAME} has no prompt_learner with a learned context (ctx)")
+        raise UserError(f"{trainer.cfg.TRAINER.NAME} has no prompt_learner with a learned context (ctx)")
     contexts = torch.cat([ctx.reshape(-1, *ctx.shape[-2:]) for ctx in learned]).float()
     kinds = {kind for _, kind in trainer.ties()}
     if "class" in kinds:
@@ -109,12 +110,12 @@ def nearest_words(context, embedding, topk):
         ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it.
 
     Raises:
-        ValueError: topk is below 1 or above the size of the vocabulary.
+        UserError: topk is below 1 or above the size of the vocabulary.
     """
     tokenizer = SimpleTokenizer()
     weight = embedding.weight.float()[:len(tokenizer.decoder)]
     if not 1 <= topk <= len(weight):
-        raise ValueError(f"--topk is {topk}, but must be from 1 to {len(weight)}, the size of the vocabulary")
+        raise UserError(f"--topk is {topk}, but must be from 1 to {len(weight)}, the size of the vocabulary")
     # The default computes distances through dot products, which makes small ones inexact.
     distances = torch.cdist(context, weight, compute_mode="donot_use_mm_for_euclid_dist")  # (n_ctx, n_words)
     found = distances.topk(topk, dim=1, largest=False)
@@ -169,7 +170,7 @@ def interpret(run, topk, epoch, output):
         trainer = load_run(run, epoch)
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":
-        raise ValueError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")
+        raise UserError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")
     embedding = trainer.model.text_encoder.token_embedding
     rows = [[name, vector, *(f"{word} {distance:.4f}" for word, distance in words)]
             for name, context in zip(names, contexts)

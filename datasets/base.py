@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from dassl.errors import MissingFile, UserError
 from dassl.data.datasets import DatasetBase, Datum
 
 from .files import PARTS, read_split_zhou
@@ -33,14 +34,14 @@ class Task:
 
     def __post_init__(self):
         if self.metric not in METRICS:
-            raise ValueError(f"task {self.name!r}: metric {self.metric!r} is unknown, use one of {METRICS}")
+            raise UserError(f"task {self.name!r}: metric {self.metric!r} is unknown, use one of {METRICS}")
         if self.template.count("{}") != 1:
-            raise ValueError(f"task {self.name!r}: template {self.template!r} must hold exactly one {{}}")
+            raise UserError(f"task {self.name!r}: template {self.template!r} must hold exactly one {{}}")
         if not self.classnames:
-            raise ValueError(f"task {self.name!r} has no classes")
+            raise UserError(f"task {self.name!r} has no classes")
         twice = sorted(name for name, count in Counter(self.classnames).items() if count > 1)
         if twice and not self.repeated_names:
-            raise ValueError(f"task {self.name!r}: two classes have the same name: {', '.join(twice)}")
+            raise UserError(f"task {self.name!r}: two classes have the same name: {', '.join(twice)}")
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,13 @@ class MultiTaskDataset(DatasetBase):
 
     @classmethod
     def find_folder(cls, root):
-        """Absolute path of the dataset's folder under `root`; a missing one is a FileNotFoundError."""
+        """Absolute path of the dataset's folder under `root`; a missing one is a MissingFile."""
         if not root:
-            raise FileNotFoundError(f"{cls.__name__}: no data root given, pass --root FOLDER")
+            raise MissingFile(f"{cls.__name__}: no data root given, pass --root FOLDER")
         root = osp.abspath(osp.expanduser(root))
         folder = osp.join(root, cls.dataset_dir) if cls.dataset_dir else root
         if not osp.isdir(folder):
-            raise FileNotFoundError(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})")
+            raise MissingFile(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})")
         return folder
 
     @classmethod
@@ -212,7 +213,7 @@ def select_tasks(data, which):
         which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the dataset's order, however they are listed.
 
     Raises:
-        ValueError: none of these, a task that is not there, or one that is listed twice.
+        UserError: none of these, a task that is not there, or one that is listed twice.
     """
     half = ceil(len(data) / 2)
     if which == "all":
@@ -225,7 +226,7 @@ def select_tasks(data, which):
     chosen = [task_data for i, task_data in enumerate(data) if f"task{i}" in listed]
     if len(chosen) == len(listed):
         return chosen
-    raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {which!r}, but must be all, base, new or task<i> with i from 0 "
+    raise UserError(f"DATASET.SUBSAMPLE_TASKS is {which!r}, but must be all, base, new or task<i> with i from 0 "
                      f"to {len(data) - 1} (this dataset has {len(data)} tasks), or several of these, each once, as "
                      "task<i>,task<j>")
 
@@ -237,10 +238,10 @@ def select_classes(task_data, which):
     if which == "all":
         return task_data
     if which not in ("base", "new"):
-        raise ValueError(f"DATASET.SUBSAMPLE_CLASSES is {which!r}, but must be all, base or new")
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is {which!r}, but must be all, base or new")
     first, last = (0, half) if which == "base" else (half, len(task.classnames))
     if first == last:
-        raise ValueError(f"task {task.name!r} has a single class: it has no new classes")
+        raise UserError(f"task {task.name!r} has a single class: it has no new classes")
 
     def keep(items):
         return [(path, label - first) for path, label in items if first <= label < last]
@@ -253,5 +254,5 @@ def check_files_exist(parts):
     """Raise FileNotFoundError naming the first missing image of {part: datums}."""
     missing = [datum.impath for datums in parts.values() for datum in datums if not osp.isfile(datum.impath)]
     if missing:
-        raise FileNotFoundError(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
+        raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
                                 "swap a path prefix by --old-data-path and --new-data-path")

@@ -2,6 +2,8 @@
 
 import os.path as osp
 
+from dassl.errors import UserError
+
 from .base import SingleTaskDataset
 from .files import find_class_folders, read_many_class_folders
 
@@ -22,7 +24,7 @@ class ClassFolders(SingleTaskDataset):
 
         Raises:
             FileNotFoundError: a folder is missing.
-            ValueError: there are more or fewer class folders than classes, a class folder has no image, or the class
+            UserError: there are more or fewer class folders than classes, a class folder has no image, or the class
                 folders of the `pooled` folders differ.
         """
         images = osp.join(folder, cls.image_dir)
@@ -31,12 +33,12 @@ class ClassFolders(SingleTaskDataset):
         for part in parts[1:]:
             different = sorted(set(classes) ^ set(cls.find_classes(part)))
             if different:
-                raise ValueError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
+                raise UserError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
                                  "one of them only: unpack the dataset again")
         if len(classes) <= cls.class_count:  # else the message below tells more than an empty folder among them
             items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
         if len(classes) != cls.class_count:
-            raise ValueError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
+            raise UserError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
                              f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else")
         return [cls.class_name(name) for name in classes], {"all": items}
 

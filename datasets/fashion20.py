@@ -3,6 +3,7 @@
 import csv
 import os.path as osp
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import MultiTaskDataset, Task, TaskData
@@ -30,7 +31,7 @@ class Fashion20(MultiTaskDataset):
     @classmethod
     def read(cls, folder, cfg):
         if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
-            raise ValueError("Fashion20 has no base and new classes: leave DATASET.SUBSAMPLE_CLASSES at all, not "
+            raise UserError("Fashion20 has no base and new classes: leave DATASET.SUBSAMPLE_CLASSES at all, not "
                              f"{cfg.DATASET.SUBSAMPLE_CLASSES!r}")
         store = split_folder(folder, cfg)
         return [TaskData(task, **complete_parts(parts, osp.join(folder, "images", str(number)),
@@ -45,7 +46,7 @@ class Fashion20(MultiTaskDataset):
             classes = [str(label) for label in range(len(classnames))]
             unknown = sorted(set(find_class_folders(images)) - set(classes))
             if unknown:
-                raise ValueError(f"{images} has the class folder {unknown[0]}, but task_info.csv names {len(classes)} "
+                raise UserError(f"{images} has the class folder {unknown[0]}, but task_info.csv names {len(classes)} "
                                  f"classes of task {name!r}: fetch both again")
             tasks.append(Task(name, classnames, f"a photo of {{}}, a type of {GARMENTS[number]}.", "mean_acc"))
             folders.append((images, classes))
@@ -62,7 +63,7 @@ def read_task_info(path):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not of that form, or its ids are not 0 to 19; the message names file and line.
+        UserError: it is not of that form, or its ids are not 0 to 19; the message names file and line.
     """
     check_official_file(path)
     tasks = {}
@@ -78,11 +79,11 @@ def read_task_info(path):
                         raise ValueError
                     tasks[int(number)] = name, names
         except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8 text: fetch the official file again") from None
+            raise UserError(f"{path} is not UTF-8 text: fetch the official file again") from None
         except (ValueError, csv.Error):  # ValueError also from a wrong number of columns or an id that is no number
-            raise ValueError(f"{path}, line {rows.line_num}: not the id of another task, its name, a third column and "
+            raise UserError(f"{path}, line {rows.line_num}: not the id of another task, its name, a third column and "
                              "class names joined by commas, with tabs between: fetch the official file again") from None
     if sorted(tasks) != list(range(len(GARMENTS))):
-        raise ValueError(f"{path} must describe the tasks 0 to {len(GARMENTS) - 1}, but describes "
+        raise UserError(f"{path} must describe the tasks 0 to {len(GARMENTS) - 1}, but describes "
                          f"{', '.join(map(str, sorted(tasks))) or 'none'}: fetch the official file again")
     return [tasks[number] for number in range(len(GARMENTS))]

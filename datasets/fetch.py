@@ -14,6 +14,8 @@ import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from dassl.errors import UserError
+
 
 def obtain(source, folder):
     """Put what the dataset's `folder` lacks of `source` there.
@@ -22,7 +24,7 @@ def obtain(source, folder):
     is to become, which is then renamed; it is kept. What exists is neither changed nor deleted.
 
     Raises:
-        ValueError: the download, the check or the unpacking failed; the message says what to do.
+        UserError: the download, the check or the unpacking failed; the message says what to do.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -30,28 +32,28 @@ def obtain(source, folder):
             missing = [path for path in source.paths if not source.is_there(path, folder)]
             for path in (osp.join(folder, path) for path in missing):
                 if osp.lexists(path) and not (osp.isdir(path) and not os.listdir(path)):
-                    raise ValueError(f"{path} is in the way, it is a broken link or of the wrong kind: move it away "
+                    raise UserError(f"{path} is in the way, it is a broken link or of the wrong kind: move it away "
                                      "and run the same command again")
             if missing:
                 archive = fetch(source, folder)
                 if missing != [source.name]:
                     unpack(source, archive, missing, folder)
     except Timeout:
-        raise ValueError(f"another call prepares {folder} right now: wait for its end and try again") from None
+        raise UserError(f"another call prepares {folder} right now: wait for its end and try again") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ValueError(f"the disk is full, {source.name} could not be unpacked in {folder}: free space and run "
+            raise UserError(f"the disk is full, {source.name} could not be unpacked in {folder}: free space and run "
                              "the same command again") from error
-        raise ValueError(f"{folder} cannot be written ({error}): check the folder and run the same command again"
+        raise UserError(f"{folder} cannot be written ({error}): check the folder and run the same command again"
                          ) from error
 
 
 def fetch(source, folder):
-    """Path of the source's file in `folder`, downloaded unless it is there; a wrong checksum is a ValueError."""
+    """Path of the source's file in `folder`, downloaded unless it is there; a wrong checksum is a UserError."""
     path = osp.join(folder, source.name)
     if osp.lexists(path):
         if wrong := wrong_checksum(path, source.checksum):
-            raise ValueError(f"{path} has {wrong}: move it away and run the same command again, which downloads it, "
+            raise UserError(f"{path} has {wrong}: move it away and run the same command again, which downloads it, "
                              f"or fetch it from {source.page}")
     else:
         print(f"{source.url} -> {path}")
@@ -65,7 +67,7 @@ def download(source, path):
     """Download the source's file to `path`, where it appears complete and right; until then it is `<path>.part`.
 
     Raises:
-        ValueError: no connection, an interrupted transfer, a full disk, or a wrong checksum (that file is removed).
+        UserError: no connection, an interrupted transfer, a full disk, or a wrong checksum (that file is removed).
     """
     part = f"{path}.part"
     # Some servers refuse the name of a Python package. Seconds to connect, and between two packets.
@@ -75,16 +77,16 @@ def download(source, path):
     try:
         get(source.url, part, None)
         if wrong := wrong_checksum(part, source.checksum):
-            raise ValueError(f"{source.url} arrived with {wrong} and was removed: run the same command again, or fetch "
+            raise UserError(f"{source.url} arrived with {wrong} and was removed: run the same command again, or fetch "
                              f"it from {source.page}")
         os.rename(part, path)
     except OSError as error:  # those of requests are such, too
         if error.errno == errno.ENOSPC:
-            raise ValueError(f"the disk is full, {source.url} could not be stored in {part}: free space and run the "
+            raise UserError(f"the disk is full, {source.url} could not be stored in {part}: free space and run the "
                              "same command again") from error
         # What requests says of a failed connection has the address twice and the reason at its end.
         reason = getattr(error.args[0], "reason", error) if error.args else error
-        raise ValueError(f"could not download {source.url} to {path} ({' '.join(str(reason).split())}): check the "
+        raise UserError(f"could not download {source.url} to {path} ({' '.join(str(reason).split())}): check the "
                          "network and run the same command again, which starts this file anew, or fetch it from "
                          f"{source.page}") from error
     finally:
@@ -114,7 +116,7 @@ def unpack(source, archive, missing, folder):
         if source.inner:
             inner = osp.join(top, source.inner)
             if not osp.isfile(inner):
-                raise ValueError(f"{archive} does not hold {source.inner}: fetch it from {source.page}")
+                raise UserError(f"{archive} does not hold {source.inner}: fetch it from {source.page}")
             top = osp.join(temporary, "inner")
             extract(inner, top)
         found = {path: find(path, top, archive, source) for path in missing}
@@ -128,7 +130,7 @@ def unpack(source, archive, missing, folder):
 
 
 def extract(archive, folder):
-    """Unpack a zip or tar file into `folder`; one that is damaged or neither is a ValueError."""
+    """Unpack a zip or tar file into `folder`; one that is damaged or neither is a UserError."""
     bar = {"desc": f"unpacking {osp.basename(archive)}", "unit": " files", "disable": None}
     try:
         if zipfile.is_zipfile(archive):
@@ -141,12 +143,12 @@ def extract(archive, folder):
                     opened.extract(member, folder, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error,
             RuntimeError) as error:
-        raise ValueError(f"{archive} is damaged or no zip or tar file ({' '.join(str(error).split())}): move it away "
+        raise UserError(f"{archive} is damaged or no zip or tar file ({' '.join(str(error).split())}): move it away "
                          "and run the same command again, or fetch it by hand") from error
 
 
 def find(path, top, archive, source):
-    """The topmost file or folder below `top` whose path ends as `path`; none, or more than one, is a ValueError."""
+    """The topmost file or folder below `top` whose path ends as `path`; none, or more than one, is a UserError."""
     parts = path.split("/")
     matches = []
     for parent, folders, files in os.walk(top):
@@ -157,6 +159,6 @@ def find(path, top, archive, source):
                 matches.append(candidate)
     topmost = [match for match in matches if len(match) == min(map(len, matches))]
     if len(topmost) != 1:
-        raise ValueError(f"{archive} has {'no' if not topmost else 'more than one'} {path}: unpack it by hand, or "
+        raise UserError(f"{archive} has {'no' if not topmost else 'more than one'} {path}: unpack it by hand, or "
                          f"fetch it from {source.page}")
     return osp.join(top, *topmost[0])

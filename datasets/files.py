@@ -6,6 +6,7 @@ import os.path as osp
 import numpy as np
 from scipy.io import loadmat
 
+from dassl.errors import MissingFile, UserError
 from dassl.utils import read_json
 
 PARTS = ("train", "val", "test")
@@ -47,13 +48,13 @@ def find_class_folders(folder, skip=()):
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: there is no class folder in it.
+        UserError: there is no class folder in it.
     """
     if not osp.isdir(folder):
-        raise FileNotFoundError(f"the folder {folder} does not exist: unpack the dataset's images there")
+        raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there")
     found = [name for name in list_folders(folder) if name not in skip]
     if not found:
-        raise ValueError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
+        raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
     return found
 
 
@@ -78,7 +79,7 @@ def read_many_class_folders(folders):
 
 
 def check_official_file(path):
-    """Raise a FileNotFoundError unless the file `path` exists."""
+    """Raise a MissingFile unless the file `path` exists."""
     if not osp.isfile(path):
         raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name there", [path])
 
@@ -88,7 +89,7 @@ def parse_lines(path, parse):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: `parse` failed with an IndexError, KeyError or ValueError; the message names file and line.
+        UserError: `parse` failed with an IndexError, KeyError or ValueError; the message names file and line.
     """
     check_official_file(path)
     parsed = []
@@ -98,7 +99,7 @@ def parse_lines(path, parse):
                 try:
                     parsed.append(parse(line.strip()))
                 except (IndexError, KeyError, ValueError):
-                    raise ValueError(f"{path}, line {number}: {line.strip()!r} is malformed or names an unknown "
+                    raise UserError(f"{path}, line {number}: {line.strip()!r} is malformed or names an unknown "
                                      "class: fetch the official file again") from None
     return parsed
 
@@ -111,7 +112,7 @@ def read_list(path, parse, classes):
         classes: all classes, in order of labels.
 
     Raises:
-        FileNotFoundError, ValueError: as `parse_lines`, also for a class that is not in `classes`.
+        FileNotFoundError, UserError: as `parse_lines`, also for a class that is not in `classes`.
     """
     labels = {name: label for label, name in enumerate(classes)}
 
@@ -126,7 +127,7 @@ def read_mat(path, key, *fields):
     """The array `key` of a MATLAB file as a list, or, if it is a struct array, a list for each of `fields`.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file; it is no MATLAB file or lacks the array or a field.
+        FileNotFoundError, UserError: there is no such file; it is no MATLAB file or lacks the array or a field.
     """
     check_official_file(path)
     try:
@@ -134,7 +135,7 @@ def read_mat(path, key, *fields):
         return [array[name].tolist() for name in fields] if fields else array.tolist()
     except Exception:  # SciPy has no common error for the many ways in which a file can be broken
         wanted = f"the array {key!r}" + (f" with the fields {', '.join(fields)}" if fields else "")
-        raise ValueError(f"{path} is not a MATLAB file with {wanted}: fetch the official file again") from None
+        raise UserError(f"{path} is not a MATLAB file with {wanted}: fetch the official file again") from None
 
 
 def read_split_zhou(path, images):
@@ -147,16 +148,16 @@ def read_split_zhou(path, images):
         (class names, {part: [(path, label)]}).
 
     Raises:
-        ValueError: the file is not of that form, a label has two names, or the labels are not 0, 1, 2 ...
+        UserError: the file is not of that form, a label has two names, or the labels are not 0, 1, 2 ...
     """
     split = read_json(path)
     try:
         parts = {part: [(osp.join(images, image), label) for image, label, _ in split[part]] for part in PARTS}
         pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} does not hold train, val and test lists of [image, label, class name]: fetch CoOp's "
+        raise UserError(f"{path} does not hold train, val and test lists of [image, label, class name]: fetch CoOp's "
                          "file again, or delete it to have the data split anew") from None
     if [label for label, _ in pairs] != list(range(len(pairs))):
-        raise ValueError(f"{path} must give each of the labels 0, 1, 2 ... one class name: fetch CoOp's file again, or "
+        raise UserError(f"{path} must give each of the labels 0, 1, 2 ... one class name: fetch CoOp's file again, or "
                          "delete it to have the data split anew")
     return tuple(name for _, name in pairs), parts

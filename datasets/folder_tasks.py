@@ -4,6 +4,7 @@ import os.path as osp
 
 import yaml
 
+from dassl.errors import MissingFile, UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json, write_json
 
@@ -33,7 +34,7 @@ class FolderTasks(MultiTaskDataset):
         where = spec_path if spec else folder
         entries = spec.get("tasks") or [{"folder": name} for name in list_folders(folder) if name != "split_fewshot"]
         if not entries:
-            raise ValueError(f"FolderTasks: {folder} has no task folders, it needs {folder}/<task>/<class>/<image>.jpg")
+            raise UserError(f"FolderTasks: {folder} has no task folders, it needs {folder}/<task>/<class>/<image>.jpg")
         store = osp.join(split_folder(folder, cfg), "split.json")
         stored = read_json(store) if osp.isfile(store) else {}
         known = len(stored)
@@ -44,21 +45,21 @@ class FolderTasks(MultiTaskDataset):
 
 
 def read_spec(path):
-    """Read and check `tasks.yaml`; a wrong key or type is a ValueError naming file, task and key."""
+    """Read and check `tasks.yaml`; a wrong key or type is a UserError naming file, task and key."""
     try:
         with open(path, encoding="utf-8") as f:
             spec = yaml.safe_load(f) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(spec, dict) or not isinstance(spec.get("tasks", []), list):
-        raise ValueError(f"{path} must be a mapping with the keys {sorted(SUITE_KEYS)}, `tasks` being a list")
+        raise UserError(f"{path} must be a mapping with the keys {sorted(SUITE_KEYS)}, `tasks` being a list")
     for entry in [spec, *spec.get("tasks", [])]:
         known = SUITE_KEYS if entry is spec else TASK_KEYS
         if not isinstance(entry, dict) or (entry is not spec and not isinstance(entry.get("folder"), str)):
-            raise ValueError(f"{path}: the task entry {entry!r} must be a mapping with a `folder`")
+            raise UserError(f"{path}: the task entry {entry!r} must be a mapping with a `folder`")
         unknown = sorted(set(entry) - known)
         if unknown:
-            raise ValueError(f"{path}: unknown key {unknown[0]!r}, the keys are {sorted(known)}")
+            raise UserError(f"{path}: unknown key {unknown[0]!r}, the keys are {sorted(known)}")
     return spec
 
 
@@ -67,13 +68,13 @@ def read_task(root, entry, where, stored, store):
     folder = osp.join(root, entry["folder"])
     name = entry.get("name", entry["folder"].replace("_", " "))
     if not osp.isdir(folder):
-        raise FileNotFoundError(f"{where}: the task folder {folder} does not exist")
+        raise MissingFile(f"{where}: the task folder {folder} does not exist")
     fixed = {part: osp.join(folder, entry[part]) for part in PARTS if part in entry}
     if fixed and not {"train", "test"} <= set(fixed):
-        raise ValueError(f"{where}: task {name!r} fixes {sorted(fixed)}, but needs both train and test")
+        raise UserError(f"{where}: task {name!r} fixes {sorted(fixed)}, but needs both train and test")
     class_folders = class_names_of(entry.get("classes"), folder, fixed, where)
     if not class_folders:
-        raise ValueError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
+        raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
     task = Task(name, tuple(class_folders.values()), entry.get("template", Task.template),
                 entry.get("metric", Task.metric))
     labels = {class_folder: label for label, class_folder in enumerate(class_folders)}
@@ -96,13 +97,13 @@ def class_names_of(classes, folder, fixed, where):
     if classes is None:
         source = fixed.get("train", folder)
         if not osp.isdir(source):
-            raise ValueError(f"{where}: {source} is a list of images, so the task needs `classes`"
+            raise UserError(f"{where}: {source} is a list of images, so the task needs `classes`"
                              if osp.isfile(source) else f"{where}: {source} does not exist")
         classes = list_folders(source)
     if isinstance(classes, list):
         classes = {str(name): str(name).replace("_", " ") for name in classes}
     if not isinstance(classes, dict):
-        raise ValueError(f"{where}: `classes` of {folder} must be a list of folders or a map folder: name")
+        raise UserError(f"{where}: `classes` of {folder} must be a list of folders or a map folder: name")
     return {str(class_folder): str(name) for class_folder, name in classes.items()}
 
 
@@ -112,7 +113,7 @@ def read_part(path, folder, labels, where):
         return [(image, label) for class_folder, label in labels.items()
                 if osp.isdir(osp.join(path, class_folder)) for image in list_images(osp.join(path, class_folder))]
     if not osp.isfile(path):
-        raise FileNotFoundError(f"{where}: {path} does not exist")
+        raise MissingFile(f"{where}: {path} does not exist")
     items = []
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
@@ -121,6 +122,6 @@ def read_part(path, folder, labels, where):
                 continue
             class_folder = line.split("/")[0]
             if class_folder not in labels:
-                raise ValueError(f"{path}, line {number}: {class_folder!r} is no class of the task")
+                raise UserError(f"{path}, line {number}: {class_folder!r} is no class of the task")
             items.append((osp.join(folder, line), labels[class_folder]))
     return items

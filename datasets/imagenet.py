@@ -2,6 +2,7 @@
 
 import os.path as osp
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
@@ -62,6 +63,6 @@ class ImageNetSubset(ImageNetClasses):
         classes = find_class_folders(images)
         unknown = [name for name in classes if name not in names]
         if unknown:
-            raise ValueError(f"{images}/{unknown[0]} is no class of {folder}/classnames.txt: move it away, or put the "
+            raise UserError(f"{images}/{unknown[0]} is no class of {folder}/classnames.txt: move it away, or put the "
                              "complete classnames.txt of ImageNet there")
         return [names[name] for name in classes], {"test": read_class_folders(images, classes)}

@@ -2,6 +2,7 @@
 
 import os.path as osp
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import read_json
 
@@ -36,7 +37,7 @@ class OxfordFlowers(SingleTaskDataset):
         try:
             classnames = [names[str(number)] for number in range(1, max(numbers) + 1)]
         except (KeyError, TypeError):
-            raise ValueError(f"{names_path} does not name all {max(numbers)} classes of imagelabels.mat: fetch both "
+            raise UserError(f"{names_path} does not name all {max(numbers)} classes of imagelabels.mat: fetch both "
                              "files again") from None
         return classnames, {"all": [(osp.join(folder, cls.image_dir, f"image_{i:05d}.jpg"), number - 1)
                                     for i, number in enumerate(numbers, 1)]}

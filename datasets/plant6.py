@@ -1,5 +1,6 @@
 """Plant-6: six tasks on fruits, vegetables, flowers, mushrooms, seedlings and leaves; 116 classes."""
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Suite
@@ -134,7 +135,7 @@ class PlantVillage(ClassFolders):
     def class_name(cls, name):
         # Other releases name some folders otherwise ("Corn_(maize)___healthy"): such a name must not become a class.
         if name not in cls.renames:
-            raise ValueError(f"{name!r} is no class folder of PlantVillage: use the release named {cls.image_dir}")
+            raise UserError(f"{name!r} is no class folder of PlantVillage: use the release named {cls.image_dir}")
         return cls.renames[name]
 
 

@@ -17,6 +17,7 @@ import yaml
 from tabulate import tabulate
 
 import datasets  # noqa: F401, registers all datasets
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset, Suite
@@ -67,10 +68,10 @@ def read_configs():
 
 
 def members_of(names, configs):
-    """{name: class} of the datasets that `names` stand for, members of suites; an unknown name is a ValueError."""
+    """{name: class} of the datasets that `names` stand for, members of suites; an unknown name is a UserError."""
     unknown = [name for name in names if name not in configs]
     if unknown:
-        raise ValueError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)}")
+        raise UserError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)}")
     classes = [member for name in names for member in getattr(configs[name], "members", (configs[name],))]
     by_class = {cls: name for name, cls in configs.items()}
     return {by_class[cls]: cls for cls in classes}
@@ -191,7 +192,7 @@ def main(argv=None):
     try:
         members = members_of(args.suites, read_configs())
         if not osp.isdir(root):
-            raise ValueError(f"the folder {root} does not exist: make it, or check --root")
+            raise UserError(f"the folder {root} does not exist: make it, or check --root")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from shapes.render import render
 from shapes.scenes import Style, pick, random_scene
@@ -87,7 +88,7 @@ def generate(images):
     removes what killed runs left.
 
     Raises:
-        ValueError: the folder was made by another version of this generator.
+        UserError: the folder was made by another version of this generator.
     """
     stamp = {"generator": "shapes8", "version": VERSION, "images_per_class": IMAGES_PER_CLASS}
     if not osp.isdir(images):
@@ -113,7 +114,7 @@ def generate(images):
         with open(path, encoding="utf-8") as f:
             found = json.load(f)
     if found != stamp:
-        raise ValueError(f"{images} was not made by version {VERSION} of Shapes8: delete the folder "
+        raise UserError(f"{images} was not made by version {VERSION} of Shapes8: delete the folder "
                          f"{osp.dirname(images)}, and it is made anew")
 
 

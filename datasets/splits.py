@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+from dassl.errors import UserError
 from dassl.utils import read_json, write_json
 
 from .files import PARTS
@@ -49,12 +50,12 @@ def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
         (train, val, test), lists of (path, label).
 
     Raises:
-        ValueError: a class has a single image.
+        UserError: a class has a single image.
     """
     train, val, test = [], [], []
     for label, paths in by_class(items).items():
         if len(paths) < 2:
-            raise ValueError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
+            raise UserError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
         random.Random(f"{seed}/{label}").shuffle(paths)
         n_train = min(max(1, round(len(paths) * p_train)), len(paths) - 1)
         n_val = min(round(len(paths) * p_val), len(paths) - n_train - 1)
@@ -79,12 +80,12 @@ def stored_split(items, folder, split, store):
     """{part: [(path, label)]} of a stored split {part: [path below `folder`]} of `items`.
 
     Raises:
-        ValueError: the split does not list exactly the images that are there; `store` is its file.
+        UserError: the split does not list exactly the images that are there; `store` is its file.
     """
     there = {relative(path, folder): (path, label) for path, label in items}
     listed = {path for paths in split.values() for path in paths}
     if listed != set(there):
-        raise ValueError(f"{folder} has {len(set(there) - listed)} images that the stored split {store} does not "
+        raise UserError(f"{folder} has {len(set(there) - listed)} images that the stored split {store} does not "
                          f"list and lacks {len(listed - set(there))} that it does: delete that file (and the "
                          "few-shot draws beside it) to split again")
     return {part: [there[path] for path in paths] for part, paths in split.items()}
@@ -97,7 +98,7 @@ def complete_parts(parts, folder, store):
     JSON in the file `store` and read back from then on. {"train", "val", "test"} and a mere {"test"} stay as they are.
 
     Raises:
-        ValueError: as `split_train_val_test` and `stored_split`.
+        UserError: as `split_train_val_test` and `stored_split`.
     """
     if "val" in parts or set(parts) == {"test"}:
         return parts
@@ -129,7 +130,7 @@ def draw_few_shot(data, folder, store, shots, seed):
     not on the other tasks. A class with fewer images gives all it has.
 
     Raises:
-        ValueError: the stored draw does not fit the files that are there now.
+        UserError: the stored draw does not fit the files that are there now.
     """
     wanted = {"train": shots, "val": min(shots, 4)}
     path = osp.join(store, f"shot_{shots}-seed_{seed}.json")
@@ -149,7 +150,7 @@ def draw_few_shot(data, folder, store, shots, seed):
                     chosen = generator.sample(paths, min(count, len(paths)))
                     draws[part][name] = [relative(p, folder) for p in chosen]
         if len(stored["tasks"]) < len(data):
-            raise ValueError(f"{folder}: two tasks have the same name")
+            raise UserError(f"{folder}: two tasks have the same name")
         write_json(stored, path)
     return [_apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
 
@@ -164,6 +165,6 @@ def _apply_draw(task_data, draws, folder, path):
             parts[part] = [(there[p], labels[name])
                            for name, chosen in draws[task.name][part].items() for p in chosen]
         except KeyError as error:
-            raise ValueError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
+            raise UserError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
                              f"{task.name!r} is gone): delete it to draw again") from None
     return replace(task_data, train=parts["train"], val=parts["val"])

@@ -2,6 +2,7 @@
 
 import os.path as osp
 
+from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import SingleTaskDataset
@@ -29,7 +30,7 @@ class StanfordCars(SingleTaskDataset):
                            ("test", osp.join(folder, "cars_test_annos_withlabels.mat"))):
             images, numbers = read_mat(path, "annotations", "fname", "class")  # classes from 1
             if not set(numbers) <= set(range(1, len(names) + 1)):
-                raise ValueError(f"{path} has classes that devkit/cars_meta.mat does not name: fetch both files again")
+                raise UserError(f"{path} has classes that devkit/cars_meta.mat does not name: fetch both files again")
             parts[part] = [(osp.join(folder, f"cars_{part}", image), int(number) - 1)
                            for image, number in zip(images, numbers)]
         # "Audi TT RS Coupe 2012" -> "2012 Audi TT RS Coupe"

@@ -16,6 +16,7 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 
 import trainers  # noqa: F401  registers the evaluator
+from dassl.errors import UserError
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
@@ -71,13 +72,13 @@ def problem(features, images):
     """Arguments of `fit_best` for a `TaskImages`.
 
     Raises:
-        ValueError: no validation images, or training images of one class.
+        UserError: no validation images, or training images of one class.
     """
     if not images.val[0]:
-        raise ValueError("the linear probe needs validation images to choose its regularisation, but task "
+        raise UserError("the linear probe needs validation images to choose its regularisation, but task "
                          f"{images.task.name!r} has none")
     if len(set(images.train[1])) < 2:
-        raise ValueError(f"task {images.task.name!r} has training images of a single class: the linear "
+        raise UserError(f"task {images.task.name!r} has training images of a single class: the linear "
                          "probe needs two or more")
     return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
@@ -110,7 +111,7 @@ def parse_args(arguments=None):
     `tasks` (None: all), `shots` and `seeds` are lists of int.
 
     Raises:
-        ValueError: `--tasks`, `--shots` or `--seeds` without a number, or shots below 1.
+        UserError: `--tasks`, `--shots` or `--seeds` without a number, or shots below 1.
     """
     parser = argparse.ArgumentParser(description="Linear probe on each task alone.", allow_abbrev=False)
     parser.add_argument("--root", default="", help="folder of the datasets")
@@ -132,7 +133,7 @@ def parse_args(arguments=None):
         n = next((i for i, value in enumerate(values) if not value.isdigit()), len(values))
         numbers = [int(value) for value in values[:n]]
         if not numbers or (name == "shots" and min(numbers) < 1):
-            raise ValueError(f"--{name} is {' '.join(values)}, but must be numbers from "
+            raise UserError(f"--{name} is {' '.join(values)}, but must be numbers from "
                              f"{1 if name == 'shots' else 0}")
         setattr(given, name, numbers)
         given.opts = values[n:] + given.opts
@@ -143,11 +144,11 @@ def unfinished(args, shots):
     """[(cfg, `TaskImages`)] of the tasks whose run of these shots and `args.seed` is not finished yet.
 
     Raises:
-        ValueError: there is no such task.
+        UserError: there is no such task.
     """
     cfg = setup_cfg(args)
     if cfg.DATASET.SUBSAMPLE_TASKS != "all":
-        raise ValueError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe takes its "
+        raise UserError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe takes its "
                          "tasks from --tasks: leave it at all")
     cfg.defrost()
     cfg.TRAINER.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = "LP-CLIP", shots, args.seed
@@ -164,7 +165,7 @@ def unfinished(args, shots):
         return []
     dataset = build_dataset(cfg)
     if max(args.tasks) >= len(dataset.tasks):
-        raise ValueError(f"there is no task {max(args.tasks)}: {cfg.DATASET.NAME} has the tasks 0 to "
+        raise UserError(f"there is no task {max(args.tasks)}: {cfg.DATASET.NAME} has the tasks 0 to "
                          f"{len(dataset.tasks) - 1}")
     return [(own, TaskImages(dataset, number)) for number, own in pending]
 

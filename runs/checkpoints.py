@@ -111,15 +111,31 @@ def best_or_last(directory, parts):
     return "best" if any(osp.isfile(osp.join(directory, part, BEST)) for part in parts) else "last"
 
 
-def first_checkpoint(directory):
-    """Path of a checkpoint file below a run's folder, "" if there is none."""
-    if osp.isdir(directory):
-        for part in sorted(os.scandir(directory), key=lambda entry: entry.name):
-            if part.is_dir():
-                for name in sorted(os.listdir(part.path)):
-                    if name.startswith("model") and ".pth.tar" in name:
-                        return osp.join(part.path, name)
-    return ""
+def checkpoint_files(directory):
+    """{part: sorted paths of its checkpoint files} of a run's folder, empty if it has none."""
+    found = {}
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name) if osp.isdir(directory) else ():
+        names = sorted(os.listdir(entry.path)) if entry.is_dir() else ()
+        paths = [osp.join(entry.path, name) for name in names if name.startswith("model") and ".pth.tar" in name]
+        if paths:
+            found[entry.name] = paths
+    return found
+
+
+def model_identity(directory, which=None):
+    """The identity of the run that trained a model, None of a published checkpoint.
+
+    Args:
+        which: as in `read_parts`; None: as `best_or_last`.
+
+    Raises:
+        MissingFile, UserError: there is no model, or as `read_parts`.
+    """
+    parts = list(checkpoint_files(directory))
+    if not parts:
+        raise MissingFile(f"{directory} holds no checkpoints: give the folder of a run that trained (--model-dir)")
+    (_, checkpoint), = read_parts(directory, parts[:1], which or best_or_last(directory, parts)).values()
+    return checkpoint.get("identity")
 
 
 def name_tasks(tasks):

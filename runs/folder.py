@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from dassl.utils import UserError, write_json
 
-from .checkpoints import first_checkpoint, load
+from .checkpoints import checkpoint_files, load
 from .identity import check_same
 from .log import RunLog
 from .results import RESULTS_FILE, read_results
@@ -83,7 +83,7 @@ class RunFolder:
         """"finished" (it has results), "unfinished" (something that was learned is there) or "new"."""
         if osp.isfile(osp.join(self.path, RESULTS_FILE)):
             return "finished"
-        return "unfinished" if osp.isfile(self.resume_path) or first_checkpoint(self.path) else "new"
+        return "unfinished" if osp.isfile(self.resume_path) or checkpoint_files(self.path) else "new"
 
     def results(self):
         """What a finished run found, as `read_results`."""
@@ -121,7 +121,8 @@ class RunFolder:
         if state == "finished":
             path, there = osp.join(self.path, RESULTS_FILE), self.results().get("identity")
         else:
-            path = self.resume_path if osp.isfile(self.resume_path) else first_checkpoint(self.path)
+            checkpoints = checkpoint_files(self.path)
+            path = self.resume_path if osp.isfile(self.resume_path) else next(iter(checkpoints.values()))[0]
             there = load(path).get("identity")
         if not isinstance(there, dict):
             raise UserError(f"{path} does not say what it depends on, since it was made by another version of this code: "

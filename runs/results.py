@@ -4,7 +4,7 @@ import json
 import os.path as osp
 import sys
 
-from dassl.utils import MissingFile, UserError, write_json
+from dassl.errors import MissingFile, UserError
 
 RESULTS_FILE = "results.json"
 
@@ -18,6 +18,8 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         tasks: `per_task` of the evaluator, empty if nothing was tested.
         figures: what else is known: precision, counts, times in seconds.
     """
+    from dassl.utils import write_json  # not above: it loads PyTorch, which tables do without
+
     figures = {key: round(value, 2) if key.endswith("_seconds") else value for key, value in figures.items()}
     write_json({
         "label": row.label, "place": row.place, "tasks_alone": row.tasks_alone, "identity": identity,

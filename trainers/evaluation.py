@@ -47,7 +47,7 @@ class ClassificationMT(EvaluatorBase):
         """Print and return {"overall_metric": percent}; the figures of each task are kept in `per_task`.
 
         Raises:
-            ValueError: a task has no test image.
+            UserError: a task has no test image.
         """
         self.per_task = [self._evaluate_task(*args) for args in zip(
             self.tasks, self.total.split(self.sizes), self.correct.split(self.sizes))]

@@ -7,6 +7,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
+from dassl.errors import UserError
+
 
 class LocalImageEncoder(nn.Module):
     """A frozen image tower that gives the features of all positions instead of the image's one.
@@ -23,7 +25,7 @@ class LocalImageEncoder(nn.Module):
         name: of the model, for the error message.
 
     Raises:
-        ValueError: the tower is another one, or its pooling leaves no features of positions.
+        UserError: the tower is another one, or its pooling leaves no features of positions.
     """
 
     def __init__(self, visual, name="this backbone"):
@@ -40,7 +42,7 @@ class LocalImageEncoder(nn.Module):
             usable = isinstance(visual, ModifiedResNet) or (isinstance(visual, VisionTransformer)
                                                             and visual.attn_pool is None)
         if not usable:
-            raise ValueError(f"{name} has no local image features that are known here: its image tower is {kind}, but "
+            raise UserError(f"{name} has no local image features that are known here: its image tower is {kind}, but "
                              "must be a ResNet of CLIP, a vision transformer without attentional pooling, or one of "
                              "timm's convolutional towers with average pooling")
 

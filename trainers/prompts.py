@@ -10,6 +10,8 @@ from torch import nn
 
 from clip.simple_tokenizer import SimpleTokenizer
 
+from dassl.errors import UserError
+
 POSITIONS = ("end", "middle", "front")
 SOS, EOT = "<start_of_text>", "<end_of_text>"
 _tokenizer = SimpleTokenizer()
@@ -67,10 +69,10 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
         `Prompts`.
 
     Raises:
-        ValueError: unknown position, or a prompt that does not fit (the message names it).
+        UserError: unknown position, or a prompt that does not fit (the message names it).
     """
     if position not in POSITIONS:
-        raise ValueError(f"token position {position!r} is unknown, use one of {POSITIONS}")
+        raise UserError(f"token position {position!r} is unknown, use one of {POSITIONS}")
     context_of = [0] * len(names) if context_of is None else list(context_of)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     after = n_ctx if position == "front" else n_ctx - before
@@ -84,7 +86,7 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
         row += [(token, -1) for token in ids[:n_name]] + [(0, before + slot) for slot in range(after)]
         row += [(token, -1) for token in ids[n_name:]] + [(_tokenizer.encoder[EOT], -1)]
         if len(row) > max_length:
-            raise ValueError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
+            raise UserError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
                              f"text encoder reads {max_length}: shorten the name or the context")
         rows.append(row)
     longest = max(map(len, rows))
@@ -109,7 +111,7 @@ class LearnedContext(nn.Module):
         start = init_context(init, embedding) if init else None  # (n_ctx, dim)
         n_ctx = len(start) if init else n_ctx
         if n_ctx < 1:
-            raise ValueError(f"the context length is {n_ctx}, but a learned context needs at least one vector")
+            raise UserError(f"the context length is {n_ctx}, but a learned context needs at least one vector")
         shape = (n_ctx, embedding.embedding_dim) if count is None else (count, n_ctx, embedding.embedding_dim)
         self.ctx = nn.Parameter(start.expand(shape).clone() if init else torch.empty(shape).normal_(std=0.02))
 

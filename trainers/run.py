@@ -3,10 +3,11 @@
 import time
 
 from dassl.utils import UserError, collect_env_info, set_random_seed
-from runs.checkpoints import best_or_last, read_parts
-from runs.config import check_unread, find_trainer, setup_cfg
+from runs.checkpoints import model_identity
+from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import check_model, reads, settings_of
+from runs.identity import OF_TEST, check_model, reads, settings_of
+from runs.keys import all_keys
 from runs.results import print_results
 
 
@@ -79,20 +80,10 @@ def take_settings(cfg, trainer_class, model_dir, which):
     Raises:
         MissingFile, UserError: there is no such model.
     """
-    parts = find_parts(model_dir)
-    found = read_parts(model_dir, parts, which or best_or_last(model_dir, parts))
-    trained_as = next(iter(found.values()))[1].get("identity")
-    if not trained_as:
-        return cfg
-    taken = {key: value for key, value in trained_as.items() if key in settings_of(cfg, trainer_class)}
-    cfg = cfg.clone()
+    trained_as = model_identity(model_dir, which) or {}
     cfg.defrost()
-    for key, value in taken.items():
-        if key not in cfg.sources and not key.startswith(("DATASET.NAME", "DATASET.SUBSAMPLE_", "TEST.SPLIT")):
-            *parents, last = key.split(".")
-            node = cfg
-            for parent in parents:
-                node = node[parent]
-            node[last] = tuple(value) if isinstance(node[last], tuple) else value
+    for key in settings_of(cfg, trainer_class):
+        if key in trained_as and key not in cfg.sources and not key.startswith(OF_TEST):
+            set_value(cfg, all_keys(), key, trained_as[key], f"by the model in {model_dir}")
     cfg.freeze()
     return cfg
