@@ -83,7 +83,7 @@ def load_frozen():
     """The same image and text encoder at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, DIM)), nn.Sequential(nn.Flatten(), nn.Linear(3 * DIM, DIM))
+        return [nn.Sequential(nn.Flatten(), nn.Linear(size, DIM)) for size in (3 * 8 * 8, 3 * DIM)]
 
 
 class PromptLearner(nn.Module):

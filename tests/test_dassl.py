@@ -46,8 +46,8 @@ PROMISE = {
     "dassl.metrics": "compute_accuracy",
     "dassl.optim": "build_optimizer build_lr_scheduler",
     "dassl.optim.radam": "RAdam",
-    "dassl.utils": "setup_logger set_random_seed collect_env_info mkdir_if_missing listdir_nohidden read_json write_json "
-                   "load_checkpoint load_pretrained_weights check_isfile AverageMeter MetricMeter",
+    "dassl.utils": "setup_logger set_random_seed collect_env_info mkdir_if_missing listdir_nohidden read_json "
+                   "write_json load_checkpoint load_pretrained_weights check_isfile AverageMeter MetricMeter",
 }
 
 

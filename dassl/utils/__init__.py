@@ -21,5 +21,4 @@ from .torchtools import (
     load_pretrained_weights,
     resume_from_checkpoint,
     save_checkpoint,
-    set_rng_state,
 )
