@@ -173,13 +173,16 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
 
     assert folder() == folder()
     variants = [folder(), folder(weight=1.0001), folder(dtype=torch.bfloat16), folder(size=64), folder(is_train=True),
-                folder(transforms=("normalize",)), folder(is_train=True, transforms=("cutout",))]
+                folder(transforms=("normalize",)), folder(is_train=True, transforms=("colorjitter",))]
     assert len(set(variants)) == len(variants)
 
 
 def test_transforms_without_a_description_of_their_own_are_told_apart():
-    from dassl.data.transforms.transforms import Cutout
-    assert describe(Cutout(1, 16)) == describe(Cutout(1, 16)) != describe(Cutout(2, 16))
+    class Threshold:
+        def __init__(self, level):
+            self.level = level
+
+    assert describe(Threshold(1)) == describe(Threshold(1)) != describe(Threshold(2))
 
 
 def test_list_and_clear(tmp_path):

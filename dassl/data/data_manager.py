@@ -14,7 +14,6 @@ def build_data_loader(
     sampler_type="SequentialSampler",
     data_source=None,
     batch_size=64,
-    n_domain=0,
     n_ins=2,
     tfm=None,
     is_train=True,
@@ -34,9 +33,7 @@ def build_data_loader(
     if not data_source:
         split = "training" if is_train else "test"
         raise ValueError(f"The {split} split of {cfg.DATASET.NAME} is empty: check its files")
-    sampler = build_sampler(
-        sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
-    )
+    sampler = build_sampler(sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_ins=n_ins)
     data_loader = torch.utils.data.DataLoader(
         (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
@@ -62,7 +59,7 @@ class DataManager:
 
     Attributes:
         dataset, tfm_train, tfm_test, test_loader.
-        train_loader_x, train_loader_u, val_loader: None where the dataset has no such split.
+        train_loader_x, val_loader: None where the dataset has no such split.
     """
 
     def __init__(self, cfg, custom_tfm_train=None, custom_tfm_test=None, dataset_wrapper=None):
@@ -78,19 +75,6 @@ class DataManager:
             print("* Using custom transform for testing")
             tfm_test = custom_tfm_test
 
-        def train_loader(data_source, options):
-            return build_data_loader(
-                cfg,
-                sampler_type=options.SAMPLER,
-                data_source=data_source,
-                batch_size=options.BATCH_SIZE,
-                n_domain=options.N_DOMAIN,
-                n_ins=options.N_INS,
-                tfm=tfm_train,
-                is_train=True,
-                dataset_wrapper=dataset_wrapper,
-            )
-
         def test_loader(data_source):
             return build_data_loader(
                 cfg,
@@ -102,17 +86,22 @@ class DataManager:
                 dataset_wrapper=dataset_wrapper,
             )
 
-        options_x, options_u = cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TRAIN_U
         self.dataset = dataset
         self.tfm_train, self.tfm_test = tfm_train, tfm_test
-        self.train_loader_x = train_loader(dataset.train_x, options_x) if dataset.train_x else None
-        self.train_loader_u = None
-        if dataset.train_u:
-            options_u = options_x if options_u.SAME_AS_X else options_u
-            self.train_loader_u = train_loader(dataset.train_u, options_u)
+        self.train_loader_x = None
+        if dataset.train_x:
+            self.train_loader_x = build_data_loader(
+                cfg,
+                sampler_type=cfg.DATALOADER.TRAIN_X.SAMPLER,
+                data_source=dataset.train_x,
+                batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
+                n_ins=cfg.DATALOADER.TRAIN_X.N_INS,
+                tfm=tfm_train,
+                is_train=True,
+                dataset_wrapper=dataset_wrapper,
+            )
         self.val_loader = test_loader(dataset.val) if dataset.val else None
         self.test_loader = test_loader(dataset.test)
-        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
@@ -121,22 +110,14 @@ class DataManager:
         return self.dataset.num_classes
 
     @property
-    def num_source_domains(self):
-        return self._num_source_domains
-
-    @property
     def lab2cname(self):
         return self.dataset.lab2cname
 
     def show_dataset_summary(self, cfg):
-        """Print the dataset's name, domains and sizes as a table."""
+        """Print the dataset's name and sizes as a table."""
         rows = [["Dataset", cfg.DATASET.NAME]]
-        if cfg.DATASET.SOURCE_DOMAINS:
-            rows.append(["Source", cfg.DATASET.SOURCE_DOMAINS])
-        if cfg.DATASET.TARGET_DOMAINS:
-            rows.append(["Target", cfg.DATASET.TARGET_DOMAINS])
         rows.append(["# classes", f"{self.num_classes:,}"])
-        for split in ("train_x", "train_u", "val", "test"):
+        for split in ("train_x", "val", "test"):
             if getattr(self.dataset, split):
                 rows.append([f"# {split}", f"{len(getattr(self.dataset, split)):,}"])
         print(tabulate(rows))

@@ -1,2 +1,2 @@
 from .build import TRAINER_REGISTRY, build_trainer
-from .trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
+from .trainer import SimpleTrainer, TrainerBase, TrainerX

@@ -4,28 +4,15 @@ import datetime
 import os
 import time
 from collections import OrderedDict
-from itertools import chain, repeat
 
 import torch
-from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..data import DataManager
 from ..evaluation import build_evaluator
-from ..modeling import SimpleNet
-from ..optim import build_lr_scheduler, build_optimizer
-from ..utils import (
-    AverageMeter,
-    MetricMeter,
-    count_num_param,
-    get_rng_state,
-    load_checkpoint,
-    load_pretrained_weights,
-    mkdir_if_missing,
-    resume_from_checkpoint,
-    save_checkpoint,
-    tolist_if_not,
-)
+from ..utils import AverageMeter, MetricMeter, mkdir_if_missing
+from ..utils import get_rng_state, load_checkpoint, resume_from_checkpoint, save_checkpoint
 
 BEST_MODEL = "model-best.pth.tar"
 
@@ -57,13 +44,12 @@ class TrainerBase:
         registered = list(self._models)
         if names is None:
             return registered
-        names = tolist_if_not(names)
+        names = names if isinstance(names, list) else [names]
         for name in names:
             if name not in registered:
                 raise ValueError(f'No model is registered as "{name}": choose from {registered}')
         return names
 
-    # -------------------------------------------------------------- saving and loading
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
         """Save every registered model, after the epoch with index ``epoch``, to ``<directory>/<name>/``."""
         for name in self.get_model_names():
@@ -99,18 +85,14 @@ class TrainerBase:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        epochs = {
-            name: resume_from_checkpoint(
-                os.path.join(directory, name), self._models[name], self._optims[name], self._scheds[name]
-            )
-            for name in names
-        }
+        epochs = {}
+        for name in names:
+            restored = self._models[name], self._optims[name], self._scheds[name]
+            epochs[name] = resume_from_checkpoint(os.path.join(directory, name), *restored)
         if len(set(epochs.values())) > 1:
-            raise ValueError(
-                f'The checkpoints in "{directory}" are of different epochs {epochs}, since the run was '
-                "stopped while it saved: write the name of an older file, which all of them have, into each "
-                'file named "checkpoint"'
-            )
+            raise ValueError(f'The checkpoints in "{directory}" are of different epochs {epochs}, since the run was '
+                             "stopped while it saved: write the name of an older file, which all of them have, into "
+                             'each file named "checkpoint"')
         return epochs[names[0]]
 
     def load_model(self, directory, epoch=None):
@@ -133,7 +115,6 @@ class TrainerBase:
             print(f'Loading weights to {name} from "{model_path}" (epoch = {checkpoint["epoch"]})')
             self._models[name].load_state_dict(checkpoint["state_dict"])
 
-    # -------------------------------------------------------------- models
     def set_model_mode(self, mode="train", names=None):
         """Put models into "train" mode, or into "eval" ("test") mode."""
         if mode not in ("train", "eval", "test"):
@@ -179,11 +160,8 @@ class TrainerBase:
         self.model_backward(loss)
         self.model_update(names)
 
-    # -------------------------------------------------------------- tensorboard
     def init_writer(self, log_dir):
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir)
 
@@ -196,7 +174,6 @@ class TrainerBase:
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 
-    # -------------------------------------------------------------- the loop
     def train(self, start_epoch, max_epoch):
         """Run the epochs ``start_epoch`` to ``max_epoch - 1``."""
         self.start_epoch = start_epoch
@@ -208,35 +185,16 @@ class TrainerBase:
             self.after_epoch()
         self.after_train()
 
-    def before_train(self):
-        pass
-
-    def after_train(self):
-        pass
-
     def before_epoch(self):
-        pass
+        """Subclasses may do something before every epoch, and so with the other hooks."""
 
-    def after_epoch(self):
-        pass
+    before_train = after_train = after_epoch = before_epoch
 
     def run_epoch(self):
         raise NotImplementedError
 
-    def test(self):
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch):
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch):
-        raise NotImplementedError
-
     def forward_backward(self, batch):
         """Process one batch, including the optimizer's step; return a dict of numbers to report."""
-        raise NotImplementedError
-
-    def model_inference(self, input):
         raise NotImplementedError
 
 
@@ -263,29 +221,15 @@ class SimpleTrainer(TrainerBase):
         """Make ``self.dm`` and take its loaders; subclasses may give `DataManager` other transforms."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
-        self.train_loader_u = dm.train_loader_u
         self.val_loader = dm.val_loader
         self.test_loader = dm.test_loader
         self.num_classes = dm.num_classes
-        self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
         self.dm = dm
 
     def build_model(self):
-        """Make and register the model; this one is a `SimpleNet`."""
-        cfg = self.cfg
-        print("Building model")
-        self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
-        if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
-        self.model.to(self.device)
-        print(f"# params: {count_num_param(self.model):,}")
-        self.optim = build_optimizer(self.model, cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model("model", self.model, self.optim, self.sched)
-        if self.device.type == "cuda" and torch.cuda.device_count() > 1:
-            print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
-            self.model = nn.DataParallel(self.model)
+        """Make the model and register it with its optimizer and scheduler."""
+        raise NotImplementedError(f"{type(self).__name__} must implement build_model, as every trainer")
 
     def build_evaluator(self):
         """Make TEST.EVALUATOR; subclasses may tell it more than the class names."""
@@ -341,10 +285,8 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         if split == "val":
             if self.val_loader is None:
-                raise ValueError(
-                    f"{self.cfg.DATASET.NAME} has no validation images: set TEST.SPLIT to test and "
-                    "TEST.FINAL_MODEL to last_step"
-                )
+                raise ValueError(f"{self.cfg.DATASET.NAME} has no validation images: set TEST.SPLIT to test and "
+                                 "TEST.FINAL_MODEL to last_step")
             data_loader = self.val_loader
         else:
             split, data_loader = "test", self.test_loader
@@ -365,78 +307,41 @@ class SimpleTrainer(TrainerBase):
     def parse_batch_test(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
-    def _report(self, steps, losses, batch_time, data_time):
-        """Print the progress line, after reading what the steps since the last one returned.
-
-        Reading a tensor waits for the device, so it is done here only.
-
-        Args:
-            steps: list of (step number, rate, dict of numbers or tensors); emptied.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
-        """
-        for step, lr, values in steps:
-            losses.update(values)
-            for name, meter in losses.meters.items():
-                if "loss" in name:
-                    self.detect_anomaly(torch.tensor(float(meter.val)))
-                self.write_scalar(f"train/{name}", meter.avg, step)
-            self.write_scalar("train/lr", lr, step)
-        steps.clear()
-        done = self.batch_idx + 1
-        if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
-            remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
-            eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
-            print(
-                f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
-                f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
-                f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
-                f"lr {self.get_current_lr():.4e} eta {eta}"
-            )
-
-    def _run_batches(self, batches):
-        """Give ``forward_backward`` each item of ``batches`` (a tuple of its arguments) and report."""
-        self.set_model_mode("train")
-        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        steps, freq = [], self.cfg.TRAIN.PRINT_FREQ
-        end = time.time()
-        for self.batch_idx, args in enumerate(batches):
-            data_time.update(time.time() - end)
-            values = self.forward_backward(*args)
-            batch_time.update(time.time() - end)
-            steps.append((self.epoch * self.num_batches + self.batch_idx, self.get_current_lr(), values))
-            if (self.batch_idx + 1) % freq == 0 or self.batch_idx + 1 == self.num_batches:
-                self._report(steps, losses, batch_time, data_time)
-            end = time.time()
-
 
 class TrainerX(SimpleTrainer):
     """Trains on labeled data; an epoch is a pass over ``train_loader_x``."""
 
     def run_epoch(self):
+        """Give ``forward_backward`` each batch and report what it returns.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        self.set_model_mode("train")
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
-        self._run_batches((batch,) for batch in self.train_loader_x)
+        end = time.time()
+        for self.batch_idx, batch in enumerate(self.train_loader_x):
+            data_time.update(time.time() - end)
+            losses.update(self.forward_backward(batch))
+            batch_time.update(time.time() - end)
+            done = self.batch_idx + 1
+            if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
+                remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
+                eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
+                print(
+                    f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                    f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
+                    f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
+                    f"lr {self.get_current_lr():.4e} eta {eta}"
+                )
+            step = self.epoch * self.num_batches + self.batch_idx
+            for name, meter in losses.meters.items():
+                if "loss" in name:  # trainers that scale their loss call its backward() themselves
+                    self.detect_anomaly(torch.tensor(float(meter.val)))
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", self.get_current_lr(), step)
+            end = time.time()
 
     def parse_batch_train(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
-
-
-class TrainerXU(SimpleTrainer):
-    """Trains on labeled and unlabeled data at once; TRAIN.COUNT says which loader's length makes an epoch."""
-
-    def run_epoch(self):
-        len_x, len_u = len(self.train_loader_x), len(self.train_loader_u)
-        lengths = {"train_x": len_x, "train_u": len_u, "smaller_one": min(len_x, len_u)}
-        if self.cfg.TRAIN.COUNT not in lengths:
-            raise ValueError(f'TRAIN.COUNT is "{self.cfg.TRAIN.COUNT}": choose from {list(lengths)}')
-        self.num_batches = lengths[self.cfg.TRAIN.COUNT]
-        # a loader that ends begins anew, in another order
-        endless_x = chain.from_iterable(repeat(self.train_loader_x))
-        endless_u = chain.from_iterable(repeat(self.train_loader_u))
-        batches = zip(range(self.num_batches), endless_x, endless_u)
-        self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
-
-    def parse_batch_train(self, batch_x, batch_u):
-        batch = batch_x["img"], batch_x["label"], batch_u["img"]
-        return tuple(tensor.to(self.device) for tensor in batch)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ..utils import check_availability
+from .radam import RAdam
 
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
@@ -65,10 +66,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     if name == "adamw":
         return torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, betas=betas)
     if name == "radam":
-        # upstream's own RAdam decays the weights apart from the gradient
-        return torch.optim.RAdam(
-            param_groups, lr=lr, weight_decay=weight_decay, betas=betas, decoupled_weight_decay=True
-        )
+        return RAdam(param_groups, lr=lr, weight_decay=weight_decay, betas=betas)
     return torch.optim.Adam(
         param_groups, lr=lr, weight_decay=weight_decay, betas=betas, amsgrad=name == "amsgrad"
     )

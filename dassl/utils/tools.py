@@ -113,21 +113,11 @@ def listdir_nohidden(path, sort=False):
     return sorted(items) if sort else items
 
 
-def get_most_similar_str_to_a_from_b(a, b):
-    """Return the string of the iterable ``b`` that resembles ``a`` most (None when ``b`` is empty)."""
-    return max(b, key=lambda candidate: SequenceMatcher(None, a, candidate).ratio(), default=None)
-
-
 def check_availability(requested, available):
     """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
     if requested not in available:
-        guess = get_most_similar_str_to_a_from_b(requested, available)
+        guess = max(available, key=lambda name: SequenceMatcher(None, requested, name).ratio(), default=None)
         raise ValueError(
             f"The requested one is expected to belong to {list(available)}, but got [{requested}] "
             f"(do you mean [{guess}]?)"
         )
-
-
-def tolist_if_not(x):
-    """Return ``x`` if it is a list, else ``[x]``."""
-    return x if isinstance(x, list) else [x]

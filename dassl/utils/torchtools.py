@@ -8,7 +8,6 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from torch import nn
 
 from .tools import atomic_path, mkdir_if_missing
 
@@ -57,21 +56,22 @@ def load_checkpoint(fpath):
     """
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f'No checkpoint at "{fpath}": check the path and the epoch')
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+    # Not inside `try`: a PyTorch that is too old for the list says nothing about the file.
+    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        try:
             return _as_plain(torch.load(fpath, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
-        # torch's message is a page of advice, ending in the reason
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-        raise ValueError(
-            f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, '
-            "plain values and optimizer state; use another file or save its state_dict alone"
-        ) from error
-    except Exception as error:  # the ways to stumble over bytes that are no checkpoint are many
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train again'
-        ) from error
+        except pickle.UnpicklingError as error:
+            # torch's message is a page of advice, ending in the reason
+            reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+            raise ValueError(
+                f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, '
+                "plain values and optimizer state; use another file or save its state_dict alone"
+            ) from error
+        except Exception as error:  # the ways to stumble over bytes that are no checkpoint are many
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train again'
+            ) from error
 
 
 def _without_module_prefix(state_dict):
@@ -161,31 +161,6 @@ def set_rng_state(state):
 
 
 # ------------------------------------------------------------------ modules
-def open_all_layers(model):
-    """Put the module in train mode with every parameter trainable."""
-    model.train()
-    for p in model.parameters():
-        p.requires_grad = True
-
-
-def open_specified_layers(model, open_layers):
-    """Train only the direct children named in ``open_layers`` (str or list); freeze the others, in eval mode.
-
-    Raises:
-        ValueError: the model has no such child.
-    """
-    model = model.module if isinstance(model, nn.DataParallel) else model
-    open_layers = [open_layers] if isinstance(open_layers, str) else open_layers
-    children = dict(model.named_children())
-    for layer in open_layers:
-        if layer not in children:
-            raise ValueError(f'The model has no layer "{layer}": choose from {list(children)}')
-    for name, module in children.items():
-        module.train(name in open_layers)
-        for p in module.parameters():
-            p.requires_grad = name in open_layers
-
-
 def count_num_param(model=None, params=None):
     """Count the values in a module, or in an iterable of parameters or of optimizer param groups.
 
@@ -222,31 +197,3 @@ def load_pretrained_weights(model, weight_path):
     print(f"Successfully loaded pretrained weights from {weight_path}")
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
-
-
-def init_network_weights(model, init_type="normal", gain=0.02):
-    """Initialise in place: convolution and linear weights by ``init_type``, norm weights 1, biases 0.
-
-    Args:
-        init_type: "normal" (std ``gain``), "xavier" or "orthogonal" (gain ``gain``), or "kaiming".
-    """
-    fill = {
-        "normal": lambda w: nn.init.normal_(w, 0.0, gain),
-        "xavier": lambda w: nn.init.xavier_normal_(w, gain=gain),
-        "kaiming": lambda w: nn.init.kaiming_normal_(w, a=0, mode="fan_in"),
-        "orthogonal": lambda w: nn.init.orthogonal_(w, gain=gain),
-    }
-    if init_type not in fill:
-        raise ValueError(f'init_type is "{init_type}": choose from {list(fill)}')
-    for module in model.modules():
-        name = type(module).__name__
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if name.startswith(("Conv", "Linear")):
-            fill[init_type](weight)
-        elif "BatchNorm" in name or "InstanceNorm" in name:
-            if weight is not None:
-                nn.init.ones_(weight)
-        else:
-            continue
-        if bias is not None:
-            nn.init.zeros_(bias)

@@ -1,10 +1,5 @@
-import os
 import random
-import tarfile
-import zipfile
 from collections import defaultdict
-
-from ...utils import download_url, mkdir_if_missing
 
 
 class Datum:
@@ -29,7 +24,7 @@ class DatasetBase:
 
     Args:
         train_x: labeled training samples; they define the classes.
-        train_u: unlabeled training samples, or None.
+        train_u: unlabeled training samples, or None; kept, but no loader reads them.
         val: validation samples, or None.
         test: test samples.
 
@@ -38,7 +33,6 @@ class DatasetBase:
     """
 
     dataset_dir = ""  # the dataset's folder below DATASET.ROOT
-    domains = []  # the names of all domains
 
     def __init__(self, train_x=None, train_u=None, val=None, test=None):
         if not train_x:
@@ -71,43 +65,6 @@ class DatasetBase:
         mapping = {item.label: item.classname for item in data_source}
         return mapping, [mapping[label] for label in sorted(mapping)]
 
-    def check_input_domains(self, source_domains, target_domains):
-        """Raise a ValueError unless both lists are non-empty and name domains of this dataset."""
-        for key, domains in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
-            if not domains:
-                raise ValueError(f"DATASET.{key} is empty: choose from {self.domains}")
-            for domain in domains:
-                if domain not in self.domains:
-                    raise ValueError(f'DATASET.{key} has "{domain}": choose from {self.domains}')
-
-    def download_data(self, url, dst, from_gdrive=True):
-        """Download an archive to the file ``dst`` and, if it is a zip or tar file, extract it beside it.
-
-        Raises:
-            ValueError: the package gdown is missing (for Google Drive), or the download failed.
-        """
-        mkdir_if_missing(os.path.dirname(dst))
-        if from_gdrive:
-            try:
-                import gdown
-            except ImportError as error:
-                raise ValueError(
-                    f'Cannot fetch {url}: run "pip install gdown", or download it by hand to "{dst}"'
-                ) from error
-            if gdown.download(url, dst, quiet=False) is None:
-                raise ValueError(f'Could not download {url}: fetch it by hand to "{dst}"')
-        else:
-            download_url(url, dst)
-        folder = os.path.dirname(dst)
-        print("Extracting file ...")
-        if zipfile.is_zipfile(dst):
-            with zipfile.ZipFile(dst) as archive:
-                archive.extractall(folder)
-        elif tarfile.is_tarfile(dst):
-            with tarfile.open(dst) as archive:
-                archive.extractall(folder, filter="data")
-        print(f"File extracted to {folder}")
-
     def generate_fewshot_dataset(self, *data_sources, num_shots=-1, repeat=False):
         """Draw ``num_shots`` samples a class from each list, with Python's ``random``.
 
@@ -138,11 +95,4 @@ class DatasetBase:
         output = defaultdict(list)
         for item in data_source:
             output[item.label].append(item)
-        return output
-
-    def split_dataset_by_domain(self, data_source):
-        """Return a dict from domain to the list of its samples, in the order in which domains occur."""
-        output = defaultdict(list)
-        for item in data_source:
-            output[item.domain].append(item)
         return output

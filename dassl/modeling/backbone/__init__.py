@@ -1,3 +1,0 @@
-from .build import BACKBONE_REGISTRY, build_backbone
-from .backbone import Backbone
-from . import torchvision_models

@@ -1,2 +1,0 @@
-from .build import HEAD_REGISTRY, build_head
-from .mlp import mlp

@@ -1,2 +1,0 @@
-from .build import NETWORK_REGISTRY, build_network
-from .simple_net import SimpleNet
