@@ -11,7 +11,6 @@ from .tools import (
     set_random_seed,
     write_json,
 )
-from .download import download_url
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry
