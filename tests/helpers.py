@@ -6,20 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import train
-from dassl.config import get_cfg_default
-from train import extend_cfg, merge_overrides
+import datasets  # noqa: F401  registers the datasets
+import trainers  # noqa: F401  registers the methods
+from runs.config import build_parser, make_cfg as cfg_of
+from trainers.run import run as run_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def make_cfg(root="", options=()):
     """A config with `options` {KEY: VALUE} on top of few defaults."""
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
-    options = {"DATASET.ROOT": str(root), "SEED": 1, "DATASET.NUM_SHOTS": 1, **dict(options)}
-    merge_overrides(cfg, [item for pair in options.items() for item in pair])
-    return cfg
+    return cfg_of({"DATASET.ROOT": str(root), "SEED": 1, "DATASET.NUM_SHOTS": 1, **dict(options)})
 
 
 def train_args(root, backbone, output, trainer, *extra, **options):
@@ -34,8 +31,8 @@ def train_args(root, backbone, output, trainer, *extra, **options):
 
 
 def call(arguments):
-    """Run `train.py` in this process; returns the trainer."""
-    return train.run(train.build_parser().parse_args(arguments))
+    """Run what `train.py` does in this process; returns the trainer."""
+    return run_once(build_parser().parse_args(arguments))
 
 
 def run(command, **kwargs):
