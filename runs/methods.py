@@ -5,6 +5,7 @@ from typing import Literal
 
 from dassl.config.keys import Key
 from dassl.engine import TRAINER_REGISTRY
+from dassl.errors import UserError
 
 ROWS = {}  # label -> Row, of all methods
 TRAINERS = {}  # name of a trainer -> its class
@@ -70,12 +71,12 @@ def commands(dataset, cfg, shots, labels=None):
         labels: of the rows (default: those that are run unasked).
 
     Raises:
-        ValueError: an unknown label.
+        UserError: an unknown label.
     """
     rows = sorted(ROWS.values(), key=lambda row: row.place)
     unknown = [label for label in labels or () if label not in ROWS]
     if unknown:
-        raise ValueError(f"METHODS has {unknown[0]!r}, which the results table does not have, it has "
+        raise UserError(f"METHODS has {unknown[0]!r}, which the results table does not have, it has "
                          f"{' '.join(row.label for row in rows)}")
     made = []
     for row in rows:
