@@ -1,9 +1,11 @@
 """Files, images, seeds and messages."""
 
+import errno
 import json
 import os
 import platform
 import random
+import shutil
 import warnings
 from contextlib import contextmanager
 from difflib import SequenceMatcher
@@ -13,6 +15,8 @@ import PIL
 import torch
 import torchvision
 from PIL import Image
+
+from ..errors import MissingFile, UserError
 
 
 def mkdir_if_missing(dirname):
@@ -39,6 +43,12 @@ def atomic_path(fpath):
     try:
         yield temporary
         os.replace(temporary, fpath)
+    except Exception as error:
+        # PyTorch and safetensors have errors of their own for a full disk
+        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder or ".").free < 2**20:
+            raise UserError(f"the disk is full, {fpath} could not be written: free space and call the same command "
+                            "again") from error
+        raise
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -51,12 +61,12 @@ def read_json(fpath):
         FileNotFoundError, ValueError: the file is missing or is not JSON.
     """
     if not os.path.isfile(fpath):
-        raise FileNotFoundError(f'No JSON file at "{fpath}": check the path')
+        raise MissingFile(f'No JSON file at "{fpath}": check the path')
     with open(fpath, encoding="utf-8") as file:
         try:
             return json.load(file)
         except ValueError as error:
-            raise ValueError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
+            raise UserError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
 
 
 def write_json(obj, fpath):
@@ -80,12 +90,12 @@ def read_image(path):
         FileNotFoundError, ValueError: the file is missing, or is not a whole image.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
+        raise MissingFile(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise on broken files
-        raise ValueError(
+        raise UserError(
             f'Cannot read the image "{path}" ({error}): the file is damaged; extract or download it again'
         ) from error
 
@@ -117,7 +127,7 @@ def check_availability(requested, available):
     """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
     if requested not in available:
         guess = max(available, key=lambda name: SequenceMatcher(None, requested, name).ratio(), default=None)
-        raise ValueError(
+        raise UserError(
             f"The requested one is expected to belong to {list(available)}, but got [{requested}] "
             f"(do you mean [{guess}]?)"
         )
