@@ -1,6 +1,6 @@
 """What a run's contexts look like: the words nearest to them, and how similar the tasks' contexts are.
 
-    python interpret_prompt.py RUN [--topk 5] [--epoch E] [--output contexts.svg]
+    python interpret_prompt.py RUN [--topk 5] [--epoch best|last|N] [--output contexts.svg]
 
 Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
 the token embeddings of CLIP's vocabulary. Nothing but the run's folder and its backbone is read.

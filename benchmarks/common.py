@@ -104,8 +104,8 @@ def in_own_process(module, limit_gb=0, **case):
     """`module.work(**case)` in a process of its own; its result must be JSON.
 
     Args:
-        limit_gb: address space that the process may take (not on Windows), 0 for any; one that wants more, or that the kernel kills,
-            gives None.
+        limit_gb: address space that the process may take (not on Windows), 0 for any; one that wants more, or that
+            the kernel kills, gives None.
 
     Raises:
         RuntimeError: the process failed and had no limit.
@@ -121,7 +121,8 @@ def in_own_process(module, limit_gb=0, **case):
                           capture_output=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}, preexec_fn=limit)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if limit_gb and ("allocate" in done.stderr or done.returncode == -signal.SIGKILL):  # the kernel's, out of memory
+    refused = any(word in done.stderr for word in ("allocate", "bad_alloc", "MemoryError"))
+    if limit_gb and (refused or done.returncode == -signal.SIGKILL):  # the kernel's, out of memory
         return None
     raise RuntimeError(f"{module} failed on {case}:\n{done.stderr[-2000:]}")
 
