@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed
 
+import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the evaluator
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform

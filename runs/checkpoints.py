@@ -76,6 +76,8 @@ def read_parts(directory, parts, which):
     for part in parts:
         path = checkpoint_path(directory, part, which)
         found[part] = path, load(path, {"state_dict": dict, "epoch": int})
+        if not _names_tasks(found[part][1].get("tasks", [])):
+            raise UserError(f"{path} has a wrong 'tasks': it is damaged; fetch it or train again")
     for key in ("epoch", "identity"):
         if len({repr(checkpoint.get(key)) for _, checkpoint in found.values()}) > 1:
             raise UserError(f"the parts of {directory} are of different {'epochs' if key == 'epoch' else 'runs'} "
@@ -141,6 +143,13 @@ def model_identity(directory, which=None):
 def name_tasks(tasks):
     """Names of tasks (list of `Task`) and their classes, as checkpoints hold them."""
     return [{"name": task.name, "classes": list(task.classnames)} for task in tasks]
+
+
+def _names_tasks(value):
+    """Whether it is what `name_tasks` returns."""
+    return isinstance(value, list) and all(
+        isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list)
+        for task in value)
 
 
 def check_names(there, here, ties, path):

@@ -36,7 +36,8 @@ def program():
     except Exception as error:
         if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
             raise
-        end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
+        sys.stdout.flush()
+        sys.exit(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
 
 
 def end(text, status):

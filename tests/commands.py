@@ -60,11 +60,11 @@ def execute(command, env, monkeypatch):
     before = run_folders(env)
     calls = recorded_calls(command, env)
     make_calls(calls, monkeypatch)
-    if "linearprob.sh" in command:  # it skips finished runs in Python
-        words = command.split()
-        return sorted((Path(env["OUTPUT"]) / words[2] / "LP" / words[3]).rglob("seed1"))
-    for call in calls:
-        assert Path(call[call.index("--output-dir") + 1]) in run_folders(env) - before
-    # A second call finds the runs where the script looks for them.
-    printed = shell(command, {**env, "PYTHON": "false"})
-    return [Path(line.removeprefix("Skipping ").removesuffix(": it is finished")) for line in printed.splitlines()]
+    folders = [Path(call[call.index("--output-dir") + 1]) for call in calls]
+    if "linearprob.sh" in command:
+        folders = sorted(folders[0].rglob("seed1"))
+    assert set(folders) <= run_folders(env) - before
+    written = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
+    make_calls(calls, monkeypatch)  # what is finished is not run again
+    assert written == [(folder / "results.json").stat().st_mtime_ns for folder in folders]
+    return folders

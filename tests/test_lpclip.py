@@ -118,9 +118,11 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
     n_fits = len(fits)
     capsys.readouterr()
     sweep(parse_args(args))
-    assert capsys.readouterr().out.count("Skipping ") == 3 and len(fits) == n_fits + 15
+    assert capsys.readouterr().out.count("is finished, with these settings") == 3 and len(fits) == n_fits + 15
     # what is said of other runs is in nobody's log
-    assert all("Skipping" not in log.read_text() for log in (tmp_path / "lp").rglob("log.txt"))
+    assert all("is finished" not in log.read_text() for log in (tmp_path / "lp").rglob("log.txt"))
+    with pytest.raises(ValueError, match="INPUT.INTERPOLATION is 'bilinear' there and 'nearest' here"):
+        sweep(parse_args([*args, "INPUT.INTERPOLATION", "nearest"]))
 
 
 def test_all_tasks_in_one_process(photo_root, backbone, tmp_path, monkeypatch):
@@ -185,7 +187,7 @@ def test_every_task(photo_root, backbone, tmp_path, capsys):
     assert results(tmp_path / "lp" / "task1" / "2shots" / "seed2")["config"]["DATASET"]["SUBSAMPLE_TASKS"] == "task1"
     capsys.readouterr()
     sweep(args)
-    assert capsys.readouterr().out.count("Skipping ") == 4
+    assert capsys.readouterr().out.count("is finished, with these settings") == 4
     parse_test_res.main([str(tmp_path / "lp"), "--side-by-side", "--format", "csv"])
     metrics = [results(tmp_path / "lp" / f"task1/2shots/seed{seed}")["overall_metric"] for seed in (1, 2)]
     row = next(row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["experiment"] == "task1")
