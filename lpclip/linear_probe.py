@@ -24,12 +24,12 @@ from dassl.errors import UserError
 from dassl.evaluation import build_evaluator
 from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import digest_of_tensors, digests_of, identity_of
+from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
 from runs.program import program
 from runs.results import print_results, write_results
 from trainers.image_features import ImageFeatures, Images
-from trainers.multitask_clip import load_clip
+from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW
 from .logistic import fit_best
@@ -51,9 +51,9 @@ class Features:
     def __init__(self, cfg):
         self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        tower = load_clip(cfg).visual
-        self.weights = digest_of_tensors(tower.state_dict())
-        self.encode = ImageFeatures(cfg, tower.to(self.device), self.device)
+        clip_model = load_clip(cfg)
+        self.weights = digest_of_weights(clip_model)
+        self.encode = ImageFeatures(cfg, clip_model.visual.to(self.device), self.device)
         self.transform = build_transform(cfg, is_train=False)
         self.known = {}
 

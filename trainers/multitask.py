@@ -33,7 +33,7 @@ from runs.program import Stopped
 from runs.results import write_results
 
 from .image_features import FeatureLoader, ImageFeatures, Images
-from .multitask_clip import load_clip
+from .multitask_clip import digest_of_weights, load_clip
 from .progress import Progress, until_sigterm
 
 # What a resume file holds.
@@ -141,8 +141,7 @@ class MultiTaskTrainer:
         cfg = self.cfg
         self.prec = resolve_precision(self.precision(), self.device)
         clip_model = load_clip(cfg)
-        # The modules' description tells apart models of the same values, such as those with QuickGELU and with GELU.
-        self.weights = digest_of_tensors(clip_model.state_dict()) + f"-{zlib.crc32(repr(clip_model).encode()):08x}"
+        self.weights = digest_of_weights(clip_model)
         self.model = self.build_clip_model(clip_model).to(self.device).eval()
         self.model.set_precision(self.prec)
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT

@@ -1,5 +1,6 @@
 """Frozen CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
 
+import zlib
 from functools import cached_property
 
 import torch
@@ -8,7 +9,8 @@ from torch.nn import functional as F
 
 from clip import ClipError, clip
 from clip.model import convert_to_double, convert_weights
-from dassl.errors import NotFinite, UserError
+from dassl.errors import UserError
+from runs.identity import digest_of_tensors
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder
@@ -30,6 +32,11 @@ def load_clip(cfg):
         raise UserError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
                          f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
     return model.requires_grad_(False)
+
+
+def digest_of_weights(clip_model):
+    """What identifies a CLIP model: its values, and its modules' description, which tells QuickGELU from GELU."""
+    return f"{digest_of_tensors(clip_model.state_dict())}-{zlib.crc32(repr(clip_model).encode()):08x}"
 
 
 class MultiTaskCLIP(nn.Module):
