@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from torch.utils.data.sampler import RandomSampler, Sampler, SequentialSampler
 
-from ..utils import check_availability
+from ..utils import UserError, check_availability
 
 AVAI_SAMPLERS = ["RandomSampler", "SequentialSampler", "RandomClassSampler"]
 
@@ -17,19 +17,19 @@ class RandomClassSampler(Sampler):
     Every epoch has the same length, because trainers tell the last batch of an epoch by it.
 
     Raises:
-        ValueError: ``n_ins`` does not fit ``batch_size``, or there are too few classes to fill a batch.
+        UserError: ``n_ins`` does not fit ``batch_size``, or there are too few classes to fill a batch.
     """
 
     def __init__(self, data_source, batch_size, n_ins):
         if not 0 < n_ins <= batch_size:
-            raise ValueError(f"DATALOADER.TRAIN_X.N_INS is {n_ins}: choose 1 to BATCH_SIZE ({batch_size})")
+            raise UserError(f"DATALOADER.TRAIN_X.N_INS is {n_ins}: choose 1 to BATCH_SIZE ({batch_size})")
         self.index_dict = defaultdict(list)  # label -> indices of its samples
         for index, item in enumerate(data_source):
             self.index_dict[item.label].append(index)
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
         if self.ncls_per_batch > len(self.index_dict):
-            raise ValueError(
+            raise UserError(
                 f"A batch of {batch_size} with {n_ins} samples a class needs {self.ncls_per_batch} classes, "
                 f"but there are {len(self.index_dict)}: raise DATALOADER.TRAIN_X.N_INS or lower BATCH_SIZE"
             )

@@ -2,7 +2,7 @@
 
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
-from ..utils import check_availability
+from ..utils import UserError, check_availability
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 AVAI_WARMUPS = ["linear", "constant"]
@@ -73,7 +73,7 @@ def build_lr_scheduler(optimizer, optim_cfg):
     It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
     Raises:
-        ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
+        UserError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
     """
     name, stepsize, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, optim_cfg.MAX_EPOCH
     check_availability(name, AVAI_SCHEDS)
@@ -81,12 +81,12 @@ def build_lr_scheduler(optimizer, optim_cfg):
         if isinstance(stepsize, (list, tuple)):
             stepsize = stepsize[-1]
         if not isinstance(stepsize, int):
-            raise ValueError(f"OPTIM.STEPSIZE is {stepsize!r}: single_step needs a whole number of epochs")
+            raise UserError(f"OPTIM.STEPSIZE is {stepsize!r}: single_step needs a whole number of epochs")
         stepsize = stepsize if stepsize > 0 else max_epoch
         scheduler = StepLR(optimizer, step_size=stepsize, gamma=optim_cfg.GAMMA)
     elif name == "multi_step":
         if not isinstance(stepsize, (list, tuple)):
-            raise ValueError(f"OPTIM.STEPSIZE is {stepsize!r}: multi_step needs a list of epochs")
+            raise UserError(f"OPTIM.STEPSIZE is {stepsize!r}: multi_step needs a list of epochs")
         scheduler = MultiStepLR(optimizer, milestones=stepsize, gamma=optim_cfg.GAMMA)
     else:
         scheduler = CosineAnnealingLR(optimizer, float(max_epoch))

@@ -14,6 +14,8 @@ import torch
 import torchvision
 from PIL import Image
 
+from ..errors import UserError
+
 
 def mkdir_if_missing(dirname):
     """Create the folder and its parents; an existing one, or "", is fine."""
@@ -48,7 +50,7 @@ def read_json(fpath):
     """Return the content of a JSON file.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or is not JSON.
+        FileNotFoundError, UserError: the file is missing or is not JSON.
     """
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f'No JSON file at "{fpath}": check the path')
@@ -56,7 +58,7 @@ def read_json(fpath):
         try:
             return json.load(file)
         except ValueError as error:
-            raise ValueError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
+            raise UserError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
 
 
 def write_json(obj, fpath):
@@ -77,7 +79,7 @@ def read_image(path):
     """Read an image file as a PIL image in RGB.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, or is not a whole image.
+        FileNotFoundError, UserError: the file is missing, or is not a whole image.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
@@ -85,7 +87,7 @@ def read_image(path):
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise on broken files
-        raise ValueError(
+        raise UserError(
             f'Cannot read the image "{path}" ({error}): the file is damaged; extract or download it again'
         ) from error
 
@@ -114,10 +116,10 @@ def listdir_nohidden(path, sort=False):
 
 
 def check_availability(requested, available):
-    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
+    """Raise a UserError with a suggestion unless the string ``requested`` is in the list ``available``."""
     if requested not in available:
         guess = max(available, key=lambda name: SequenceMatcher(None, requested, name).ratio(), default=None)
-        raise ValueError(
+        raise UserError(
             f"The requested one is expected to belong to {list(available)}, but got [{requested}] "
             f"(do you mean [{guess}]?)"
         )

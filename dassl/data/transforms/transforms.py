@@ -2,6 +2,8 @@ import torch
 from torchvision import transforms as T
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 
+from ...errors import UserError
+
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
@@ -35,7 +37,7 @@ def build_transform(cfg, is_train=True, choices=None):
         The transform, or None with ``cfg.INPUT.NO_TRANSFORM``.
 
     Raises:
-        ValueError: an unknown transform or interpolation.
+        UserError: an unknown transform or interpolation.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
@@ -43,9 +45,9 @@ def build_transform(cfg, is_train=True, choices=None):
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
         if choice not in AVAI_CHOICES:
-            raise ValueError(f'INPUT.TRANSFORMS has the unknown "{choice}": choose from {AVAI_CHOICES}')
+            raise UserError(f'INPUT.TRANSFORMS has the unknown "{choice}": choose from {AVAI_CHOICES}')
     if cfg.INPUT.INTERPOLATION not in INTERPOLATION_MODES:
-        raise ValueError(
+        raise UserError(
             f'INPUT.INTERPOLATION is "{cfg.INPUT.INTERPOLATION}": choose from {list(INTERPOLATION_MODES)}'
         )
     stages = _train_stages(cfg.INPUT, choices) if is_train else _test_stages(cfg.INPUT, choices)
