@@ -204,7 +204,7 @@ class MultiTaskTrainer:
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        progress = Progress(cfg, len(loader), self.max_epoch)
+        progress = Progress(cfg, loader, self.max_epoch)
         saved_at = time.time()
         with until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
