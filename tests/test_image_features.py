@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import train
+from dassl.utils import NotFinite
+from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
 from trainers import feature_cache
 from trainers.feature_cache import FeatureCache, key_of
@@ -41,7 +42,7 @@ def reads(monkeypatch):
 
 def call(root, backbone, output, trainer="MTCoOp", *extra, **options):
     options = {"TRAINER.MTCOOP.TASK_N_CTX": 2, "DATALOADER.FEATURE_CACHE_DIR": output.parent / "features", **options}
-    return train.run(train.build_parser().parse_args(train_args(root, backbone, output, trainer, *extra, **options)))
+    return helpers.call(train_args(root, backbone, output, trainer, *extra, **options))
 
 
 def learned(trainer):
@@ -74,12 +75,12 @@ def test_other_methods_read_no_image(photos, backbone, tmp_path, reads):
 
 def test_a_changed_image_is_encoded_again_and_alone(photos, backbone, tmp_path, reads):
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
-    images = trainer.test_loader.dataset
-    before = trainer.features_of(images).clone()
+    images = trainer.test_images["test"]
+    before = trainer.encode(images).clone()
     changed = images.data_source[3].impath
     reads.clear()
     Path(changed).write_bytes(Path(images.data_source[15].impath).read_bytes())
-    after = trainer.features_of(images)
+    after = trainer.encode(images)
     assert reads == [changed]
     assert torch.equal(after[3], before[15]) and torch.equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
 
@@ -89,9 +90,9 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(photos, backbone, tm
         trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", "--seed", str(seed),
                        **{"DATALOADER.NUM_WORKERS": workers, "DATALOADER.FEATURE_CACHE": False,
                           "DATASET.NUM_SHOTS": -1})
-        images = trainer.train_loader_x.dataset
+        images = trainer.train_images
         images.epoch = epoch
-        return trainer.features_of(images)
+        return trainer.encode(images)
 
     expected = features(0, 1)
     torch.manual_seed(5)
@@ -114,10 +115,24 @@ def test_features_do_not_depend_on_their_batch(photos, backbone, tmp_path):
     """Which images share a batch, and how many, changes no bit."""
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only",
                    **{"DATALOADER.FEATURE_CACHE": False})
-    images, encode = trainer.test_loader.dataset, trainer.image_features.encode
+    images, encode = trainer.test_images["test"], trainer.encode.encode
     whole = torch.cat(list(encode(images, range(20))))
     parts = torch.cat([torch.cat(list(encode(images, index))) for index in ([7], [0, 19, 3], list(range(20)))])
     assert torch.equal(parts, whole[[7, 0, 19, 3, *range(20)]])
+
+
+def test_features_that_are_not_finite_name_their_image(photos, backbone, tmp_path):
+    trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
+    images, encoder = trainer.test_images["test"], trainer.encode.encoder
+
+    def broken(pixels):
+        features = encoder(pixels)
+        features[3, 0] = float("inf")
+        return features
+
+    trainer.encode.encoder = broken
+    with pytest.raises(NotFinite, match=f"the features of {images.data_source[3].impath} are NaN or infinite"):
+        list(trainer.encode.encode(images, range(20)))
 
 
 def test_known_and_unknown_features(tmp_path):
@@ -167,6 +182,7 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
         encoder = torch.nn.Linear(2, 2, bias=False)
         encoder.weight.data.fill_(weight)
         local = cfg.clone()
+        local.defrost()
         local.INPUT.SIZE, local.INPUT.TRANSFORMS, local.VERBOSE = (size, size), transforms, False
         images = Images(local, [], build_transform(local, is_train), is_train)
         return ImageFeatures(local, encoder, torch.device("cpu"), dtype).cache_for(images).folder
