@@ -342,8 +342,8 @@ class MultiTaskTrainer:
         state = folder.unfinished(RESUME_KEYS, self.identity) if self.trained else None
         if state is None:
             if self.cfg.RESUME and self.trained:
-                raise MissingFile(f"--resume {self.cfg.RESUME}: there is no {RESUME_FILE}, so no unfinished run to go on "
-                                  "from: check the folder, or leave the flag out")
+                raise MissingFile(f"--resume {self.cfg.RESUME}: there is no {RESUME_FILE}, so no unfinished run to go "
+                                  "on from: check the folder, or leave the flag out")
             return 0, None
         for part, module in self.saved.items():
             load_part(module, state["parts"].get(part, {}), folder.resume_path)
