@@ -186,7 +186,8 @@ def test_all_episodes_are_spread_over_the_epochs():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"WAY": 1}, "WAY is 1 .* must be greater than or equal to 2"), ({"SHOT": 0}, "SHOT is 0"), ({"QUERY": 0}, "QUERY is 0"),
+    ({"WAY": 1}, "WAY is 1 .* must be greater than or equal to 2"), ({"SHOT": 0}, "SHOT is 0"),
+    ({"QUERY": 0}, "QUERY is 0"),
     ({"EPISODES": 0}, "EPISODES is 0 .* must be greater than or equal to 1"),
     ({"sizes": [1, 1]}, "no task has two")])
 def test_clear_errors(options, message):
@@ -196,7 +197,7 @@ def test_clear_errors(options, message):
 
 
 def test_every_epoch_has_an_episode(photo_root, backbone, tmp_path):
-    with pytest.raises(UserError, match="EPISODES is 2 .set on the command line., but must be 3 or more .an episode in"):
+    with pytest.raises(UserError, match="EPISODES is 2 .set on the command line., but must be 3 or more .an episode"):
         call(photo_root, backbone, tmp_path / "run", **{**EPISODES, "TRAINER.PROTONET.EPISODES": 2})
 
 

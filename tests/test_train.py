@@ -102,7 +102,8 @@ def test_zero_shot_on_a_suite_and_on_a_task(photo_root, backbone, tmp_path):
 
 def test_killed_run_resumes_to_the_same_values(photo_root, backbone, tmp_path):
     options = {"OPTIM.MAX_EPOCH": 80, "TRAIN.RESUME_SECONDS": 0, "TRAINER.MTCOOP.CSC": True,
-               "TRAINER.MTCOOP.CLASS_N_CTX": 2, "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5, "DATASET.SPLIT_DIR": tmp_path / "splits"}
+               "TRAINER.MTCOOP.CLASS_N_CTX": 2, "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5,
+               "DATASET.SPLIT_DIR": tmp_path / "splits"}
     calm, killed = ([sys.executable, "train.py",
                      *train_args(photo_root, backbone, tmp_path / name, "MTCoOp", **options)]
                     for name in ("calm", "killed"))
