@@ -1,4 +1,4 @@
-# make setup | demo | test. PYTHON: the interpreter the environment is made with (3.10 or newer).
+# make setup | demo | test. PYTHON: the interpreter the environment is made with (3.10.12, or 3.11.4 or newer).
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -8,8 +8,8 @@ setup: $(READY)
 
 # An environment of another interpreter, or an unfinished one, is completed by pip; nothing is deleted.
 $(READY): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10, 12) or (3, 11) <= v < (3, 11, 4))' || \
+		{ echo "Python 3.10.12, or 3.11.4 or newer, is needed: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $(READY)

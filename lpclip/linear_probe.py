@@ -8,6 +8,7 @@ CoOp's search for the regularisation. Every (task, shots, seed) is a run folder 
 """
 
 import argparse
+import contextlib
 import os.path as osp
 import time
 
@@ -16,17 +17,31 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 
 import trainers  # noqa: F401  registers the evaluator
-from dassl.errors import UserError
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
+from dassl.errors import UserError
 from dassl.evaluation import build_evaluator
-from dassl.utils import setup_logger
-from train import build_parser, errors_in_one_sentence, setup_cfg
+from runs.config import add_config_flags, set_value, setup_cfg
+from runs.folder import RunFolder
+from runs.identity import digest_of_tensors, digests_of, identity_of
+from runs.keys import all_keys
+from runs.program import program
+from runs.results import print_results, write_results
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask_clip import load_clip
-from trainers.results import RESULTS_FILE, write_results
 
+from . import ROW
 from .logistic import fit_best
+
+
+class LinearProbe:
+    """What the identity of a run asks of its method: no options, no optimizer's steps."""
+
+    node, keys, reads_training_images = "", {}, True
+
+    @staticmethod
+    def learns(cfg):
+        return False
 
 
 class Features:
@@ -35,7 +50,9 @@ class Features:
     def __init__(self, cfg):
         self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        self.encode = ImageFeatures(cfg, load_clip(cfg).visual.to(self.device), self.device)
+        tower = load_clip(cfg).visual
+        self.weights = digest_of_tensors(tower.state_dict())
+        self.encode = ImageFeatures(cfg, tower.to(self.device), self.device)
         self.transform = build_transform(cfg, is_train=False)
         self.known = {}
 
@@ -83,8 +100,8 @@ def problem(features, images):
     return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
 
-def finish(cfg, features, images, classifier, c, seconds):
-    """Test, log and `results.json`, which marks the run as finished; the last three are of `fit_best`."""
+def finish(cfg, identity, features, images, classifier, c, seconds):
+    """Test and write `results.json`, which marks the run as finished; the last three are of `fit_best`."""
     start = time.time()
     print(f"** Config **\n{cfg}")
     evaluator = build_evaluator(cfg, tasks=[images.task])
@@ -99,7 +116,7 @@ def finish(cfg, features, images, classifier, c, seconds):
     test_seconds = time.time() - start
     # The seconds do not hold reading and encoding the images, which the runs share.
     write_results(
-        cfg, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
+        cfg, ROW, identity, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
         n_train=len(images.train[0]), n_val=len(images.val[0]), n_test=len(datums),
         n_params=(x.shape[1] + 1) * n_classes, model_dir="", C=c, train_seconds=seconds, test_seconds=test_seconds,
         wall_seconds=seconds + test_seconds)
@@ -114,16 +131,11 @@ def parse_args(arguments=None):
         UserError: `--tasks`, `--shots` or `--seeds` without a number, or shots below 1.
     """
     parser = argparse.ArgumentParser(description="Linear probe on each task alone.", allow_abbrev=False)
-    parser.add_argument("--root", default="", help="folder of the datasets")
-    parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
-    parser.add_argument("--config-file", default="", help="config file of the linear probe")
-    parser.add_argument("--output-dir", required=True, help="folder of the runs: task<i>/<shots>shots/seed<k>/")
-    parser.add_argument("--backbone", default="", help="CLIP model, as in train.py")
+    add_config_flags(parser)
     parser.add_argument("--tasks", nargs="+", help="numbers of tasks of the dataset (default: all)")
     parser.add_argument("--shots", nargs="+", default=["1", "2", "4", "8", "16"],
                         help="training images per class")
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="seeds of the few-shot draws")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     given = parser.parse_args(arguments)
     # argparse gives an option with several values all that follows, the overrides too.
     for name in ("tasks", "shots", "seeds"):
@@ -137,66 +149,89 @@ def parse_args(arguments=None):
                              f"{1 if name == 'shots' else 0}")
         setattr(given, name, numbers)
         given.opts = values[n:] + given.opts
-    return argparse.Namespace(**{**vars(build_parser().parse_args([])), **vars(given)})
+    if not given.output_dir:
+        raise UserError("the linear probe needs --output-dir, the folder of the runs: task<i>/<shots>shots/seed<k>/")
+    return given
 
 
-def unfinished(args, shots):
-    """[(cfg, `TaskImages`)] of the tasks whose run of these shots and `args.seed` is not finished yet.
+def sweep_cfg(args, seed, shots):
+    """The config of all tasks' runs of a seed and a number of shots.
 
     Raises:
-        UserError: there is no such task.
+        UserError: as `setup_cfg`, or the tasks are chosen by a config key.
     """
+    args.seed, args.trainer = seed, ""
     cfg = setup_cfg(args)
     if cfg.DATASET.SUBSAMPLE_TASKS != "all":
         raise UserError(f"DATASET.SUBSAMPLE_TASKS is {cfg.DATASET.SUBSAMPLE_TASKS!r}, but the linear probe takes its "
-                         "tasks from --tasks: leave it at all")
+                        "tasks from --tasks: leave it at all")
+    return changed(cfg, {"TRAINER.NAME": ROW.label, "DATASET.NUM_SHOTS": shots})
+
+
+def changed(cfg, values):
+    """A copy of `cfg` with other `values` {key: value}."""
+    cfg = cfg.clone()
     cfg.defrost()
-    cfg.TRAINER.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = "LP-CLIP", shots, args.seed
-    pending = []
-    for number in args.tasks:
-        own = cfg.clone()
-        own.DATASET.SUBSAMPLE_TASKS = f"task{number}"
-        own.OUTPUT_DIR = osp.join(cfg.OUTPUT_DIR, f"task{number}", f"{shots}shots", f"seed{args.seed}")
-        if osp.isfile(osp.join(own.OUTPUT_DIR, RESULTS_FILE)):
-            print(f"Skipping {own.OUTPUT_DIR}: it is finished")
-        else:
-            pending.append((number, own))
-    if not pending:
-        return []
+    for key, value in values.items():
+        set_value(cfg, all_keys(), key, value, "by the linear probe")
+    cfg.freeze()
+    return cfg
+
+
+def unfinished(args, cfg, features, folders):
+    """[(folder, cfg, identity, `TaskImages`)] of the tasks of `cfg` whose run is not finished; their folders are entered.
+
+    Args:
+        folders: ExitStack that leaves them.
+
+    Raises:
+        UserError: there is no such task, or a folder holds another run.
+    """
     dataset = build_dataset(cfg)
-    if max(args.tasks) >= len(dataset.tasks):
-        raise UserError(f"there is no task {max(args.tasks)}: {cfg.DATASET.NAME} has the tasks 0 to "
-                         f"{len(dataset.tasks) - 1}")
-    return [(own, TaskImages(dataset, number)) for number, own in pending]
+    tasks = range(len(dataset.tasks)) if args.tasks is None else args.tasks
+    if max(tasks) >= len(dataset.tasks):
+        raise UserError(f"there is no task {max(tasks)}: {cfg.DATASET.NAME} has the tasks 0 to "
+                        f"{len(dataset.tasks) - 1}")
+    pending = []
+    for number in tasks:
+        place = osp.join(cfg.OUTPUT_DIR, f"task{number}", f"{cfg.DATASET.NUM_SHOTS}shots", f"seed{cfg.SEED}")
+        own = changed(cfg, {"DATASET.SUBSAMPLE_TASKS": f"task{number}", "OUTPUT_DIR": place})
+        images = TaskImages(dataset, number)
+        data = digests_of([images.task], *(part[0] for part in (images.train, images.val, images.test)))
+        identity = identity_of(own, LinearProbe, data, features.weights, "fp32")
+        folder = folders.enter_context(RunFolder(place))
+        folder.check(identity)
+        if folder.state() == "finished":
+            print_results(folder.results(), place)
+        else:
+            pending.append((folder, own, identity, images))
+    return pending
 
 
 def sweep(args):
-    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once, and only if there is one.
+    """Do every (task, shots, seed) that is not finished yet; CLIP is loaded once.
 
     The fits of the same shots are independent of each other: they share the processor's cores.
     """
-    features = None
-    if args.tasks is None:
-        args.seed = args.seeds[0]
-        args.tasks = range(len(build_dataset(setup_cfg(args)).tasks))
-    jobs = min(cpu_count(), len(args.tasks) * len(args.seeds))
+    features = Features(sweep_cfg(args, args.seeds[0], args.shots[0]))
     for shots in args.shots:
-        runs = []
-        for args.seed in args.seeds:
-            runs += unfinished(args, shots)
-        if not runs:
-            continue
-        features = features or Features(runs[0][0])
-        features.add([datum for _, images in runs for datum in images.datums()])
-        problems = [problem(features, images) for _, images in runs]
-        found = Parallel(jobs, return_as="generator")(delayed(fit_best)(*arrays) for arrays in problems)
-        for (cfg, images), best in zip(runs, found, strict=True):
-            with setup_logger(cfg.OUTPUT_DIR):
-                finish(cfg, features, images, *best)
+        with contextlib.ExitStack() as folders:
+            runs = []
+            for seed in args.seeds:
+                runs += unfinished(args, sweep_cfg(args, seed, shots), features, folders)
+            if not runs:
+                continue
+            features.add([datum for *_, images in runs for datum in images.datums()])
+            problems = [problem(features, images) for *_, images in runs]
+            jobs = min(cpu_count(), len(runs))
+            found = Parallel(jobs, return_as="generator")(delayed(fit_best)(*arrays) for arrays in problems)
+            for (folder, cfg, identity, images), best in zip(runs, found, strict=True):
+                with folder.log():
+                    finish(cfg, identity, features, images, *best)
 
 
 def main():
-    with errors_in_one_sentence():
+    with program():
         sweep(parse_args())
 
 

@@ -6,7 +6,7 @@ import traceback
 
 from dassl.errors import UserError
 
-from .program import sentence
+from .program import Stopped, sentence
 
 
 class RunLog:
@@ -45,9 +45,9 @@ class RunLog:
     def __exit__(self, kind, error, trace):
         sys.stdout = self.console
         if self.begun and error is not None and not isinstance(error, SystemExit):
-            if not isinstance(error, (UserError, KeyboardInterrupt)):
+            if not isinstance(error, (UserError, Stopped, KeyboardInterrupt)):
                 traceback.print_exception(kind, error, trace, file=self.file)
-            self.file.write(f"error: {sentence(error)}\n")
+            self.file.write(f"{'' if isinstance(error, Stopped) else 'error: '}{sentence(error)}\n")
         self.file.close()
 
     def __getattr__(self, name):

@@ -1,10 +1,11 @@
 """What a method declares of itself. A trainer class that is registered here has its keys, rows and commands at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dassl.config.keys import Key
 from dassl.engine import TRAINER_REGISTRY
+from dassl.errors import UserError
 
 ROWS = {}  # label -> Row, of all methods
 TRAINERS = {}  # name of a trainer -> its class
@@ -22,7 +23,7 @@ class Row:
     Attributes:
         label: its name. place: number that orders the rows.
         script: command in `scripts/`, in which {dataset}, {cfg}, {shots} and {name} (cfg without its schedule) stand for
-            the arguments; without {shots} it is run once.
+            the arguments; without {shots} it is run once. Empty: `method.sh` with the trainer's name.
         script_on: {dataset: command} where a dataset has another one.
         when: {option of the method's node: value} by which a run is told to be of this row; the first that fits counts.
         tasks_alone: whether it may be run on one task of a suite after the other.
@@ -54,7 +55,8 @@ def register(trainer):
     """Class decorator: enter a trainer, with its `node`, `keys` and `rows`, here and in Dassl's registry."""
     TRAINER_REGISTRY.register(trainer)
     TRAINERS[trainer.__name__] = trainer
-    register_rows(trainer.rows)
+    script = f"method.sh {trainer.__name__} {{dataset}} {{cfg}} {{shots}}"
+    register_rows(row if row.script else replace(row, script=script) for row in trainer.rows)
     return trainer
 
 
@@ -70,17 +72,17 @@ def commands(dataset, cfg, shots, labels=None):
         labels: of the rows (default: those that are run unasked).
 
     Raises:
-        ValueError: an unknown label.
+        UserError: an unknown label.
     """
     rows = sorted(ROWS.values(), key=lambda row: row.place)
     unknown = [label for label in labels or () if label not in ROWS]
     if unknown:
-        raise ValueError(f"METHODS has {unknown[0]!r}, which the results table does not have, it has "
+        raise UserError(f"METHODS has {unknown[0]!r}, which the results table does not have, it has "
                          f"{' '.join(row.label for row in rows)}")
     made = []
     for row in rows:
         if row.label in labels if labels else row.by_default:
-            script = row.script_on.get(dataset, row.script or f"method.sh {row.label} {{dataset}} {{cfg}} {{shots}}")
+            script = row.script_on.get(dataset, row.script)
             for n in shots if "{shots}" in script else shots[:1]:
                 made.append((row.label, script.format(dataset=dataset, cfg=cfg, shots=n, name=cfg.split("_ep")[0])))
     return made

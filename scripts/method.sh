@@ -1,14 +1,20 @@
-# Sourced by the scripts of methods whose options all come from their config file.
+#!/bin/sh
+# A method whose options come from the config, such as KgCoOp, ProGrad, CoCoOp, PLOT or ProtoNet; KEY VALUE pairs change
+# them.
+set -e
+cd "$(dirname "$0")"
 . ./set_env.sh
+[ $# -ge 4 ] || usage "TRAINER DATASET CFG SHOTS [KEY VALUE ...]" 4 "$@"
 
-# run_method TRAINER DATASET CFG SHOTS: one run per seed.
-run_method() {
-    method=$1
-    shift
-    usage "DATASET CFG SHOTS" 3 "$@"
-    for SEED in $SEEDS; do
-        run "$OUTPUT/$1/$method/$2_$3shots/seed$SEED" --trainer "$method" --seed "$SEED" \
-            --dataset-config-file "configs/datasets/$1.yaml" --config-file "configs/trainers/$method/$2.yaml" \
-            DATASET.NUM_SHOTS "$3"
-    done
-}
+METHOD=$1
+shift
+FOLDER=$OUTPUT/$1/$METHOD/$2_$3shots
+DATASET=$1
+CFG=$2
+N=$3
+shift 3
+for SEED in $SEEDS; do
+    run "$FOLDER/seed$SEED" --trainer "$METHOD" --seed "$SEED" \
+        --dataset-config-file "configs/datasets/$DATASET.yaml" --config-file "configs/trainers/$CFG.yaml" \
+        DATASET.NUM_SHOTS "$N" "$@"
+done

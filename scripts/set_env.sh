@@ -5,6 +5,7 @@ OUTPUT=${OUTPUT:-output}  # folder of the runs
 PYTHON=${PYTHON:-python}  # the interpreter of the environment with requirements.txt
 SEEDS=${SEEDS:-1 2 3}     # of the methods that train
 SHOTS=${SHOTS:-1 2 4 8 16}  # of linearprob.sh and all_methods.sh
+METHODS=${METHODS:-}      # of all_methods.sh; empty: those of the published table
 OPTS=${OPTS:-}            # config overrides for every run, such as "DATALOADER.NUM_WORKERS 2"
 
 cd ..
@@ -30,15 +31,11 @@ need_finished() {
     fi
 }
 
-# run DIR ARGUMENT...: one run of train.py into DIR, unless a finished one is there; an unfinished one is resumed.
+# run DIR ARGUMENT...: one run of train.py into DIR. A finished one prints its result, an unfinished one is resumed.
 run() {
     run_dir=$1
     shift
-    if [ -f "$run_dir/results.json" ]; then
-        echo "Skipping $run_dir: it is finished"
-    else
-        echo "Running $run_dir"
-        # shellcheck disable=SC2086 # OPTS are words
-        "$PYTHON" train.py --root "$DATA" --output-dir "$run_dir" "$@" $OPTS
-    fi
+    echo "Running $run_dir"
+    # shellcheck disable=SC2086 # OPTS are words
+    "$PYTHON" train.py --root "$DATA" --output-dir "$run_dir" "$@" $OPTS
 }

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from dassl.utils import NotFinite, read_image
 from runs.identity import digest_of_tensors
 
-from .feature_cache import FeatureCache, default_folder, key_of, megabytes
+from .feature_store import FeatureCache, default_folder, key_of, megabytes
 from .local_features import LocalImageEncoder
 
 PACK = 16384  # images after which a pack is written, so that a crash loses little

@@ -187,10 +187,13 @@ class MultiTaskTrainer:
         return FeatureLoader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
 
     @cached_property
+    def data_digests(self):
+        return digests_of(self.tasks, self.dataset.train_x, self.dataset.val, self.dataset.test)
+
+    @property
     def identity(self):
         """What identifies this run, see `runs.identity`."""
-        data = digests_of(self.tasks, self.dataset.train_x, self.dataset.val, self.dataset.test)
-        return identity_of(self.cfg, type(self), data, self.weights, self.prec, self.model_digest)
+        return identity_of(self.cfg, type(self), self.data_digests, self.weights, self.prec, self.model_digest)
 
     # ------------------------------------------------------------------ the run
     def train(self):
@@ -364,9 +367,6 @@ class MultiTaskTrainer:
         Args:
             which: "best", "last" or the number of an epoch; None: the best if the run kept it, else the last.
 
-        Returns:
-            The identity of the run that trained it, None of a published checkpoint.
-
         Raises:
             MissingFile, UserError: as `read_parts`, `check_names` and `load_part`.
         """
@@ -384,7 +384,6 @@ class MultiTaskTrainer:
                 raise UserError(f"{error}{''.join(hints)}") from None
         self.model_digest = digest_of_tensors({f"{part}.{name}": value for part, values in self.learned().items()
                                                for name, value in values.items()})
-        return checkpoint.get("identity") if found else None
 
     # ------------------------------------------------------------------ testing
     @torch.no_grad()

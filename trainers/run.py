@@ -6,7 +6,7 @@ from dassl.utils import UserError, collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
 from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import OF_TEST, check_model, reads, settings_of
+from runs.identity import OF_TEST, check_model, reads
 from runs.keys import all_keys
 from runs.results import print_results
 
@@ -29,15 +29,16 @@ def run(args):
     check_flags(args, cfg, trainer_class)
     with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
         if args.model_dir:
-            cfg = take_settings(cfg, trainer_class, args.model_dir, args.load_epoch)
+            trained_as = model_identity(args.model_dir, args.load_epoch)
+            take_settings(cfg, trained_as or {}, args.model_dir)
         print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
         check_unread(cfg, lambda key: reads(cfg, trainer_class, key))
         set_random_seed(cfg.SEED)
         trainer = trainer_class(cfg)
         if args.model_dir:
-            trained_as = trainer.load_model(args.model_dir, args.load_epoch)
-            if trained_as is not None:
+            if trained_as:
                 check_model(trained_as, trainer.identity, args.model_dir)
+            trainer.load_model(args.model_dir, args.load_epoch)
         folder.check(trainer.identity)
         if folder.state() == "finished":
             print_results(folder.results(), folder.path)
@@ -72,18 +73,15 @@ def check_flags(args, cfg, trainer_class):
         raise UserError(f"--resume {cfg.RESUME} goes on with training: it can't be given with --eval-only")
 
 
-def take_settings(cfg, trainer_class, model_dir, which):
-    """`cfg` with the settings that a model was trained with, where the call does not set them itself.
+def take_settings(cfg, trained_as, model_dir):
+    """Give `cfg` the settings that a model was trained with, where the call does not set them itself.
 
-    A published checkpoint does not hold them: then `cfg` stays as it is.
-
-    Raises:
-        MissingFile, UserError: there is no such model.
+    Args:
+        trained_as: the identity of the run that trained it, empty of a published checkpoint.
     """
-    trained_as = model_identity(model_dir, which) or {}
+    keys = all_keys()
     cfg.defrost()
-    for key in settings_of(cfg, trainer_class):
-        if key in trained_as and key not in cfg.sources and not key.startswith(OF_TEST):
-            set_value(cfg, all_keys(), key, trained_as[key], f"by the model in {model_dir}")
+    for key in keys:
+        if key in trained_as and key not in cfg.sources and key != "TRAINER.NAME" and not key.startswith(OF_TEST):
+            set_value(cfg, keys, key, trained_as[key], f"by the model in {model_dir}")
     cfg.freeze()
-    return cfg

@@ -3,6 +3,7 @@ from tabulate import tabulate
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
+from ..errors import UserError
 from ..utils import read_image
 from .datasets import build_dataset
 from .samplers import build_sampler
@@ -32,7 +33,7 @@ def build_data_loader(
     """
     if not data_source:
         split = "training" if is_train else "test"
-        raise ValueError(f"The {split} split of {cfg.DATASET.NAME} is empty: check its files")
+        raise UserError(f"The {split} split of {cfg.DATASET.NAME} is empty: check its files")
     sampler = build_sampler(sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_ins=n_ins)
     data_loader = torch.utils.data.DataLoader(
         (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
@@ -43,7 +44,7 @@ def build_data_loader(
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
     if len(data_loader) == 0:
-        raise ValueError(
+        raise UserError(
             f"{sampler_type} makes no batch of {batch_size} from {len(data_source)} samples of "
             f"{cfg.DATASET.NAME}: lower the batch size"
         )
@@ -140,7 +141,7 @@ class DatasetWrapper(TorchDataset):
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
-            raise ValueError(
+            raise UserError(
                 f"Cannot transform the image {self.k_tfm} times because there is no transform: "
                 "set DATALOADER.K_TRANSFORMS to 1 or give INPUT.TRANSFORMS"
             )

@@ -5,7 +5,8 @@ from collections import defaultdict
 
 from torch.utils.data.sampler import RandomSampler, Sampler, SequentialSampler
 
-from ..utils import UserError, check_availability
+from ..errors import UserError
+from ..utils import check_availability
 
 AVAI_SAMPLERS = ["RandomSampler", "SequentialSampler", "RandomClassSampler"]
 
@@ -17,7 +18,7 @@ class RandomClassSampler(Sampler):
     Every epoch has the same length, because trainers tell the last batch of an epoch by it.
 
     Raises:
-        UserError: ``n_ins`` does not fit ``batch_size``, or there are too few classes to fill a batch.
+        ValueError: ``n_ins`` does not fit ``batch_size``, or there are too few classes to fill a batch.
     """
 
     def __init__(self, data_source, batch_size, n_ins):

@@ -2,7 +2,8 @@
 
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
-from ..utils import UserError, check_availability
+from ..errors import UserError
+from ..utils import check_availability
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 AVAI_WARMUPS = ["linear", "constant"]
@@ -73,7 +74,7 @@ def build_lr_scheduler(optimizer, optim_cfg):
     It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
     Raises:
-        UserError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
+        ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
     """
     name, stepsize, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, optim_cfg.MAX_EPOCH
     check_availability(name, AVAI_SCHEDS)

@@ -1,3 +1,6 @@
+from ..errors import UserError
+
+
 class Registry:
     """A table from names to classes or functions, filled by decorators.
 
@@ -37,7 +40,7 @@ class Registry:
     def get(self, name):
         """Return what was registered as ``name``; ValueError with the known names otherwise."""
         if name not in self._objects:
-            raise ValueError(
+            raise UserError(
                 f'"{name}" is not in the registry {self._name}, which has {self.registered_names()}: '
                 "correct the name or import the module that registers it"
             )

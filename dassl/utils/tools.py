@@ -1,9 +1,11 @@
 """Files, images, seeds and messages."""
 
+import errno
 import json
 import os
 import platform
 import random
+import shutil
 import warnings
 from contextlib import contextmanager
 from difflib import SequenceMatcher
@@ -14,7 +16,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from ..errors import UserError
+from ..errors import MissingFile, UserError
 
 
 def mkdir_if_missing(dirname):
@@ -41,6 +43,12 @@ def atomic_path(fpath):
     try:
         yield temporary
         os.replace(temporary, fpath)
+    except Exception as error:
+        # PyTorch and safetensors have errors of their own for a full disk
+        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder or ".").free < 2**20:
+            raise UserError(f"the disk is full, {fpath} could not be written: free space and call the same command "
+                            "again") from error
+        raise
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -50,10 +58,10 @@ def read_json(fpath):
     """Return the content of a JSON file.
 
     Raises:
-        FileNotFoundError, UserError: the file is missing or is not JSON.
+        FileNotFoundError, ValueError: the file is missing or is not JSON.
     """
     if not os.path.isfile(fpath):
-        raise FileNotFoundError(f'No JSON file at "{fpath}": check the path')
+        raise MissingFile(f'No JSON file at "{fpath}": check the path')
     with open(fpath, encoding="utf-8") as file:
         try:
             return json.load(file)
@@ -79,10 +87,10 @@ def read_image(path):
     """Read an image file as a PIL image in RGB.
 
     Raises:
-        FileNotFoundError, UserError: the file is missing, or is not a whole image.
+        FileNotFoundError, ValueError: the file is missing, or is not a whole image.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
+        raise MissingFile(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -116,7 +124,7 @@ def listdir_nohidden(path, sort=False):
 
 
 def check_availability(requested, available):
-    """Raise a UserError with a suggestion unless the string ``requested`` is in the list ``available``."""
+    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
     if requested not in available:
         guess = max(available, key=lambda name: SequenceMatcher(None, requested, name).ratio(), default=None)
         raise UserError(

@@ -9,6 +9,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
+from ..errors import MissingFile, UserError
 from .tools import atomic_path, mkdir_if_missing
 
 
@@ -55,7 +56,7 @@ def load_checkpoint(fpath):
         ValueError: the file is damaged, or holds objects that are not on the short list of accepted ones.
     """
     if not os.path.isfile(fpath):
-        raise FileNotFoundError(f'No checkpoint at "{fpath}": check the path and the epoch')
+        raise MissingFile(f'No checkpoint at "{fpath}": check the path and the epoch')
     # Not inside `try`: a PyTorch that is too old for the list says nothing about the file.
     with torch.serialization.safe_globals(_SAFE_GLOBALS):
         try:
@@ -63,13 +64,13 @@ def load_checkpoint(fpath):
         except pickle.UnpicklingError as error:
             # torch's message is a page of advice, ending in the reason
             reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, '
                 "plain values and optimizer state; use another file or save its state_dict alone"
             ) from error
         except Exception as error:  # the ways to stumble over bytes that are no checkpoint are many
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train again'
             ) from error
 

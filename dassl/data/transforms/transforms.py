@@ -37,7 +37,7 @@ def build_transform(cfg, is_train=True, choices=None):
         The transform, or None with ``cfg.INPUT.NO_TRANSFORM``.
 
     Raises:
-        UserError: an unknown transform or interpolation.
+        ValueError: an unknown transform or interpolation.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")

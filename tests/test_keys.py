@@ -1,0 +1,163 @@
+"""Config keys: each is declared once, and every wrong value is refused with the key, the value and where it was set."""
+
+import sys
+
+import pytest
+import yaml
+
+import lpclip  # noqa: F401  registers its row
+import train
+from dassl.config.keys import _adapter
+from dassl.errors import UserError
+from runs.config import build_parser, make_cfg, setup_cfg
+from runs.identity import reads
+from runs.keys import all_keys, markdown
+from runs.methods import ROWS, TRAINERS, commands
+from runs.paper import ACCURACY
+from tests.helpers import REPOSITORY
+
+KEYS = all_keys()
+
+
+def wrong_values(schema):
+    """Values that a key of this JSON schema does not accept, beside None."""
+    if "anyOf" in schema:
+        return [{}, 1.5, (1.5,)]
+    if schema.get("type") == "array":
+        return [3, ({},)] + ([(1,) * 7] if "prefixItems" in schema else [])
+    kind = schema.get("type", "string")
+    if kind == "boolean":
+        return ["yes", 2, 0.5]
+    if kind == "string":
+        return [3, ["a"]] + (["no such choice"] if {"enum", "const"} & set(schema) else [])
+    wrong = ["a lot", [1], True, float("nan"), float("inf")] + ([1.5] if kind == "integer" else [])
+    wrong += [schema["minimum"] - 1] if "minimum" in schema else []
+    wrong += [schema["maximum"] + 1] if "maximum" in schema else []
+    wrong += [schema[bound] for bound in ("exclusiveMinimum", "exclusiveMaximum") if bound in schema]
+    return wrong
+
+
+CASES = [(key, value) for key, declared in KEYS.items()
+         for value in [None, *wrong_values(_adapter(declared.accepts).json_schema())]]
+
+
+def test_there_are_cases_of_every_key():
+    assert {key for key, _ in CASES} == set(KEYS) and len(CASES) > 3 * len(KEYS)
+
+
+@pytest.mark.parametrize("key, value", CASES, ids=lambda value: str(value)[:30])
+def test_a_wrong_value_is_refused(key, value):
+    with pytest.raises(UserError) as error:
+        make_cfg([(key, value, "in a.yaml:7")])
+    message = str(error.value)
+    assert message.startswith(key) and "(set in a.yaml:7)" in message and "\n" not in message
+    assert "has no value" in message if value is None else repr(value) in message and "must" in message
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_defaults_are_accepted_and_described(key):
+    declared = KEYS[key]
+    assert declared.check(declared.default) == declared.default
+    assert declared.meaning and declared.describe()
+
+
+def test_docs_are_the_declarations():
+    text = (REPOSITORY / "docs" / "keys.md").read_text()
+    assert markdown() in text, "python -m trainers --keys prints the table of docs/keys.md"
+
+
+def settings(tmp_path, text, *opts, flags=()):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    return setup_cfg(build_parser().parse_args(["--config-file", str(path), *flags, *map(str, opts)]))
+
+
+@pytest.mark.parametrize("text, opts, message", [
+    ("TEST:\n  FINAL_MODEL: best\n", (), "TEST.FINAL_MODEL is 'best' (set in {}:2), but must be 'last_step' or 'best_val'"),
+    ("OPTIM:\n  LR: fast\n", (), "OPTIM.LR is 'fast' (set in {}:2), but must be a number"),
+    ("OPTIM:\n  LR:\n", (), "OPTIM.LR has no value (set in {}:2)"),
+    ("OPTIM:\n  LRR: 1\n", (), "there is no config key OPTIM.LRR (set in {}:2): did you mean OPTIM.LR?"),
+    ("OPTIM:\n  LR: 1\n  LR: 2\n", (), "{}:3 sets OPTIM.LR again, line 2 did before"),
+    ("- 1\n", (), "{}:1 must hold keys and values"),
+    ("OPTIM: {{LR: 1\n", (), "{} is not valid YAML"),
+    ("OPTIM: 3\n", (), "there is no config key OPTIM (set in {}:1)"),
+    ("", ("OPTIM.LR", "-1"), "OPTIM.LR is -1 (set on the command line), but must be greater than 0"),
+    ("", ("OPTIM.LR", "None"), "OPTIM.LR has no value (set on the command line)"),
+    ("", ("OPTIM.LR",), "must be KEY VALUE pairs, but OPTIM.LR has no value"),
+    ("_BASE_: nowhere.yaml\n", (), "nowhere.yaml does not exist"),
+])
+def test_refusals_name_the_place(text, opts, message, tmp_path):
+    with pytest.raises(UserError) as error:
+        settings(tmp_path, text.replace("{{", "{"), *opts)
+    assert message.replace("{}", str(tmp_path / "a.yaml")) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_are_read_as_people_write_them(tmp_path):
+    cfg = settings(tmp_path, "INPUT:\n  SIZE: (32, 32)\nOPTIM:\n  WARMUP_CONS_LR: 1e-5\n  STEP_PER_PART: 0\n  LR: 1\n",
+                   "TRAINER.MTCOOPH.CTX_INIT", "2_words", "INPUT.TRANSFORMS", "['normalize']", "USE_CUDA", "1",
+                   "OUTPUT_DIR", "007")
+    assert cfg.INPUT.SIZE == (32, 32) and cfg.OPTIM.WARMUP_CONS_LR == 1e-5 and cfg.OPTIM.LR == 1.0
+    assert cfg.OPTIM.STEP_PER_PART is False and cfg.USE_CUDA is True and cfg.INPUT.TRANSFORMS == ("normalize",)
+    assert cfg.TRAINER.MTCOOPH.CTX_INIT == "2_words" and cfg.OUTPUT_DIR == "007"
+
+
+def test_the_last_setting_counts_and_flags_beat_files(tmp_path):
+    (tmp_path / "base.yaml").write_text("OPTIM:\n  LR: 1\n  GAMMA: 0.5\nSEED: 5\n")
+    cfg = settings(tmp_path, "OPTIM:\n  LR: 2\n_BASE_: base.yaml\n", "OPTIM.MOMENTUM", "0.1", flags=["--seed", "0"])
+    assert (cfg.OPTIM.LR, cfg.OPTIM.GAMMA, cfg.OPTIM.MOMENTUM, cfg.SEED) == (2, 0.5, 0.1, 0)
+    assert cfg.sources["OPTIM.GAMMA"] == f"in {tmp_path}/base.yaml:3" and cfg.sources["SEED"] == "by --seed"
+
+
+def test_files_of_python_are_not_executed(tmp_path, monkeypatch):
+    path = tmp_path / "a.py"
+    path.write_text("raise SystemExit('executed')\n")
+    with pytest.raises(UserError, match="must be .yaml .files of Python are not executed"):
+        setup_cfg(build_parser().parse_args(["--config-file", str(path)]))
+
+
+@pytest.mark.parametrize("opts", [["OPTIM.LR", "-1"], ["TRAINER.MTCOOP.PG_TYPE", "lim"], ["TRAINER.NAME", "Nothing"],
+                                  ["DATALOADER.K_TRANSFORMS", "2"], ["INPUT.NO_TRANSFORM", "True"]])
+def test_a_program_ends_with_one_sentence(opts, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--trainer", "MTCoOp", "--output-dir", str(tmp_path / "run"), *opts])
+    if opts[0] == "TRAINER.NAME":
+        sys.argv[1:3] = []
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 1
+
+
+def test_what_a_method_does_not_read_is_said(photo_root, backbone, tmp_path, capsys):
+    from tests.helpers import call, train_args
+    call(train_args(photo_root, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only",
+                    **{"DATASET.SPLIT_DIR": tmp_path / "splits", "TRAINER.KGCOOP.W": 3}))
+    printed = capsys.readouterr().out
+    assert "TRAINER.KGCOOP.W is set on the command line, but ZeroshotCLIP does not read it here\n" in printed
+    assert "OPTIM.LR is set on the command line, but" in printed and "INPUT.SIZE is set" not in printed
+
+
+def test_a_method_reads_its_own_options_and_what_its_settings_ask_for():
+    cfg = make_cfg({"OPTIM.NAME": "sgd", "INPUT.TRANSFORMS": ("random_resized_crop",), "TRAINER.PROTONET.DIM": 0})
+    hard, proto, zero = (TRAINERS[name] for name in ("MTCoOpHard", "ProtoNet", "ZeroshotCLIP"))
+    assert reads(cfg, hard, "TRAINER.MTCOOPH.N_CTX") and not reads(cfg, hard, "TRAINER.MTCOOP.N_CTX")
+    assert reads(cfg, hard, "OPTIM.MOMENTUM") and not reads(cfg, hard, "OPTIM.ADAM_BETA1")
+    assert reads(cfg, hard, "INPUT.RRCROP_SCALE") and not reads(cfg, hard, "INPUT.CROP_PADDING")
+    assert reads(cfg, hard, "SEED") and reads(cfg, proto, "SEED") and not reads(cfg, zero, "SEED")
+    assert not reads(cfg, proto, "OPTIM.LR") and not reads(cfg, zero, "OPTIM.LR")
+
+
+def test_rows_of_the_tables():
+    assert set(ACCURACY) <= set(ROWS) and len({row.place for row in ROWS.values()}) == len(ROWS)
+    assert [label for label, _ in commands("shapes8", "tiny_ep50", ["1"])] == sorted(ACCURACY, key=lambda label: ROWS[label].place)
+    general = dict(commands("general10", "rn50_ep50", ["16"], ["PLOT", "SoftCPT-CATA", "ZS-CLIP"]))
+    assert general == {
+        "ZS-CLIP": "zeroshot.sh general10 rn50 all",
+        "PLOT": "method.sh PLOT general10 rn50_ep50 16 TRAINER.PLOT.N 2",
+        "SoftCPT-CATA": "main_mtcoop_cls_sample.sh general10 rn50_ep50 16 4 False 4 False 16 True lin 1 0.1"}
+
+
+def test_no_yaml_file_stands_twice():
+    contents = {}
+    for path in sorted((REPOSITORY / "configs").rglob("*.yaml")):
+        assert yaml.safe_load(path.read_text()), path
+        assert path.read_bytes() not in contents, f"{path} is {contents.get(path.read_bytes())}"
+        contents[path.read_bytes()] = path

@@ -1,0 +1,113 @@
+"""How programs end: one sentence for a user, a traceback for who extends the code, and both in the log."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dassl.errors import UserError
+from dassl.utils import atomic_path
+from runs.folder import RunFolder
+from runs.program import Stopped, program, sentence
+from tests.helpers import REPOSITORY, run, train_args
+
+
+def ended(error, capsys):
+    """(exit status, stderr) of a program in which `error` is raised."""
+    with pytest.raises(SystemExit) as stop, program():
+        raise error
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error, status, text", [
+    (UserError("OPTIM.LR is 3"), 1, "error: OPTIM.LR is 3 ("),
+    (UserError("two\nlines"), 1, "error: two lines ("),
+    (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: the disk is full, a/b could not be written"),
+    (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "Permission denied: 'a/b'"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 1, "error: the GPU has too little memory: set MODEL."),
+    (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+    (Stopped("stopped by SIGTERM"), 143, "stopped by SIGTERM"),
+])
+def test_a_user_reads_one_sentence(error, status, text, capsys):
+    code, said = ended(error, capsys)
+    assert code == status and text in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes cannot be multiplied"), RuntimeError("mat1"), KeyError("x")])
+def test_errors_of_the_program_keep_their_traceback(error, capsys):
+    with pytest.raises(type(error)), program():
+        raise error
+
+
+def test_an_error_in_a_worker_is_its_last_line():
+    assert sentence(UserError("Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call "
+                              "last):\n  File ...\ndassl.errors.UserError: the image is damaged\n")) == (
+        "the image is damaged")
+
+
+@pytest.mark.parametrize("error, logged", [
+    (UserError("OPTIM.LR is 3"), ["error: OPTIM.LR is 3"]),
+    (RuntimeError("mat1"), ["Traceback (most recent call last):", "RuntimeError: mat1", "error: mat1"])])
+def test_the_log_says_how_a_run_failed(error, logged, tmp_path):
+    with pytest.raises(type(error)), RunFolder(str(tmp_path / "run")) as folder, folder.log():
+        print("before")
+        raise error
+    lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert lines[0] == "before" and [line for line in lines if line in logged] == logged
+    assert ("Traceback (most recent call last):" in lines) == (len(logged) > 1)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_full_disk_is_said_with_the_file(error, tmp_path, monkeypatch):
+    if isinstance(error, RuntimeError):
+        monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 0}))
+    with pytest.raises(UserError, match="the disk is full, .*/model.pth could not be written: free space"):
+        with atomic_path(str(tmp_path / "model.pth")) as temporary:
+            open(temporary, "w").close()
+            raise error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_cannot_show_a_name_costs_nothing(encoding, photo_root, backbone, tmp_path):
+    (tmp_path / "data").mkdir()
+    for task in photo_root.iterdir():
+        if task.is_dir():
+            (tmp_path / "data" / task.name).symlink_to(task)
+    (tmp_path / "data" / "tasks.yaml").write_text("tasks: [{folder: lightness, name: 猫 recognition}]\n", "utf-8")
+    command = [sys.executable, "train.py", *train_args(tmp_path / "data", backbone, tmp_path / "run", "MTCoOpHard",
+                                                       **{"DATASET.SPLIT_DIR": tmp_path / "splits"})]
+    env = {"PYTHONIOENCODING": encoding}
+    done = run(command, env=env)
+    assert done.returncode == 0 and "(? recognition)" in done.stdout
+    assert "(猫 recognition)" in (tmp_path / "run" / "log.txt").read_text("utf-8")
+    table = run([sys.executable, "parse_test_res.py", str(tmp_path / "run")], env=env)
+    assert table.returncode == 0 and "? recognition" in table.stdout
+
+
+def test_a_closed_pipe_is_quiet(tmp_path):
+    for seed in range(300):
+        folder = tmp_path / f"seed{seed}"
+        folder.mkdir()
+        (folder / "log.txt").write_text("=> result\n* total: 10\n* overall_metric: 50.00%\n")
+    done = subprocess.run(f"{sys.executable} parse_test_res.py {tmp_path} | head -1", shell=True, cwd=REPOSITORY,
+                          text=True, capture_output=True)
+    assert done.stdout and not done.stderr
+
+
+def test_train_imports_without_resource():
+    code = "import sys; sys.modules['resource'] = None; import train, benchmarks.common"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_peak_memory_is_in_bytes_everywhere(monkeypatch):
+    from runs.results import peak_memory
+    ours = peak_memory(torch.device("cpu"))
+    assert 100 * 2**20 < ours < 64 * 2**30
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert peak_memory(torch.device("cpu")) <= ours / 1000

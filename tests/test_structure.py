@@ -1,0 +1,163 @@
+"""How the code is built: one loop that can be read, methods that declare themselves, and who imports whom."""
+
+import ast
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from runs.methods import TRAINERS
+from tests.helpers import REPOSITORY, call, results, train_args
+from tests.tracer import changes, tracing
+from trainers.multitask import MultiTaskTrainer
+
+LEARNING = ["MTCoOp", "MTCoOpHard", "KgCoOp", "ProGrad", "CoCoOp", "PLOT"]
+
+
+def test_a_run_is_one_method_that_no_method_overrides():
+    assert len(inspect.getsource(MultiTaskTrainer.train).splitlines()) <= 80
+    for name, trainer in TRAINERS.items():
+        if name not in ("ZeroshotCLIP", "ZeroshotCLIP2"):  # these only say that they have nothing to train
+            assert trainer.train is MultiTaskTrainer.train, name
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_step_changes_class_at_most_six_times(name, photo_root, backbone, tmp_path):
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "DATALOADER.TRAIN_X.BATCH_SIZE": 4}
+    if name == "CoCoOp":
+        options["TRAINER.COCOOP.MAX_PROMPTS"] = 1024
+    trainer = call(train_args(photo_root, backbone, tmp_path / "run", name, "--no-train", **options))
+    features, labels = next(iter(trainer.make_train_loader()))
+    with tracing(trainer, trainer.model) as calls:
+        trainer.step(features, labels, trainer.repeats)
+    assert calls[0].endswith(".step") and any(call.endswith(".losses") for call in calls)
+    assert changes(calls) <= 6, calls
+
+
+def test_the_tracer_sees_changes():
+    class Base:
+        def f(self):
+            return self.g()
+
+    class Child(Base):
+        def g(self):
+            return 1
+
+    child = Child()
+    with tracing(child) as calls:
+        child.f()
+        child.f()
+    assert calls == ["Base.f", "Child.g", "Base.f", "Child.g"] and changes(calls) == 3
+
+
+def test_no_loader_is_made_that_is_not_iterated(photo_root, backbone, tmp_path, monkeypatch):
+    made, iterated = [], set()
+    loader = torch.utils.data.DataLoader
+    init, iterate = loader.__init__, loader.__iter__
+
+    def counted(self, *args, **kwargs):
+        made.append(self)
+        init(self, *args, **kwargs)
+
+    def noted(self):
+        iterated.add(id(self))
+        return iterate(self)
+
+    monkeypatch.setattr(loader, "__init__", counted)
+    monkeypatch.setattr(loader, "__iter__", noted)
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **{
+        "DATASET.SPLIT_DIR": tmp_path / "splits", "DATALOADER.FEATURE_CACHE": False}))
+    assert made and {id(loader) for loader in made} == iterated
+
+
+TOY = '''"""A toy: CoOp with one context for all, whose loss is scaled."""
+
+from torch.nn import functional as F
+
+from dassl.config.keys import Key, Positive
+from runs.methods import PREC, Row, register
+
+from .multitask import MultiTaskTrainer
+from .multitask_clip import ContextCLIP
+
+
+class ScaledCLIP(ContextCLIP):
+    def losses(self, image_features, labels):
+        logits, targets = self(image_features, labels)
+        return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+
+
+@register
+class Toy(MultiTaskTrainer):
+    """A toy."""
+
+    node = "TOY"
+    keys = {"PREC": PREC, "SCALE": Key(2.0, "of the loss", Positive)}
+    rows = (Row("Toy-CLIP", 75),)
+
+    def build_clip_model(self, clip_model):
+        return ScaledCLIP(clip_model, self.tasks, 2, per="suite")
+
+    def parts(self):
+        return ["prompt_learner"]
+'''
+
+
+def test_a_method_is_two_files(tmp_path, photo_root, backbone):
+    """With its own file and its import it has keys, a command, a run and a row of the table in its place."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in subprocess.run(["git", "ls-files", "*.py", "configs", "scripts", "clip"], cwd=REPOSITORY, text=True,
+                               capture_output=True, check=True).stdout.split():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, copy / name)
+    (copy / "trainers" / "toy.py").write_text(TOY)
+    with open(copy / "trainers" / "__init__.py", "a") as f:
+        f.write("\nfrom . import toy  # noqa: E402, F401\n")
+
+    def python(*arguments):
+        return subprocess.run([sys.executable, *map(str, arguments)], cwd=copy, text=True, capture_output=True,
+                              env={**os.environ, "PYTHONPATH": str(copy)})
+
+    assert "| `TRAINER.TOY.SCALE` | `2.0` | of the loss | number above 0 |" in python("-m", "trainers", "--keys").stdout
+    commands = python("-m", "trainers", "shapes8", "tiny_ep50", "--shots", "1").stdout.splitlines()
+    place = commands.index("Toy-CLIP|method.sh Toy shapes8 tiny_ep50 1")
+    assert commands[place - 1].startswith("CoOp-MT|") and commands[place + 1].startswith("CoCoOp|")
+    for trainer in ("Toy", "CoCoOp"):
+        done = python("train.py", *train_args(photo_root, backbone, tmp_path / "runs" / trainer, trainer,
+                                              **{"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 1}))
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert results(tmp_path / "runs" / "Toy")["identity"]["TRAINER.TOY.SCALE"] == 2
+    rows = python("parse_test_res.py", "--table", tmp_path / "runs").stdout
+    assert 0 < rows.index("Toy-CLIP") < rows.index("CoCoOp")
+    refused = python("train.py", *train_args(photo_root, backbone, tmp_path / "x", "Toy", **{"TRAINER.TOY.SCALE": 0}))
+    assert refused.returncode == 1 and "TRAINER.TOY.SCALE is 0" in refused.stderr
+
+
+def imports(folder):
+    """{file: names of what it imports from the repository} of a package."""
+    ours = {path.name for path in REPOSITORY.iterdir() if path.is_dir()} | {path.stem for path in REPOSITORY.glob("*.py")}
+    found = {}
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module)
+        found[str(path.relative_to(REPOSITORY))] = {name.split(".")[0] for name in names} & ours - {folder}
+    return found
+
+
+@pytest.mark.parametrize("folder, allowed", [
+    ("dassl", set()), ("clip", set()), ("shapes", {"clip", "dassl", "datasets"}), ("runs", {"dassl"}),
+    ("datasets", {"dassl", "shapes"}), ("trainers", {"runs", "clip", "dassl", "lpclip"}),
+    ("lpclip", {"runs", "trainers", "dassl"}), ("benchmarks", {"runs", "trainers", "datasets", "clip", "dassl"})])
+def test_dependencies_point_one_way(folder, allowed):
+    for path, names in imports(folder).items():
+        extra = {"datasets"} if path == "trainers/__main__.py" else set()
+        assert names <= allowed | extra, (path, names - allowed)
