@@ -14,8 +14,8 @@ import torch
 from dassl.utils import NotFinite
 from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
-from trainers import feature_cache
-from trainers.feature_cache import FeatureCache, key_of
+from trainers import feature_store
+from trainers.feature_store import FeatureCache, key_of
 from trainers.image_features import ImageFeatures, Images, describe, seeded
 
 KEYS = [key_of(i) for i in range(6)]
@@ -156,18 +156,32 @@ def test_types_are_kept(dtype, tmp_path):
     assert torch.equal(cache.load("test", KEYS)[0], rows) and cache.load("test", KEYS)[0].dtype == dtype
 
 
-def test_a_damaged_pack_is_made_again(tmp_path, capsys):
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-5], lambda data: data[:-5] + bytes([data[-5] ^ 4]) + data[-4:], lambda data: b""])
+def test_a_damaged_pack_is_made_again(damage, tmp_path, capsys):
     cache = FeatureCache(str(tmp_path), {})
     cache.store("test", KEYS, torch.randn(6, 3))
     pack, = tmp_path.rglob("*.safetensors")
-    pack.write_bytes(pack.read_bytes()[:-5])
+    pack.write_bytes(damage(pack.read_bytes()))
     assert cache.load("test", KEYS)[0] is None and not pack.exists()
     assert "damaged" in capsys.readouterr().out
 
 
+def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path):
+    cache = FeatureCache(str(tmp_path), {})
+    cache.store("test", KEYS[:3], torch.randn(3, 3))
+    pack, = tmp_path.rglob("*.safetensors")
+    old, new = (pack.with_name(f".{pack.name}.7-{name}.tmp") for name in ("0123abcd", "4567cdef"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    cache.store("test", KEYS[3:], torch.randn(3, 3))
+    assert new.exists() and not old.exists() and len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
 def test_a_full_disk_is_said_once_and_no_error(tmp_path, capsys, monkeypatch):
     cache = FeatureCache(str(tmp_path), {})
-    monkeypatch.setattr(feature_cache, "SPARE", 2**62)
+    monkeypatch.setattr(feature_store, "SPARE", 2**62)
     for view in ("test", "train"):
         cache.store(view, KEYS, torch.randn(6, 3))
     assert capsys.readouterr().out.count("can't be kept") == 1
@@ -206,14 +220,18 @@ def test_list_and_clear(tmp_path):
                                          "transforms": "Resize"})
     cache.store("test", KEYS, torch.randn(6, 2**17))
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    damaged, = tmp_path.glob("*/space.json")
 
     def run(command):
         return subprocess.run([sys.executable, "-m", "trainers.feature_cache", command, "--folder", str(tmp_path)],
                               cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     listed = run("list")
-    assert "RN50, global, float32 on cpu, Resize" in listed and listed.count("3.0 MB") == 2
-    assert "deleted" in run("clear") and os.listdir(tmp_path) == ["notes.txt"]
+    assert "RN50, global, float32, cpu, Resize" in listed and listed.count("3.0 MB") == 2
+    damaged.write_text("{")
+    assert "its space.json is damaged" in run("list")
+    assert "deleted" in run("clear") and sorted(os.listdir(tmp_path)) == ["notes.txt", "photos"]
     assert run("list").split() == ["0.0", "MB", "in", "all,", str(tmp_path)]
 
 
