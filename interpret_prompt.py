@@ -1,6 +1,6 @@
 """What a run's contexts look like: the words nearest to them, and how similar the tasks' contexts are.
 
-    python interpret_prompt.py RUN [--topk 5] [--epoch E] [--output contexts.svg]
+    python interpret_prompt.py RUN [--topk 5] [--epoch best|last|N] [--output contexts.svg]
 
 Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
 the token embeddings of CLIP's vocabulary. Nothing but the run's folder and its backbone is read.
@@ -9,57 +9,75 @@ the token embeddings of CLIP's vocabulary. Nothing but the run's folder and its 
 import argparse
 import contextlib
 import math
-import os
 import os.path as osp
 import sys
 
 import torch
 from tabulate import tabulate
 from torch.nn import functional as F
-from yacs.config import CfgNode as CN
 
 from clip.simple_tokenizer import SimpleTokenizer
 from dassl.errors import MissingFile, UserError
-from dassl.config import get_cfg_default
-from dassl.utils import atomic_path, load_checkpoint, read_json
 from datasets.base import Task
-from train import errors_in_one_sentence, extend_cfg, merge
-from trainers.checkpoints import checkpoint_path
+from runs.checkpoints import best_or_last, checkpoint_files, read_parts
+from runs.config import epoch_name, find_trainer, make_cfg
+from runs.keys import flatten
+from runs.program import program
+from runs.results import RESULTS_FILE, read_results
+from runs.show import pyplot, save
 from trainers.mtcoop import MTCoOp
-from trainers.multitask import build_without_data
-from trainers.results import RESULTS_FILE
 
 
-def load_run(folder, epoch=None):
+def load_run(folder, which=None):
     """The trainer of a finished run with its learned values.
 
     Args:
         folder: of the run.
-        epoch: of the checkpoints, None for the last.
+        which: "best", "last" or the number of an epoch; None: the best model if the run kept it, else the last.
 
     Raises:
-        FileNotFoundError, UserError: this is no finished run that has learned something, or lacks that epoch.
+        MissingFile, UserError: this is no finished run that has learned something, it lacks that model, or a file of
+            it is damaged or of another version.
     """
     path = osp.join(folder, RESULTS_FILE)
     if not osp.isfile(path):
         if osp.isfile(osp.join(folder, "log.txt")):
             raise UserError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
         raise MissingFile(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
-    merge(path, lambda: cfg.merge_from_other_cfg(CN(read_json(path)["config"])))
-    cfg.freeze()
-    parts = sorted(entry.name for entry in os.scandir(folder) if osp.isfile(osp.join(entry.path, "checkpoint")))
+    config = read_results(folder).get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"{path} has {'no' if config is None else 'a wrong'} 'config': it is damaged, run it again")
+    cfg = make_cfg([(key, value, f"in {path}") for key, value in flatten(config)])
+    trainer_class = find_trainer(cfg)
+    parts = list(checkpoint_files(folder))
     if not parts:
         raise UserError(f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
-    path = checkpoint_path(folder, parts[0], epoch)
-    named = load_checkpoint(path).get("tasks")
-    if named is None:
-        raise UserError(f"{path} does not hold the names of its tasks and classes: train again with this version")
-    tasks = [Task(task["name"], tuple(task["classes"]), repeated_names=True) for task in named]
-    trainer = build_without_data(cfg, tasks)
-    trainer.load_model(folder, epoch=epoch)
+    which = best_or_last(folder, parts) if which is None else which
+    (path, checkpoint), = read_parts(folder, parts[:1], which).values()
+    trainer = trainer_class(cfg, tasks_of(checkpoint, path))
+    trainer.load_model(folder, which)
     return trainer
+
+
+def tasks_of(checkpoint, path):
+    """The tasks, a list of `Task`, whose names the checkpoint of the file `path` holds.
+
+    Raises:
+        UserError: it holds none, or they are damaged.
+    """
+    if "tasks" not in checkpoint:
+        raise UserError(f"{path} does not hold the names of its tasks and classes: train again with this version")
+    named = checkpoint["tasks"]
+    if not isinstance(named, list) or not named or not all(map(is_named, named)):
+        raise UserError(f"{path} has a wrong 'tasks', which must hold names of tasks and classes: it is damaged, fetch "
+                        "it or train again")
+    return [Task(task["name"], tuple(task["classes"]), repeated_names=True) for task in named]
+
+
+def is_named(task):
+    """Whether a value is one of those that `runs.checkpoints.name_tasks` makes."""
+    return isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list) and (
+        len(task["classes"]) > 0 and all(isinstance(name, str) for name in task["classes"]))
 
 
 @torch.no_grad()
@@ -141,15 +159,10 @@ def draw(matrix, names, path):
 
     The colours run from the smallest similarity to 1.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     n = len(names)
     lowest = float(matrix.min())
     digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - lowest, 1e-6)))))  # enough to tell them apart
-    figure, axes = plt.subplots(figsize=(4 + 0.5 * n, 3 + 0.5 * n))
+    figure, axes = pyplot().subplots(figsize=(4 + 0.5 * n, 3 + 0.5 * n))
     image = axes.imshow(matrix, vmin=lowest, vmax=1)
     axes.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), names)
@@ -159,15 +172,13 @@ def draw(matrix, names, path):
                       color="black" if matrix[i, j] > (lowest + 1) / 2 else "white")
     figure.colorbar(image, label="cosine similarity of the contexts")
     figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=osp.splitext(path)[1][1:], dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
-def interpret(run, topk, epoch, output):
+def interpret(run, topk, which, output):
     """Print the table of nearest words and, if the contexts belong to tasks, draw their similarities."""
     with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
-        trainer = load_run(run, epoch)
+        trainer = load_run(run, which)
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":
         raise UserError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")
@@ -189,7 +200,8 @@ def parse_args(argv):
     parser = argparse.ArgumentParser(description="The words nearest to a run's contexts, and the contexts' similarity.")
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("--topk", type=int, default=5, help="words for each context vector (default: %(default)s)")
-    parser.add_argument("--epoch", type=int, help="epoch of the checkpoints (default: the last)")
+    parser.add_argument("--epoch", type=epoch_name, help="which model: best, last or the number of an epoch (default: "
+                        "best if the run kept one, else last)")
     parser.add_argument("--output", default="", help="picture of the contexts' similarity, .png or .svg (default: "
                         "contexts.png in the run's folder)")
     args = parser.parse_args(argv)
@@ -202,7 +214,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    with errors_in_one_sentence():
+    with program():
         interpret(args.run, args.topk, args.epoch, args.output)
 
 

@@ -15,12 +15,12 @@ from .train_step import build_trainer
 
 
 def work(tasks, classes, batch, arch, encoder, max_prompts, repeats):
-    trainer = build_trainer("cocoop", made_up_tasks(tasks, classes), arch, encoder, MAX_PROMPTS=max_prompts)
+    trainer = build_trainer("cocoop", made_up_tasks(tasks, classes), arch, encoder,
+                            {"TRAINER.COCOOP.MAX_PROMPTS": max_prompts})
     model = trainer.model
     features = torch.randn(batch, model.text_encoder.output_dim, device=device())
     labels = torch.arange(batch, device=device()) * classes // batch
-    trainer.batch_idx, trainer.num_batches = 0, 2
-    seconds, memory = measure(lambda: trainer.forward_backward({"features": features, "label": labels}), repeats)
+    seconds, memory = measure(lambda: trainer.step(features, labels, trainer.repeats), repeats)
     own = model.in_own_task(labels)  # (batch, classes)
     lengths = model.prompts.lengths.expand_as(own)[own]  # (prompts,)
     prefix = model.prompts.prefix

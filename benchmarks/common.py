@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import os
-import resource
 import signal
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from clip import load
 from clip.model import CLIP
 from datasets.base import Task
+from runs.results import peak_memory
 from trainers.text_encoder import TextEncoder
 
 from .plain import PlainTextEncoder
@@ -57,34 +57,22 @@ def made_up_tasks(n_tasks, n_classes):
     return tasks
 
 
-def resident():
-    """Bytes of memory of this process."""
-    with open("/proc/self/statm", encoding="ascii") as f:
-        return int(f.read().split()[1]) * resource.getpagesize()
-
-
 def reset_peak():
+    """Let `peak_memory` count from what is in use now. Only CUDA and Linux can; elsewhere the peak so far stays."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as f:
-        f.write("5")
-    return resident()
-
-
-def peak():
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    with open("/proc/self/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:"))
+    elif sys.platform == "linux":
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as f:
+            f.write("5")
 
 
 def measure(step, repeats):
     """Median seconds of `step()` over `repeats` calls after one more, and the most memory above that before, bytes.
 
-    With 0 repeats the one call counts.
+    With 0 repeats the one call counts. Where the peak can't be reset, the memory is that above the peak before.
     """
-    idle = reset_peak()
+    reset_peak()
+    idle = peak_memory(device())
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -92,7 +80,7 @@ def measure(step, repeats):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:] or seconds), peak() - idle
+    return statistics.median(seconds[1:] or seconds), peak_memory(device()) - idle
 
 
 def kept_for_backward(forward, frozen):
@@ -116,21 +104,25 @@ def in_own_process(module, limit_gb=0, **case):
     """`module.work(**case)` in a process of its own; its result must be JSON.
 
     Args:
-        limit_gb: address space that the process may take, 0 for any; one that wants more, or that the kernel kills,
-            gives None.
+        limit_gb: address space that the process may take (not on Windows), 0 for any; one that wants more, or that
+            the kernel kills, gives None.
 
     Raises:
         RuntimeError: the process failed and had no limit.
     """
-    def limit():
-        if limit_gb:
+    limit = None
+    if limit_gb:
+        import resource  # not above: Windows has none
+
+        def limit():
             resource.setrlimit(resource.RLIMIT_AS, (limit_gb * 2**30,) * 2)
 
     done = subprocess.run([sys.executable, "-m", module, "--work", json.dumps(case)], cwd=REPOSITORY, text=True,
                           capture_output=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}, preexec_fn=limit)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if limit_gb and ("allocate" in done.stderr or done.returncode == -signal.SIGKILL):  # the kernel's, out of memory
+    refused = any(word in done.stderr for word in ("allocate", "bad_alloc", "MemoryError"))
+    if limit_gb and (refused or done.returncode == -signal.SIGKILL):  # the kernel's, out of memory
         return None
     raise RuntimeError(f"{module} failed on {case}:\n{done.stderr[-2000:]}")
 

@@ -12,14 +12,13 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from dassl.data.datasets import Datum
 from dassl.data.transforms import build_transform
-from trainers.image_features import FeatureLoader, ImageFeatures, Images
+from dassl.evaluation import build_evaluator
+from trainers.image_features import Images
 
-from .common import device, in_own_process, made_up_tasks, main, measure
-from .plain import PlainTextEncoder
+from .common import in_own_process, made_up_tasks, main, measure
 from .text_encoder import rows_encoded
 from .train_step import build_trainer
 
@@ -27,42 +26,37 @@ BATCH = 100
 
 
 def work(n_images, classes, tasks, arch, encoder, repeats):
-    trainer = build_trainer("nata", made_up_tasks(tasks, classes), arch, "ours")
-    cfg = trainer.cfg.clone()
-    if encoder == "plain":
-        plain, model = PlainTextEncoder(trainer_clip(trainer)), trainer.model
-        model.text_encoder = plain
-        with torch.no_grad():
-            seconds, _ = measure(model.class_features, repeats)
-        return {"seconds": seconds * n_images / BATCH,
-                "rows": rows_encoded(model.prompt_learner, "plain") * n_images // BATCH}
+    made_up = made_up_tasks(tasks, classes)
     with tempfile.TemporaryDirectory() as folder:
-        cfg.DATALOADER.FEATURE_CACHE_DIR, cfg.DATALOADER.TEST.BATCH_SIZE, cfg.VERBOSE = folder, BATCH, False
-        cfg.INPUT.SIZE = (trainer.model.image_encoder.input_resolution,) * 2
-        datums = []
-        for i in range(n_images):
-            path = Path(folder) / f"{i}.jpg"
-            path.touch()
-            datums.append(Datum(str(path), label=i % classes))
-        images = Images(cfg, datums, build_transform(cfg, is_train=False))
-        made = ImageFeatures(cfg, trainer.model.image_encoder, device())
-        keys = [images.key(i) for i in range(n_images)]
-        made.cache_for(images).store("test", keys, torch.randn(n_images, trainer.model.text_encoder.output_dim))
-        trainer.image_features = made
-        trainer.test_loader = FeatureLoader(DataLoader(images, BATCH), trainer.feature_batches, device())
-        start = time.perf_counter()
-        trainer.test()
-        total = time.perf_counter() - start
+        trainer = build_trainer("nata", made_up, arch, encoder, {
+            "DATALOADER.FEATURE_CACHE": True, "DATALOADER.FEATURE_CACHE_DIR": folder,
+            "DATALOADER.TEST.BATCH_SIZE": BATCH, "VERBOSE": False})
+        model = trainer.model
+        rows = rows_encoded(model.prompt_learner, encoder)
+        if encoder == "ours":
+            total = test_seconds(trainer, n_images, classes, Path(folder))
         with torch.no_grad():
-            text, _ = measure(trainer.model.class_features, repeats)
-    return {"seconds": total, "text": text, "rows": rows_encoded(trainer.model.prompt_learner, "ours")}
+            text, _ = measure(model.class_features, repeats)
+    if encoder == "plain":  # once for every batch
+        return {"seconds": text * n_images / BATCH, "rows": rows * n_images // BATCH}
+    return {"seconds": total, "text": text, "rows": rows}
 
 
-def trainer_clip(trainer):
-    """What `PlainTextEncoder` needs of a CLIP, from the trainer's own text encoder."""
-    import trainers.multitask
-
-    return trainers.multitask.load_clip(trainer.cfg)
+def test_seconds(trainer, n_images, classes, folder):
+    """Seconds of the trainer's `test()` on random features of `n_images` empty files in `folder`."""
+    cfg, datums = trainer.cfg, []
+    for i in range(n_images):
+        path = folder / f"{i}.jpg"
+        path.touch()
+        datums.append(Datum(str(path), label=i % classes))
+    images = Images(cfg, datums, build_transform(cfg, is_train=False))
+    features = torch.randn(n_images, trainer.model.text_encoder.output_dim)
+    trainer.encode.cache_for(images).store(images.view, [images.key(i) for i in range(n_images)], features)
+    trainer.test_images = {"test": images}
+    trainer.evaluator = build_evaluator(cfg, lab2cname={}, tasks=trainer.tasks)
+    start = time.perf_counter()
+    trainer.test("test")
+    return time.perf_counter() - start
 
 
 def bench(args):

@@ -11,6 +11,7 @@ N GB, what it would keep for its backward pass is counted.
 
 import torch
 
+from runs.config import make_cfg
 from trainers.mtcoop import SoftSharedCLIP
 from trainers.mtcoop_hard import HardSharedCLIP
 
@@ -19,17 +20,15 @@ from .common import ENCODERS, in_own_process, kept_for_backward, made_up_tasks, 
 
 def build(variant, tasks, classes, position, arch, encoder, checkpoint=False):
     """The model of a variant with the encoder `ours` or `plain`."""
-    from tests.helpers import make_cfg
-
     clip_model = random_clip(arch)
     made_up = made_up_tasks(tasks, classes)
     torch.manual_seed(1)
     if variant == "coop":
-        options = make_cfg(options={"TRAINER.MTCOOPH.TOKEN_POSITION": position}).TRAINER.MTCOOPH
+        options = make_cfg({"TRAINER.MTCOOPH.TOKEN_POSITION": position}).TRAINER.MTCOOPH
         model = HardSharedCLIP(clip_model, made_up, options)
     else:
         options = {"TRAINER.MTCOOP.TOKEN_POSITION": position, "TRAINER.MTCOOP.CSC": variant == "cata"}
-        model = SoftSharedCLIP(clip_model, made_up, make_cfg(options=options).TRAINER.MTCOOP)
+        model = SoftSharedCLIP(clip_model, made_up, make_cfg(options).TRAINER.MTCOOP)
     model.text_encoder = ENCODERS[encoder](clip_model)
     model.text_encoder.checkpoint = checkpoint
     del model.image_encoder

@@ -12,31 +12,25 @@ input and to its weight. Attention's own products, norms, nonlinearities and the
 import torch
 
 import trainers.multitask
-from dassl.engine import TRAINER_REGISTRY
+from runs.config import make_cfg
+from runs.methods import TRAINERS
 
 from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measure, random_clip
 from .plain import use_plain_encoder
 
 
-def build_trainer(variant, tasks, arch, encoder, **options):
-    """The trainer as `train.py` builds it, but for data and weights; `options` are {key of its node: value}."""
-    from tests.helpers import make_cfg
-
-    name = {"coop": "MTCoOpHard", "cocoop": "CoCoOp"}.get(variant, "MTCoOp")
-    node = f"TRAINER.{TRAINER_REGISTRY.get(name).options}"
+def build_trainer(variant, tasks, arch, encoder, settings=None):
+    """The trainer as `train.py` builds it, but without data and with random weights; `settings` are {KEY: value}."""
+    trainer_class = TRAINERS[{"coop": "MTCoOpHard", "cocoop": "CoCoOp"}.get(variant, "MTCoOp")]
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
     if encoder == "plain":
         use_plain_encoder()
-
-    class WithoutData(TRAINER_REGISTRY.get(name)):
-        def build_data_loader(self):
-            self.tasks, self.lab2cname = tasks, {}
-
     torch.manual_seed(1)
-    return WithoutData(make_cfg(options={
-        f"{node}.PREC": "fp32", "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
-        "OPTIM.LR_SCHEDULER": "cosine", **{f"{node}.{key}": value for key, value in options.items()}}))
+    return trainer_class(make_cfg({
+        "TRAINER.NAME": trainer_class.__name__, f"TRAINER.{trainer_class.node}.PREC": "fp32",
+        "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
+        "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.FEATURE_CACHE": False, **(settings or {})}), tasks)
 
 
 def products(trainer):
@@ -81,14 +75,13 @@ def work(variant, tasks, classes, arch, encoder, batch, repeats):
     images = torch.randn(batch, 3, size, size, device=device())
     features = torch.randn(batch, model.text_encoder.output_dim, device=device())
     labels = torch.arange(batch, device=device()) * classes // batch
-    trainer.batch_idx, trainer.num_batches = 0, 2
 
     def step():
         given = features
         if encoder == "plain":
             with torch.no_grad():
                 given = model.image_encoder(images)
-        trainer.forward_backward({"features": given, "label": labels})
+        trainer.step(given, labels, trainer.repeats)
 
     seconds, memory = measure(step, repeats)
     result = {"seconds": seconds, "mb": memory / 2**20}

@@ -1,5 +1,7 @@
 """interpret_prompt.py on runs whose contexts are known."""
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -7,10 +9,9 @@ import pytest
 import torch
 
 import interpret_prompt
-import train
 from clip import clip
 from clip.simple_tokenizer import SimpleTokenizer
-from tests.helpers import run, train_args
+from tests.helpers import call, run, train_args
 from tests.test_text_encoder import plain_features
 
 SIZE = {"INPUT.SIZE": "(64, 64)"}  # of the backbone `tiny`, which has an embedding for every word
@@ -24,12 +25,12 @@ def make_run(photo_root, tmp_path):
     """make_run(trainer, change, ...) is the folder of a run that is finished, but whose values `change` has set."""
     def make(trainer, change=lambda model: None, **options):
         folder = tmp_path / "run"
-        made = train.run(train.build_parser().parse_args(train_args(
+        made = call(train_args(
             photo_root, "tiny", folder, trainer, "--no-train",
-            **{"DATASET.SPLIT_DIR": tmp_path / "splits", "TRAINER.MTCOOPH.N_CTX": 3, **SIZE, **SOFT, **options})))
+            **{"DATASET.SPLIT_DIR": tmp_path / "splits", "TRAINER.MTCOOPH.N_CTX": 3, **SIZE, **SOFT, **options}))
         with torch.no_grad():
             change(made.model)
-        made.save_model(0, str(folder))
+        made.save_model(1)
         made.write_results(wall_seconds=0)
         return folder
     return make
@@ -121,42 +122,91 @@ def test_contexts_per_class_are_averaged_in_their_task(make_run, capsys):
     torch.testing.assert_close(contexts, torch.stack([per_class[:3].mean(0), per_class[3:].mean(0)]))
 
 
-def test_a_trained_run_and_its_epochs(photo_root, tmp_path, capsys):
-    """The script as a user calls it, without the images, on the checkpoints of two epochs."""
-    root = tmp_path / "photos"
+def test_a_trained_run_and_its_models(photo_root, tmp_path, capsys):
+    """The script as a user calls it, without the images: on checkpoints of three epochs, and on the best of them."""
+    root, folder = tmp_path / "photos", tmp_path / "run"
     root.symlink_to(photo_root)
-    train.run(train.build_parser().parse_args(train_args(
-        root, "tiny", tmp_path / "run", "MTCoOpHard",
-        **{"DATASET.SPLIT_DIR": tmp_path / "splits", "TRAINER.MTCOOPH.N_CTX": 2, **SIZE,
-           "TRAIN.CHECKPOINT_FREQ": 1})))
+    call(train_args(root, "tiny", folder, "MTCoOpHard", **{
+        "DATASET.SPLIT_DIR": tmp_path / "splits", "TRAINER.MTCOOPH.N_CTX": 2, **SIZE, "TRAIN.CHECKPOINT_FREQ": 1}))
     root.unlink()
-    first, last, default = (table(capsys, tmp_path / "run", *epoch)
-                            for epoch in (["--epoch", "1"], ["--epoch", "3"], []))
-    assert last == default != first and [len(row) for row in last] == [7, 7]
-    done = run([sys.executable, "interpret_prompt.py", str(tmp_path / "run")])
+    first, third, last, default = (table(capsys, folder, *which) for which in (
+        ["--epoch", "1"], ["--epoch", "3"], ["--epoch", "last"], []))
+    assert third == last == default != first and [len(row) for row in last] == [7, 7]
+    part = folder / "prompt_learner"
+    shutil.copy(part / "model.pth.tar-1", part / "model-best.pth.tar")  # as TEST.FINAL_MODEL best_val keeps one
+    assert table(capsys, folder) == table(capsys, folder, "--epoch", "best") == first
+    assert table(capsys, folder, "--epoch", "last") == last
+    done = run([sys.executable, "interpret_prompt.py", str(folder)])
     assert done.returncode == 0 and done.stdout.startswith("context  ")
 
 
-def test_clear_errors(make_run, tmp_path):
-    def error_of(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            interpret_prompt.main([str(argument) for argument in arguments])
-        return str(stop.value)
+def error_of(capsys, *arguments):
+    """The sentence with which a call ends, or argparse's exit code."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        interpret_prompt.main([str(argument) for argument in arguments])
+    if stop.value.code == 2:
+        return 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 1 and line.startswith("error: ")
+    return line
 
-    assert "is not the folder of a run: it has no results.json" in error_of(tmp_path)
-    assert "/nowhere is not the folder of a run" in error_of("/nowhere")
+
+def test_clear_errors(make_run, tmp_path, capsys):
+    assert "is not the folder of a run: it has no results.json" in error_of(capsys, tmp_path)
+    assert "/nowhere is not the folder of a run" in error_of(capsys, "/nowhere")
     shared = make_run("MTCoOpHard")
-    assert "none per task" in error_of(shared, "--output", tmp_path / "x.png") and not (tmp_path / "x.png").exists()
-    assert "model.pth.tar-7 does not exist: check the run's folder and the epoch" in error_of(shared, "--epoch", "7")
-    assert "--topk is 100000, but must be from 1 to 49408" in error_of(shared, "--topk", "100000")
-    assert error_of(shared, "--topk", "0") == error_of(shared, "--output", "x.gif") == "2"  # argparse's exit code
+    assert "none per task" in error_of(capsys, shared, "--output", tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+    for which, name in (("7", "model.pth.tar-7"), ("best", "model-best.pth.tar")):
+        assert f"{name} does not exist: check the run's folder and the epoch" in error_of(
+            capsys, shared, "--epoch", which)
+    assert "--topk is 100000, but must be from 1 to 49408" in error_of(capsys, shared, "--topk", "100000")
+    for wrong in (["--topk", "0"], ["--output", "x.gif"], ["--epoch", "first"]):
+        assert error_of(capsys, shared, *wrong) == 2
     path = shared / "prompt_learner" / "model.pth.tar-1"
-    torch.save({key: value for key, value in torch.load(path, weights_only=True).items() if key != "tasks"}, path)
-    assert "does not hold the names of its tasks and classes" in error_of(shared)
-    (shared / "prompt_learner" / "checkpoint").unlink()
-    assert "has no checkpoints: give one that trained" in error_of(shared)
+    checkpoint = torch.load(path, weights_only=True)
+    for damaged in ([], [{"name": "lightness"}], [{"name": "lightness", "classes": [1]}], "lightness"):
+        torch.save({**checkpoint, "tasks": damaged}, path)
+        assert f"{path} has a wrong 'tasks'" in error_of(capsys, shared)
+    torch.save({key: value for key, value in checkpoint.items() if key != "tasks"}, path)
+    assert "does not hold the names of its tasks and classes" in error_of(capsys, shared)
+    torch.save({key: value for key, value in checkpoint.items() if key != "state_dict"}, path)
+    assert f"{path} has no 'state_dict'" in error_of(capsys, shared)
+    path.write_bytes(b"half of a file")
+    assert str(path) in error_of(capsys, shared)
+    shutil.rmtree(shared / "prompt_learner")
+    assert "has no checkpoints: give one that trained" in error_of(capsys, shared)
     (shared / "results.json").unlink()
-    assert "is unfinished: call the command that started it again" in error_of(shared)
+    assert "is unfinished: call the command that started it again" in error_of(capsys, shared)
+
+
+def test_results_of_other_versions_and_damaged_ones(make_run, capsys):
+    """A sentence names the file and the key; what only newer versions write is not needed."""
+    folder = make_run("MTCoOpHard")
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    expected = table(capsys, folder)
+
+    def error_with(config):
+        path.write_text(json.dumps({**results, "config": config}))
+        return error_of(capsys, folder)
+
+    config = results["config"]
+    options = config["TRAINER"]["MTCOOPH"]
+    assert f"there is no config key SEEDS (set in {path})" in error_with({**config, "SEEDS": 1})
+    assert f"there is no config key TRAINER (set in {path})" in error_with({**config, "TRAINER": "MTCoOpHard"})
+    wrong = {**config["TRAINER"], "MTCOOPH": {**options, "N_CTX": "many"}}
+    assert f"TRAINER.MTCOOPH.N_CTX is 'many' (set in {path})" in error_with({**config, "TRAINER": wrong})
+    unknown = {**config["TRAINER"], "NAME": "CoOpOfOld"}
+    assert f"TRAINER.NAME is 'CoOpOfOld' (set in {path})" in error_with({**config, "TRAINER": unknown})
+    assert f"{path} has a wrong 'config'" in error_with("lost")
+    path.write_text(json.dumps({"trainer": "MTCoOpHard"}))
+    assert f"{path} has no 'config'" in error_of(capsys, folder)
+    path.write_text("{")
+    assert f"{path} is not valid JSON" in error_of(capsys, folder)
+    path.write_text(json.dumps({"config": config}))
+    assert table(capsys, folder) == expected
 
 
 def test_several_contexts_per_task(make_run, capsys):

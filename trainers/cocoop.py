@@ -93,6 +93,11 @@ class ConditionalCLIP(MultiTaskCLIP):
         logits = cosine.new_full((len(labels), len(self.classnames)), float("-inf"))
         return logits.index_put((image, cls), self.logit_scale.exp() * cosine)
 
+    def losses(self, image_features, labels):
+        """Mean cross-entropy of a batch that `chunks` would not split."""
+        logits = self.logits_at_once(image_features, labels)
+        return {"loss": F.cross_entropy(logits, labels)}, logits, labels
+
 
 @register
 class CoCoOp(PerTaskTrainer):

@@ -29,12 +29,12 @@ class TaughtCLIP(ContextCLIP):
 
         The second is the KL divergence from the teacher up to a constant.
         """
-        logits, targets = self(image_features, labels)
+        logits = self.logits(image_features, labels, self.class_features())
         teacher = F.softmax(self.teacher_logits(image_features, labels) / self.temperature, dim=1)
         # Outside the sample's task this is -inf, and the teacher's probability 0.
         ours = F.log_softmax(logits / self.temperature, dim=1).masked_fill(logits.isneginf(), 0)
         kl_loss = -self.temperature**2 * (teacher * ours).sum(1).mean()
-        return {"xe_loss": F.cross_entropy(logits, targets), "kl_loss": kl_loss}, logits, targets
+        return {"xe_loss": F.cross_entropy(logits, labels), "kl_loss": kl_loss}, logits, labels
 
 
 def project(domain, general, strength):
