@@ -151,11 +151,15 @@ def as_python(text):
         return text
 
 
-def read_yaml(path):
+def read_yaml(path, above=()):
     """[(key, value, source)] of a yaml file, those of its `_BASE_` first.
 
+    Args:
+        above: the files that it is a base of.
+
     Raises:
-        MissingFile, UserError: no such file, not YAML, a key that stands twice, or no mapping of keys to values.
+        MissingFile, UserError: no such file, not YAML, a key that stands twice, no mapping of keys to values, or a
+            `_BASE_` that is no path or leads back to itself.
     """
     if not path:
         return []
@@ -169,9 +173,18 @@ def read_yaml(path):
         settings = list(_leaves(root, path)) if root is not None else []
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it") from None
-    base = [value for key, value, _ in settings if key == BASE]
-    own = [setting for setting in settings if setting[0] != BASE]
-    return [*read_yaml(osp.join(osp.dirname(path), base[0]) if base else ""), *own]
+    above = *above, osp.realpath(path)
+    found = []
+    for key, value, source in settings:
+        if key != BASE:
+            found.append((key, value, source))
+            continue
+        base = osp.join(osp.dirname(path), value) if value and isinstance(value, str) else ""
+        if not base or osp.realpath(base) in above:
+            raise UserError(f"{BASE} is {value!r} (set {source}), but must be the path of another yaml file"
+                            + (" that does not lead back to itself" if base else ""))
+        found = [*read_yaml(base, above), *found]
+    return found
 
 
 def _leaves(node, path, prefix=""):

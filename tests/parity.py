@@ -17,11 +17,11 @@ import sys
 import numpy as np
 import torch
 
-import trainers  # noqa: F401  registers the trainers
+import datasets  # noqa: F401  registers the datasets
+import trainers  # noqa: F401  registers the methods
 from datasets.base import Task
-from dassl.config import get_cfg_default
-from train import extend_cfg, merge_overrides
-from trainers.multitask import build_without_data
+from runs.config import make_cfg
+from runs.methods import TRAINERS
 
 TOLERANCE = 2e-4
 NUDGE = 2e-6  # the relative error that the stored first logits, made from the same values, have in float32
@@ -41,13 +41,10 @@ def build_trainer(name, weights, tasks, size, options):
     Args:
         options: {config key: value} besides those of all stored runs.
     """
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
     options = {"USE_CUDA": False, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
                "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
                "OPTIM.LR_SCHEDULER": "cosine", **options}
-    merge_overrides(cfg, [item for pair in options.items() for item in pair])
-    return build_without_data(cfg, tasks)
+    return TRAINERS[name](make_cfg(options), tasks)
 
 
 def make_trainer(folder, suite, case, size):
@@ -90,7 +87,7 @@ def check_case(folder, suite, name, nudge=0.0):
     labels = torch.from_numpy((batches["labels"] == 1).argmax(-1))  # (4, 12)
     trainer = make_trainer(folder, suite, case, images.shape[-1])
     model = trainer.model
-    stepped = [part for part in trainer.get_model_names() if trainer._optims[part]]
+    stepped = trainer.parts()
     assert sorted(stepped) == sorted(case["parts"]), f"trained parts are {stepped}, not {case['parts']}"
     assert trainer.n_params == case["params"], f"{trainer.n_params} learned values, not {case['params']}"
 
@@ -109,12 +106,12 @@ def check_case(folder, suite, name, nudge=0.0):
     ours = {"image features": features[0], "logits": logits()}
     theirs = {"image features": stored["image_features"], "logits": stored["logits"]}
     losses, rates = [], []
-    trainer.num_batches = N_BATCHES
     for step in range(len(stored["losses"])):
-        trainer.batch_idx = step % N_BATCHES
         batch = step % len(images)
-        rates.append(trainer.get_current_lr())
-        losses.append(trainer.forward_backward({"features": features[batch], "label": labels[batch]})["loss"].item())
+        rates.append(trainer.learning_rate())
+        losses.append(trainer.step(features[batch], labels[batch], trainer.repeats)["loss"].item())
+        if (step + 1) % N_BATCHES == 0:
+            end_epoch(trainer)
     ours.update({"losses": losses, "rates": rates})
     theirs.update({"losses": stored["losses"], "rates": stored["lrs"]})
     for key in stored.files:
@@ -123,9 +120,9 @@ def check_case(folder, suite, name, nudge=0.0):
     ours["final logits"], theirs["final logits"] = logits(), stored["final_logits"]
     checkpoint = osp.join(folder, "checkpoints", name)
     if osp.isdir(checkpoint):
-        model = make_trainer(folder, suite, case, images.shape[-1])
-        model.load_model(checkpoint, epoch=3)
-        model = model.model
+        trainer = make_trainer(folder, suite, case, images.shape[-1])
+        trainer.load_model(checkpoint, 3)
+        model = trainer.model
         ours["loaded logits"], theirs["loaded logits"] = logits(), stored["final_logits"]
     ours["rates of 50 epochs"] = epoch_rates(folder, suite, case, images.shape[-1])
     theirs["rates of 50 epochs"] = stored["epoch_lrs"]
@@ -147,14 +144,20 @@ def rounding_limits(folder, suite, name, ours):
     return limits
 
 
+def end_epoch(trainer):
+    """Step the schedulers as `MultiTaskTrainer.train` does after an epoch."""
+    for _ in range(trainer.repeats):
+        trainer.sched.step()
+
+
 def epoch_rates(folder, suite, case, size):
     """The rate at the start of each of 50 epochs."""
     trainer = make_trainer(folder, suite, case, size)
     rates = []
     for _ in range(50):
-        rates.append(trainer.get_current_lr())
+        rates.append(trainer.learning_rate())
         trainer.optim.step()  # nothing has a gradient; the scheduler wants it before its own step
-        trainer.update_lr()
+        end_epoch(trainer)
     return rates
 
 

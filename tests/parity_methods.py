@@ -81,9 +81,8 @@ def check_method(folder, methods, name):
         ours["zero_shot_logits"] = taught[0]
         model.teacher_logits = lambda *batch: taught[len(steps)]
     steps = []
-    trainer.batch_idx, trainer.num_batches = 0, len(labels) + 1  # an epoch that does not end, so at a constant rate
-    for batch, target in zip(images["features"], labels):
-        steps.append(trainer.forward_backward({"features": batch, "label": target}))
+    for batch, target in zip(images["features"], labels):  # of one epoch, so at a constant rate
+        steps.append(trainer.step(batch, target, trainer.repeats))
         if len(steps) == 1:
             ours |= {f"grad0/{key}": value.grad.clone() for key, value in values.items()}
     ours |= {f"final/{key}": value.detach() for key, value in values.items()}

@@ -11,9 +11,9 @@ import pytest
 from open_clip import IMAGENET_CLASSNAMES
 from scipy.io import savemat
 
-import train
 from dassl.data.datasets import build_dataset
-from tests.helpers import REPOSITORY, make_cfg, results, train_args
+from runs.config import read_yaml
+from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
 from tests.miniature import EUROSAT_NAMES, GENERAL, WHOLE, write_images, write_lines
 from tests.miniature import make_general as make
 
@@ -36,9 +36,8 @@ DECLARED = {
 
 def build(root, config, **options):
     """The dataset that `configs/datasets/<config>.yaml` names, with all training images unless options say else."""
-    cfg = make_cfg(root, {"DATASET.NUM_SHOTS": -1, **options})
-    cfg.merge_from_file(str(REPOSITORY / "configs" / "datasets" / f"{config}.yaml"))
-    return build_dataset(cfg)
+    declared = {key: value for key, value, _ in read_yaml(str(REPOSITORY / "configs" / "datasets" / f"{config}.yaml"))}
+    return build_dataset(make_cfg(root, {"DATASET.NUM_SHOTS": -1, **declared, **options}))
 
 
 def counts(dataset):
@@ -376,14 +375,13 @@ def test_a_model_of_imagenet_is_tested_on_a_shifted_set(backbone, tmp_path):
     options = {"DATASET.NUM_SHOTS": 2, "TRAINER.MTCOOPH.N_CTX": 2, "TRAINER.MTCOOPH.PREC": "fp32",
                "OPTIM.MAX_EPOCH": 1}
 
-    def call(output, name, *flags):
-        arguments = train_args(tmp_path, backbone, tmp_path / output, "MTCoOpHard", *flags,
-                               **{**options, "DATASET.NAME": name})
-        train.run(train.build_parser().parse_args(arguments))
+    def call_on(name, output, *flags):
+        call(train_args(tmp_path, backbone, tmp_path / output, "MTCoOpHard", *flags,
+                        **{**options, "DATASET.NAME": name}))
 
-    call("trained", "ImageNet")
-    call("tested", "ImageNetR", "--eval-only", "--model-dir", str(tmp_path / "trained"))
+    call_on("ImageNet", "trained")
+    call_on("ImageNetR", "tested", "--eval-only", "--model-dir", str(tmp_path / "trained"))
     written = results(tmp_path / "tested")
     assert (written["n_classes"], written["n_train"], written["tasks"][0]["total"]) == (2, 0, 6)
     with pytest.raises(ValueError, match="ImageNetR has no training images: use --eval-only"):
-        call("refused", "ImageNetR")
+        call_on("ImageNetR", "refused")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import train
 from dassl.data.datasets import build_dataset
 from dassl.utils import read_image
 from datasets.rs8 import words_of
-from tests.helpers import REPOSITORY, make_cfg, results, train_args
+from runs.config import read_yaml
+from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
 from tests.miniature import FASHION, ONE_TASK, POOLED, SUITES, fashion_classes, make_fashion20
 from tests.miniature import make_class_folders as make
 
@@ -28,9 +28,8 @@ def root(tmp_path_factory):
 
 def build(root, config, **options):
     """The dataset that `configs/datasets/<config>.yaml` names, with all training images unless options say else."""
-    cfg = make_cfg(root, {"DATASET.NUM_SHOTS": -1, **options})
-    cfg.merge_from_file(str(REPOSITORY / "configs" / "datasets" / f"{config}.yaml"))
-    return build_dataset(cfg)
+    declared = {key: value for key, value, _ in read_yaml(str(REPOSITORY / "configs" / "datasets" / f"{config}.yaml"))}
+    return build_dataset(make_cfg(root, {"DATASET.NUM_SHOTS": -1, **declared, **options}))
 
 
 def counts(dataset):
@@ -197,7 +196,7 @@ def test_fashion20_with_one_task(root):
 def test_a_run_on_one_task_of_fashion20(trainer, extra, root, backbone, tmp_path):
     options = {"DATASET.NAME": "Fashion20", "DATASET.SUBSAMPLE_TASKS": "task10", "OPTIM.MAX_EPOCH": 1}
     arguments = train_args(root, backbone, tmp_path / "run", trainer, *extra, **options)
-    train.run(train.build_parser().parse_args(arguments))
+    call(arguments)
     task, = results(tmp_path / "run")["tasks"]
     assert task["name"] == "heel thickness" and task["total"] == 6
     assert task["metric"] == task["mean_acc"] and 0 <= task["metric"] <= 100

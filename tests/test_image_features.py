@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import train
+from dassl.utils import NotFinite
+from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
-from trainers import feature_cache
-from trainers.feature_cache import FeatureCache, key_of
+from trainers import feature_store
+from trainers.feature_store import FeatureCache, key_of
 from trainers.image_features import ImageFeatures, Images, describe, seeded
 
 KEYS = [key_of(i) for i in range(6)]
@@ -41,7 +42,7 @@ def reads(monkeypatch):
 
 def call(root, backbone, output, trainer="MTCoOp", *extra, **options):
     options = {"TRAINER.MTCOOP.TASK_N_CTX": 2, "DATALOADER.FEATURE_CACHE_DIR": output.parent / "features", **options}
-    return train.run(train.build_parser().parse_args(train_args(root, backbone, output, trainer, *extra, **options)))
+    return helpers.call(train_args(root, backbone, output, trainer, *extra, **options))
 
 
 def learned(trainer):
@@ -74,12 +75,12 @@ def test_other_methods_read_no_image(photos, backbone, tmp_path, reads):
 
 def test_a_changed_image_is_encoded_again_and_alone(photos, backbone, tmp_path, reads):
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
-    images = trainer.test_loader.dataset
-    before = trainer.features_of(images).clone()
+    images = trainer.test_images["test"]
+    before = trainer.encode(images).clone()
     changed = images.data_source[3].impath
     reads.clear()
     Path(changed).write_bytes(Path(images.data_source[15].impath).read_bytes())
-    after = trainer.features_of(images)
+    after = trainer.encode(images)
     assert reads == [changed]
     assert torch.equal(after[3], before[15]) and torch.equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
 
@@ -89,9 +90,9 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(photos, backbone, tm
         trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", "--seed", str(seed),
                        **{"DATALOADER.NUM_WORKERS": workers, "DATALOADER.FEATURE_CACHE": False,
                           "DATASET.NUM_SHOTS": -1})
-        images = trainer.train_loader_x.dataset
+        images = trainer.train_images
         images.epoch = epoch
-        return trainer.features_of(images)
+        return trainer.encode(images)
 
     expected = features(0, 1)
     torch.manual_seed(5)
@@ -114,10 +115,24 @@ def test_features_do_not_depend_on_their_batch(photos, backbone, tmp_path):
     """Which images share a batch, and how many, changes no bit."""
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only",
                    **{"DATALOADER.FEATURE_CACHE": False})
-    images, encode = trainer.test_loader.dataset, trainer.image_features.encode
+    images, encode = trainer.test_images["test"], trainer.encode.encode
     whole = torch.cat(list(encode(images, range(20))))
     parts = torch.cat([torch.cat(list(encode(images, index))) for index in ([7], [0, 19, 3], list(range(20)))])
     assert torch.equal(parts, whole[[7, 0, 19, 3, *range(20)]])
+
+
+def test_features_that_are_not_finite_name_their_image(photos, backbone, tmp_path):
+    trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
+    images, encoder = trainer.test_images["test"], trainer.encode.encoder
+
+    def broken(pixels):
+        features = encoder(pixels)
+        features[3, 0] = float("inf")
+        return features
+
+    trainer.encode.encoder = broken
+    with pytest.raises(NotFinite, match=f"the features of {images.data_source[3].impath} are NaN or infinite"):
+        list(trainer.encode.encode(images, range(20)))
 
 
 def test_known_and_unknown_features(tmp_path):
@@ -141,18 +156,32 @@ def test_types_are_kept(dtype, tmp_path):
     assert torch.equal(cache.load("test", KEYS)[0], rows) and cache.load("test", KEYS)[0].dtype == dtype
 
 
-def test_a_damaged_pack_is_made_again(tmp_path, capsys):
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-5], lambda data: data[:-5] + bytes([data[-5] ^ 4]) + data[-4:], lambda data: b""])
+def test_a_damaged_pack_is_made_again(damage, tmp_path, capsys):
     cache = FeatureCache(str(tmp_path), {})
     cache.store("test", KEYS, torch.randn(6, 3))
     pack, = tmp_path.rglob("*.safetensors")
-    pack.write_bytes(pack.read_bytes()[:-5])
+    pack.write_bytes(damage(pack.read_bytes()))
     assert cache.load("test", KEYS)[0] is None and not pack.exists()
     assert "damaged" in capsys.readouterr().out
 
 
+def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path):
+    cache = FeatureCache(str(tmp_path), {})
+    cache.store("test", KEYS[:3], torch.randn(3, 3))
+    pack, = tmp_path.rglob("*.safetensors")
+    old, new = (pack.with_name(f".{pack.name}.7-{name}.tmp") for name in ("0123abcd", "4567cdef"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    cache.store("test", KEYS[3:], torch.randn(3, 3))
+    assert new.exists() and not old.exists() and len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
 def test_a_full_disk_is_said_once_and_no_error(tmp_path, capsys, monkeypatch):
     cache = FeatureCache(str(tmp_path), {})
-    monkeypatch.setattr(feature_cache, "SPARE", 2**62)
+    monkeypatch.setattr(feature_store, "SPARE", 2**62)
     for view in ("test", "train"):
         cache.store(view, KEYS, torch.randn(6, 3))
     assert capsys.readouterr().out.count("can't be kept") == 1
@@ -167,6 +196,7 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
         encoder = torch.nn.Linear(2, 2, bias=False)
         encoder.weight.data.fill_(weight)
         local = cfg.clone()
+        local.defrost()
         local.INPUT.SIZE, local.INPUT.TRANSFORMS, local.VERBOSE = (size, size), transforms, False
         images = Images(local, [], build_transform(local, is_train), is_train)
         return ImageFeatures(local, encoder, torch.device("cpu"), dtype).cache_for(images).folder
@@ -190,14 +220,18 @@ def test_list_and_clear(tmp_path):
                                          "transforms": "Resize"})
     cache.store("test", KEYS, torch.randn(6, 2**17))
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    damaged, = tmp_path.glob("*/space.json")
 
     def run(command):
         return subprocess.run([sys.executable, "-m", "trainers.feature_cache", command, "--folder", str(tmp_path)],
                               cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     listed = run("list")
-    assert "RN50, global, float32 on cpu, Resize" in listed and listed.count("3.0 MB") == 2
-    assert "deleted" in run("clear") and os.listdir(tmp_path) == ["notes.txt"]
+    assert "RN50, global, float32, cpu, Resize" in listed and listed.count("3.0 MB") == 2
+    damaged.write_text("{")
+    assert "its space.json is damaged" in run("list")
+    assert "deleted" in run("clear") and sorted(os.listdir(tmp_path)) == ["notes.txt", "photos"]
     assert run("list").split() == ["0.0", "MB", "in", "all,", str(tmp_path)]
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from benchmarks.plain import PlainTextEncoder
 from clip import load
 from clip.model import CLIP
+from dassl.utils import UserError
 from datasets.base import Task
 from tests import parity, parity_methods
 from tests.helpers import call, make_cfg, results, train_args
@@ -88,7 +89,6 @@ def make(name, backbone, tasks=TASKS, **options):
                **{f"TRAINER.{node}.{key}": value for key, value in options.items()}}
     torch.manual_seed(0)
     trainer = parity.build_trainer(name, backbone, tasks, 32, options)
-    trainer.batch_idx, trainer.num_batches = 0, 2
     for value in trainer.trained:  # larger than they start, so that classes, images and tasks differ
         value.data.copy_(0.3 * torch.randn(value.shape))
     return trainer
@@ -100,7 +100,7 @@ def batch(n=len(LABELS), seed=1):
 
 def gradients(trainer, features, labels):
     """{name: gradient} of a batch, and what the log shows."""
-    trainer.model_zero_grad()
+    trainer.optim.zero_grad()
     shown = trainer.add_gradients(features, labels)
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}, shown
 
@@ -167,7 +167,7 @@ def test_precisions_step_alike(name, backbone):
         if precision == "amp":  # of CUDA's, which a CPU does not have
             trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         before = [value.detach().clone() for value in trainer.trained]
-        shown = trainer.forward_backward({"features": batch().to(trainer.model.dtype), "label": LABELS})
+        shown = trainer.step(batch().to(trainer.model.dtype), LABELS, trainer.repeats)
         assert all(value.isfinite() for value in shown.values())
         steps[precision] = torch.cat([(a - b).flatten() for a, b in zip(trainer.trained, before)]).detach()
         assert steps[precision].dtype == (torch.float64 if precision == "fp64" else torch.float32)
@@ -293,17 +293,17 @@ def test_a_run_learns_saves_and_is_tested_again(name, n_values, loss, photo_root
 
 @pytest.mark.parametrize("name", NODES)
 def test_a_stopped_run_resumes_to_the_same_values(name, photo_root, backbone, tmp_path, monkeypatch):
-    options = {"OPTIM.MAX_EPOCH": 3, "DATASET.SPLIT_DIR": tmp_path / "splits"}
+    options = {"OPTIM.MAX_EPOCH": 3, "TRAIN.RESUME_SECONDS": 0, "DATASET.SPLIT_DIR": tmp_path / "splits"}
     calm, stopped = (train_args(photo_root, backbone, tmp_path / run, name, **options) for run in ("calm", "stopped"))
     expected = call(calm).model.prompt_learner.state_dict()
-    begin = MultiTaskTrainer.before_epoch
+    step = MultiTaskTrainer.step
 
-    def stop_in_the_third(self):
+    def stop_in_the_third(self, *args):
         if self.epoch == 2:
             raise KeyboardInterrupt
-        begin(self)
+        return step(self, *args)
     with monkeypatch.context() as patch:
-        patch.setattr(MultiTaskTrainer, "before_epoch", stop_in_the_third)
+        patch.setattr(MultiTaskTrainer, "step", stop_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             call(stopped)
     resumed = call(stopped).model.prompt_learner.state_dict()
@@ -312,10 +312,12 @@ def test_a_stopped_run_resumes_to_the_same_values(name, photo_root, backbone, tm
 
 
 @pytest.mark.parametrize("name, key, value, message", [
-    ("KgCoOp", "KGCOOP.W", -1, "must not be negative"), ("ProGrad", "PROGRAD.LAMBDA", -1, "must not be negative"),
-    ("ProGrad", "PROGRAD.T", 0, "above 0"), ("CoCoOp", "COCOOP.MAX_PROMPTS", 0, "at least 1"),
+    ("KgCoOp", "KGCOOP.W", -1, "TRAINER.KGCOOP.W is -1 .* must be greater than or equal to 0"),
+    ("ProGrad", "PROGRAD.LAMBDA", -1, "TRAINER.PROGRAD.LAMBDA is -1 .* must be greater than or equal to 0"),
+    ("ProGrad", "PROGRAD.T", 0, "TRAINER.PROGRAD.T is 0 .* must be greater than 0"),
+    ("CoCoOp", "COCOOP.MAX_PROMPTS", 0, "TRAINER.COCOOP.MAX_PROMPTS is 0 .* must be greater than or equal to 1"),
     ("ProGrad", "PROGRAD.N_CTX", 0, "at least one vector")])
 def test_clear_errors(name, key, value, message, photo_root, backbone, tmp_path):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         call(train_args(photo_root, backbone, tmp_path / "run", name,
                         **{f"TRAINER.{key}": value, "DATASET.SPLIT_DIR": tmp_path / "splits"}))

@@ -14,9 +14,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from torch.nn import functional as F
 
-import train
 from clip import clip
 from datasets.base import Task
+from tests import helpers
 from tests.helpers import make_cfg, results, train_args
 from trainers import plot
 from trainers.image_features import Images
@@ -36,7 +36,7 @@ def resnet():
 def call(root, backbone, output, *extra, **options):
     options = {"TRAINER.PLOT.N_CTX": 2, "DATASET.SPLIT_DIR": output.parent / "splits",
                "DATALOADER.FEATURE_CACHE_DIR": output.parent / "features", "OPTIM.MAX_EPOCH": 2, **options}
-    return train.run(train.build_parser().parse_args(train_args(root, backbone, output, "PLOT", *extra, **options)))
+    return helpers.call(train_args(root, backbone, output, "PLOT", *extra, **options))
 
 
 # ---------------------------------------------------------------- local features
@@ -231,32 +231,31 @@ def test_test_images_are_kept_and_training_images_are_not(photo_root, backbone, 
 
 def test_streamed_batches_are_the_features_of_their_images(photo_root, backbone, tmp_path):
     trainer = call(photo_root, backbone, tmp_path / "run", "--no-train", **{"DATALOADER.TEST.BATCH_SIZE": 3})
-    images = trainer.train_loader_x.dataset
-    whole = trainer.features_of(images)
+    images = trainer.train_images
+    whole = trainer.encode(images)
     assert whole.ndim == 3
     batches = [[7, 0, 3, 9], [1, 2, 5, 8], [6, 4]]
-    for index, (got, features) in zip(batches, trainer.image_features.batches(images, batches), strict=True):
+    for index, (got, features) in zip(batches, trainer.encode.batches(images, batches), strict=True):
         assert got.tolist() == index and torch.equal(features, whole[index])
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of")  # of the scheduler, where nothing was stepped
 def test_a_batch_whose_plan_is_nan_is_skipped(photo_root, backbone, tmp_path, monkeypatch):
-    encode = LocalImageEncoder.forward
     calls = []
 
-    def broken(self, images):  # in the first epoch, whose images are encoded at once
+    def broken(kernel, max_iter):  # in the two batches of the first epoch
         calls.append(1)
-        return encode(self, images) * (float("nan") if len(calls) == 1 else 1)
+        return sinkhorn(kernel * (float("nan") if len(calls) <= 2 else 1), max_iter)
 
-    monkeypatch.setattr(LocalImageEncoder, "forward", broken)
-    options = {"DATALOADER.TEST.BATCH_SIZE": 10, "DATALOADER.FEATURE_CACHE": False, "OPTIM.WARMUP_EPOCH": -1}
+    monkeypatch.setattr(plot, "sinkhorn", broken)
+    options = {"DATALOADER.FEATURE_CACHE": False, "OPTIM.WARMUP_EPOCH": -1}
     before = call(photo_root, backbone, tmp_path / "start", "--no-train", **options)
     start = [p.detach().clone() for p in before.trained]
     trainer = call(photo_root, backbone, tmp_path / "run", **{**options, "OPTIM.MAX_EPOCH": 1})
     assert all(torch.equal(a, b) for a, b in zip(start, trainer.trained))
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert log.count("is skipped: an optimal transport plan of PLOT holds NaN") == 2
-    assert "epoch [1/1] batch [2/2] is skipped" in log and trainer.get_current_lr() < 0.002
+    assert log.count("A batch of epoch 1 is skipped: an optimal transport plan of PLOT holds NaN") == 2
+    assert trainer.learning_rate() < 0.002
     calls.clear()
     trainer = call(photo_root, backbone, tmp_path / "two", **options)
     assert not any(torch.equal(a, b) for a, b in zip(start, trainer.trained))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import train
 from clip import clip
+from dassl.utils import UserError
 from datasets.base import Task
+from tests import helpers
 from tests.helpers import make_cfg, results, train_args
 from trainers.protonet import EpisodeLoader, PrototypeCLIP
 
@@ -18,20 +19,19 @@ EPISODES = {"TRAINER.PROTONET.DIM": 32, "TRAINER.PROTONET.EPISODES": 8, "OPTIM.M
 def call(root, backbone, output, *extra, **options):
     options = {"DATASET.SPLIT_DIR": output.parent / "splits",
                "DATALOADER.FEATURE_CACHE_DIR": output.parent / "features", **options}
-    arguments = train_args(root, backbone, output, "ProtoNet", *extra, **options)
-    return train.run(train.build_parser().parse_args(arguments))
+    return helpers.call(train_args(root, backbone, output, "ProtoNet", *extra, **options))
 
 
 def nearest_mean(trainer, weight=None):
     """Accuracy per task in percent, in NumPy."""
     def embed(images):
-        features = trainer.features_of(images).double().numpy()
+        features = trainer.encode(images).double().numpy()
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         return (features if weight is None else features @ weight.T,
                 np.array([datum.label for datum in images.data_source]))
 
-    x, y = embed(trainer.plain)
-    test, truth = embed(trainer.test_loader.dataset)
+    x, y = embed(trainer.plain_images)
+    test, truth = embed(trainer.test_images["test"])
     accuracies, first = [], 0
     for task in trainer.tasks:
         classes = range(first, first + len(task.classnames))
@@ -55,9 +55,10 @@ def test_frozen_features_are_a_nearest_class_mean(photo_root, backbone, tmp_path
     assert min(metrics(tmp_path / "run")) > 80  # plain colours
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Finished training" in log and not re.search(r"^epoch ", log, re.M)
-    for extra in ([], ["--model-dir", str(tmp_path / "run")]):
-        call(photo_root, backbone, tmp_path / "test", "--eval-only", *extra)
-        assert results(tmp_path / "test")["tasks"] == written["tasks"]
+    call(photo_root, backbone, tmp_path / "test", "--eval-only")
+    assert results(tmp_path / "test")["tasks"] == written["tasks"]
+    with pytest.raises(UserError, match="ProtoNet learns nothing that could be loaded"):
+        call(photo_root, backbone, tmp_path / "refused", "--eval-only", "--model-dir", str(tmp_path / "run"))
 
 
 def test_logits_are_squared_distances(backbone):
@@ -103,17 +104,17 @@ def test_new_classes_have_prototypes_of_their_own_images(photo_root, backbone, t
 def test_an_interrupted_run_goes_on_as_if_undisturbed(photo_root, backbone, tmp_path, monkeypatch):
     from trainers.protonet import ProtoNet
     expected = call(photo_root, backbone, tmp_path / "calm", **EPISODES).model.embedding.weight
-    before = ProtoNet.before_epoch
+    step = ProtoNet.step
 
-    def interrupted(self):
+    def interrupted(self, *args):
         if self.epoch == 2:
             raise KeyboardInterrupt
-        before(self)
+        return step(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProtoNet, "before_epoch", interrupted)
+        patch.setattr(ProtoNet, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            call(photo_root, backbone, tmp_path / "run", **EPISODES)
+            call(photo_root, backbone, tmp_path / "run", **EPISODES, **{"TRAIN.RESUME_SECONDS": 0})
     assert not (tmp_path / "run" / "results.json").exists()
     resumed = call(photo_root, backbone, tmp_path / "run", **EPISODES)
     assert "Resuming from" in (tmp_path / "run" / "log.txt").read_text()
@@ -147,8 +148,7 @@ def loader(counts, sizes, n_epochs=1, **options):
 def test_episodes_lie_inside_a_task_and_share_no_image():
     torch.manual_seed(0)
     seen = set()
-    for episode in loader([6] * 9, [4, 5]):
-        support, query = episode["support"], episode["query"]
+    for support, query in loader([6] * 9, [4, 5]):
         assert support.shape == (3, 2, 3) and query.shape == (3, 3, 3)
         both = torch.cat([support, query], dim=1)  # (way, 5, 3)
         assert (both[:, :, 0] == both[:, :1, 0]).all() and (both[:, :, 2] == 1).all()
@@ -162,16 +162,15 @@ def test_episodes_lie_inside_a_task_and_share_no_image():
 @pytest.mark.parametrize("counts, expected", [
     ([4, 4, 4], (3, 2, 2)), ([3, 9, 9], (3, 2, 1)), ([2, 2, 2], (3, 1, 1)), ([9, 9], (2, 2, 3))])
 def test_small_tasks_have_smaller_episodes(counts, expected, capsys):
-    episode = next(iter(loader(counts, [len(counts)])))
+    support, queries = next(iter(loader(counts, [len(counts)])))
     way, shot, query = expected
-    assert episode["support"].shape == (way, shot, 3) and episode["query"].shape == (way, query, 3)
+    assert support.shape == (way, shot, 3) and queries.shape == (way, query, 3)
     assert (f"task 0 have {way} classes with {shot} support and {query} query images each\n"
             in capsys.readouterr().out)
 
 
 def test_a_single_image_is_its_own_query(capsys):
-    episode = next(iter(loader([1, 1, 5], [3])))
-    support, query = episode["support"][:, 0], episode["query"][:, 0]  # (3, 3)
+    support, query = (features[:, 0] for features in next(iter(loader([1, 1, 5], [3]))))  # (3, 3)
     assert torch.equal(support[:, :2], query[:, :2])
     assert (support[:, 2] == 0).all() and (query[:, 2] == 1).all()
     assert "1 support and 1 query images each, which are two views of the same image" in capsys.readouterr().out
@@ -187,13 +186,19 @@ def test_all_episodes_are_spread_over_the_epochs():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"WAY": 1}, "WAY is 1, but must be 2"), ({"SHOT": 0}, "SHOT is 0"), ({"QUERY": 0}, "QUERY is 0"),
-    ({"EPISODES": 0}, "EPISODES is 0, but must be 1 or more .an episode in each"),
+    ({"WAY": 1}, "WAY is 1 .* must be greater than or equal to 2"), ({"SHOT": 0}, "SHOT is 0"),
+    ({"QUERY": 0}, "QUERY is 0"),
+    ({"EPISODES": 0}, "EPISODES is 0 .* must be greater than or equal to 1"),
     ({"sizes": [1, 1]}, "no task has two")])
 def test_clear_errors(options, message):
     sizes = options.pop("sizes", [2])
     with pytest.raises(ValueError, match=message):
         loader([2, 2], sizes, **options)
+
+
+def test_every_epoch_has_an_episode(photo_root, backbone, tmp_path):
+    with pytest.raises(UserError, match="EPISODES is 2 .set on the command line., but must be 3 or more .an episode"):
+        call(photo_root, backbone, tmp_path / "run", **{**EPISODES, "TRAINER.PROTONET.EPISODES": 2})
 
 
 def test_a_class_without_training_images_is_named(photo_root, backbone, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import train
 from clip import clip
 from dassl.data.transforms import build_transform
 from dassl.utils import read_image
+from tests import helpers
 from tests.helpers import results, train_args
 from tests.test_text_encoder import plain_features
 
@@ -47,17 +48,17 @@ def other_root(photo_root, tmp_path_factory):
 @pytest.fixture
 def build(backbone, tmp_path):
     """build(variant, root, ...) is a trainer with its initial values; nothing is trained."""
-    def make(variant, root, **options):
+    def make(variant, root, output="target", **options):
         trainer, own = VARIANTS[variant]
-        return train.run(train.build_parser().parse_args(train_args(
-            root, backbone, "", trainer, "--no-train",
-            **{"DATASET.SPLIT_DIR": tmp_path / "splits", **SOFT, "TRAINER.MTCOOPH.N_CTX": 4, **own, **options})))
+        return helpers.call(train_args(
+            root, backbone, tmp_path / output, trainer, "--no-train",
+            **{"DATASET.SPLIT_DIR": tmp_path / "splits", **SOFT, "TRAINER.MTCOOPH.N_CTX": 4, **own, **options}))
     return make
 
 
 def learned(trainer):
-    return {name: value.detach().clone() for part in trainer.get_model_names()
-            for name, value in trainer._models[part].named_parameters(prefix=part)}
+    return {name: value.detach().clone() for part, module in trainer.saved.items()
+            for name, value in module.named_parameters(prefix=part)}
 
 
 def load(trainer, folder):
@@ -74,8 +75,7 @@ def test_transfer_equals_contexts_made_from_the_names_by_hand(photo_root, other_
     common = {"DATASET.SPLIT_DIR": tmp_path / "splits", "INPUT.SIZE": "(64, 64)", "OPTIM.LR": 0.0005, **SOFT}
 
     def call(root, output, *extra, **options):
-        return train.run(train.build_parser().parse_args(
-            train_args(root, "tiny", tmp_path / output, "MTCoOp", *extra, **{**common, **options})))
+        return helpers.call(train_args(root, "tiny", tmp_path / output, "MTCoOp", *extra, **{**common, **options}))
 
     call(photo_root, "run", **{"DATASET.SUBSAMPLE_TASKS": "task0"})
     tested = call(other_root, "test", "--eval-only", "--model-dir", str(tmp_path / "run"))
@@ -88,7 +88,7 @@ def test_transfer_equals_contexts_made_from_the_names_by_hand(photo_root, other_
     assert [list(task.classnames) for task in tested.tasks] == classes  # sorted folders
     task_features = plain_features(model, names, ctx[None], [0, 0], "end")  # (2, embed_dim)
     contexts = (task_features @ proj).view(2, 4, 64)
-    test_set = tested.dm.dataset.test
+    test_set = tested.dataset.test
     transform = build_transform(tested.cfg, is_train=False)
     for t, task in enumerate(results(tmp_path / "test")["tasks"]):
         first = sum(map(len, classes[:t]))
@@ -106,8 +106,8 @@ def test_transfer_equals_contexts_made_from_the_names_by_hand(photo_root, other_
 
 @pytest.mark.parametrize("variant", FREE)
 def test_contexts_that_are_not_tied_serve_other_tasks(variant, build, photo_root, other_root, tmp_path):
-    source = build(variant, photo_root)
-    source.save_model(0, str(tmp_path / "run"))
+    source = build(variant, photo_root, "run")
+    source.save_model(1)
     for target in (build(variant, other_root), build(variant, other_root, **{"DATASET.SUBSAMPLE_TASKS": "task1"})):
         loaded = load(target, tmp_path / "run")
         assert all(torch.equal(loaded[name], value) for name, value in learned(source).items())
@@ -115,8 +115,8 @@ def test_contexts_that_are_not_tied_serve_other_tasks(variant, build, photo_root
 
 @pytest.mark.parametrize("variant", [*TIED_TO_TASKS, *TIED_TO_CLASSES])
 def test_tied_contexts_refuse_other_tasks_and_classes(variant, build, photo_root, other_root, tmp_path):
-    source = build(variant, photo_root)
-    source.save_model(0, str(tmp_path / "run"))
+    source = build(variant, photo_root, "run")
+    source.save_model(1)
     loaded = load(build(variant, photo_root), tmp_path / "run")
     assert all(torch.equal(loaded[name], value) for name, value in learned(source).items())
     if variant in TIED_TO_TASKS:
@@ -134,8 +134,8 @@ def test_tied_contexts_refuse_other_tasks_and_classes(variant, build, photo_root
 
 @pytest.mark.parametrize("variant", ["NATA", "NATS", "CATA", "CATS", "shared", "per task"])
 def test_base_to_new(variant, build, photo_root, tmp_path):
-    source = build(variant, photo_root, **{"DATASET.SUBSAMPLE_CLASSES": "base"})
-    source.save_model(0, str(tmp_path / "run"))
+    source = build(variant, photo_root, "run", **{"DATASET.SUBSAMPLE_CLASSES": "base"})
+    source.save_model(1)
     target = build(variant, photo_root, **{"DATASET.SUBSAMPLE_CLASSES": "new"})
     assert target.tasks[0].classnames == ("red",)
     loaded = load(target, tmp_path / "run")
@@ -145,11 +145,12 @@ def test_base_to_new(variant, build, photo_root, tmp_path):
 @pytest.mark.parametrize("variant", [*TIED_TO_TASKS, *TIED_TO_CLASSES])
 def test_checkpoints_without_names(variant, build, photo_root, other_root, tmp_path):
     """Published checkpoints: the number of tasks or classes is all that can be checked."""
-    source = build(variant, photo_root)
-    source.save_model(0, str(tmp_path / "run"))
+    source = build(variant, photo_root, "run")
+    source.save_model(1)
     for path in (tmp_path / "run").glob("*/model.pth.tar-1"):
         state = torch.load(path, weights_only=True)
         assert state.pop("tasks")[1] == {"name": "lightness", "classes": ["dark", "light"]}
+        del state["identity"]
         torch.save(state, path)
     loaded = load(build(variant, photo_root), tmp_path / "run")
     assert all(torch.equal(loaded[name], value) for name, value in learned(source).items())
@@ -159,12 +160,13 @@ def test_checkpoints_without_names(variant, build, photo_root, other_root, tmp_p
     assert "\n" not in str(error.value)
 
 
-def test_refusal_on_the_command_line(build, photo_root, other_root, backbone, tmp_path, monkeypatch):
-    build("NATS", photo_root).save_model(0, str(tmp_path / "run"))
+def test_refusal_on_the_command_line(build, photo_root, other_root, backbone, tmp_path, monkeypatch, capsys):
+    build("NATS", photo_root, "run").save_model(1)
     monkeypatch.setattr(sys, "argv", ["train.py", *train_args(
         other_root, backbone, tmp_path / "test", "MTCoOp", "--eval-only", "--model-dir", str(tmp_path / "run"),
         **{"DATASET.SPLIT_DIR": tmp_path / "splits", **SOFT, "TRAINER.MTCOOP.TASK_CSC": True})])
     with pytest.raises(SystemExit) as stop:
         train.main()
-    assert str(stop.value).startswith("error: TRAINER.MTCOOP.TASK_CSC ties each context to a task of training")
+    assert stop.value.code == 1 and capsys.readouterr().err.splitlines()[-1].startswith(
+        "error: TRAINER.MTCOOP.TASK_CSC ties each context to a task of training")
     assert not (tmp_path / "test" / "results.json").exists()

@@ -3,8 +3,8 @@
 A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
 `space.json`). In it, a *view* is a folder per draw of the augmentation, and "test" without one. A view holds packs:
 safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim) or, local ones, (n, positions, dim),
-with a checksum of both. A pack is written once, under a temporary name that is then renamed, so runs that share the folder never see half of
-one; at worst two of them do the same work. Packs are memory-mapped when they are read.
+with a checksum of both. A pack is written once, under a temporary name that is then renamed, so runs that share the
+folder never see half of one; at worst two of them do the same work. Packs are memory-mapped when they are read.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from dassl.utils import UserError, atomic_path, write_json
 
 KEY_BYTES = 16
+SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of a space's folder
 SPARE = 2**30  # bytes that are left free on the disk
 TEMPORARY = re.compile(r"\..+\.tmp")  # of a pack that is being written, or was by a run that was killed
 ABANDONED = 3600  # seconds after which it is taken for the latter; a pack is written in seconds
@@ -159,10 +160,13 @@ def megabytes(size):
 
 
 def spaces(folder):
-    """[(description, folder, bytes)] of all spaces; of one whose description is lost or damaged it is {}."""
+    """[(description, folder, bytes)] of all spaces; of one whose description is lost or damaged it is {}.
+
+    Folders of other names than spaces have are not ours.
+    """
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if osp.isdir(folder) else ():
-        if not entry.is_dir():
+        if not (entry.is_dir() and SPACE.fullmatch(entry.name)):
             continue
         try:
             with open(osp.join(entry.path, "space.json"), encoding="utf-8") as f:

@@ -13,7 +13,7 @@ from dassl.data.samplers import build_sampler
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import NotFinite, UserError, count_num_param, set_random_seed
+from dassl.utils import MissingFile, NotFinite, UserError, count_num_param, set_random_seed
 from runs.checkpoints import (
     BEST,
     best_or_last,
@@ -25,7 +25,7 @@ from runs.checkpoints import (
     save,
     save_parts,
 )
-from runs.folder import RunFolder
+from runs.folder import RESUME_FILE, RunFolder
 from runs.identity import digest_of_tensors, digests_of, identity_of
 from runs.keys import refusal
 from runs.methods import find_row
@@ -206,7 +206,7 @@ class MultiTaskTrainer:
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        progress = Progress(cfg, len(loader), self.max_epoch)
+        progress = Progress(cfg, loader, self.max_epoch)
         saved_at = time.time()
         with until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
@@ -338,11 +338,14 @@ class MultiTaskTrainer:
             (number of epochs that are done, the best model so far or None).
 
         Raises:
-            UserError: the file is damaged, or another run's.
+            UserError: the file is damaged, or another run's. MissingFile: `--resume` names a folder without it.
         """
         folder = RunFolder(self.cfg.RESUME) if self.cfg.RESUME else self.folder
         state = folder.unfinished(RESUME_KEYS, self.identity) if self.trained else None
         if state is None:
+            if self.cfg.RESUME and self.trained:
+                raise MissingFile(f"--resume {self.cfg.RESUME}: there is no {RESUME_FILE}, so no unfinished run to go "
+                                  "on from: check the folder, or leave the flag out")
             return 0, None
         for part, module in self.saved.items():
             load_part(module, state["parts"].get(part, {}), folder.resume_path)

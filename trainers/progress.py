@@ -17,16 +17,20 @@ class Progress:
     Reading a tensor waits for the device, so the values of a step are read only then.
 
     Args:
-        n_batches: of an epoch. n_epochs: of the run.
+        loader: the batches, whose number may differ from epoch to epoch. n_epochs: of the run.
     """
 
-    def __init__(self, cfg, n_batches, n_epochs):
+    def __init__(self, cfg, loader, n_epochs):
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.freq, self.n_batches, self.n_epochs = cfg.TRAIN.PRINT_FREQ, n_batches, n_epochs
-        self.writer = SummaryWriter(log_dir=osp.join(cfg.OUTPUT_DIR, "tensorboard")) if n_batches else None
+        self.freq, self.loader, self.n_epochs = cfg.TRAIN.PRINT_FREQ, loader, n_epochs
+        self.writer = SummaryWriter(log_dir=osp.join(cfg.OUTPUT_DIR, "tensorboard")) if len(loader) else None
         self.steps, self.losses, self.batch_time = [], MetricMeter(), AverageMeter()
         self.last = time.time()
+
+    @property
+    def n_batches(self):
+        return len(self.loader)
 
     def add(self, epoch, batch, shown, rate):
         """Take note of a step.
