@@ -36,8 +36,7 @@ def program():
     except Exception as error:
         if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
             raise
-        sys.stdout.flush()
-        sys.exit(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)")
+        end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
 
 
 def end(text, status):

@@ -117,13 +117,14 @@ def test_files_of_python_are_not_executed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("opts", [["OPTIM.LR", "-1"], ["TRAINER.MTCOOP.PG_TYPE", "lim"], ["TRAINER.NAME", "Nothing"],
                                   ["DATALOADER.K_TRANSFORMS", "2"], ["INPUT.NO_TRANSFORM", "True"]])
-def test_a_program_ends_with_one_sentence(opts, tmp_path, monkeypatch):
+def test_a_program_ends_with_one_sentence(opts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", "--trainer", "MTCoOp", "--output-dir", str(tmp_path / "run"), *opts])
     if opts[0] == "TRAINER.NAME":
         sys.argv[1:3] = []
     with pytest.raises(SystemExit) as stop:
         train.main()
-    assert stop.value.code.startswith(f"error: {opts[0]} is ") and "\n" not in stop.value.code
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said.startswith(f"error: {opts[0]} is ") and said.count("\n") == 1
 
 
 def test_what_a_method_does_not_read_is_said(photo_root, backbone, tmp_path, capsys):
