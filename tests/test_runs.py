@@ -245,6 +245,10 @@ def test_a_kill_before_any_rename_costs_nothing(options, arguments, tmp_path):
     n_renames = killed_before(0, arguments_of("calm"))
     expected = results(tmp_path / "calm")
     assert n_renames >= 8
+    files = {path.name for path in (tmp_path / "calm" / "prompt_learner").iterdir()}
+    assert files == {"checkpoint", "model.pth.tar-3"} | (
+        {"model.pth.tar-2"} if "TRAIN.CHECKPOINT_FREQ" in options else set()) | (
+        {"model-best.pth.tar"} if "TEST.FINAL_MODEL" in options else set())
     for n in range(1, n_renames + 1):
         name = f"killed{n}"
         assert killed_before(n, arguments_of(name)) is None
@@ -390,16 +394,18 @@ def test_nan_is_never_a_result(arguments, tmp_path, monkeypatch):
     torch.save(checkpoint, path)
     with pytest.raises(FloatingPointError, match="model.pth.tar-3: ctx holds NaN"):
         call(arguments(tmp_path / "test", "--eval-only", "--model-dir", str(tmp_path / "run")))
-    add_gradients = MTCoOpHard.add_gradients
+    add_gradients, calls = MTCoOpHard.add_gradients, []
 
     def poisoned(self, *args):
         shown = add_gradients(self, *args)
-        self.trained[0].grad[0] = float("inf")
+        calls.append(self.epoch)
+        if len(calls) == 2:  # the last batch of the first epoch: no loss of that epoch sees it
+            self.trained[0].grad[0] = float("inf")
         return shown
 
     with monkeypatch.context() as patch:
         patch.setattr(MTCoOpHard, "add_gradients", poisoned)
-        with pytest.raises(FloatingPointError, match="holds NaN or infinite values after epoch 1|loss is nan at batch 2"):
+        with pytest.raises(FloatingPointError, match="prompt_learner.ctx holds NaN or infinite values after epoch 1"):
             call(arguments(tmp_path / "poisoned"))
     assert not (tmp_path / "poisoned" / "results.json").exists()
     assert not (tmp_path / "poisoned" / "resume.pth.tar").exists()
