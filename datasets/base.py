@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from dassl.errors import MissingFile, UserError
 from dassl.data.datasets import DatasetBase, Datum
+from dassl.errors import MissingFile, UserError
 
 from .files import PARTS, read_split_zhou
 from .splits import complete_parts, draw_few_shot, relative, split_folder

@@ -3,13 +3,13 @@
 import csv
 import os.path as osp
 
-from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
 
 from .base import MultiTaskDataset, Task, TaskData
 from .files import check_official_file, find_class_folders, read_many_class_folders
-from .splits import complete_parts, split_folder
 from .sources import Source
+from .splits import complete_parts, split_folder
 
 # What the images of tasks 0, 1 ... 19 show.
 GARMENTS = (*["pants"] * 3, *["tops"] * 4, *["shoes"] * 7, "hat", "socks", "socks", "skirt", "tops", "underwear")

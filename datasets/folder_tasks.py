@@ -4,8 +4,8 @@ import os.path as osp
 
 import yaml
 
-from dassl.errors import MissingFile, UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import MissingFile, UserError
 from dassl.utils import read_json, write_json
 
 from .base import MultiTaskDataset, Task, TaskData

@@ -2,13 +2,12 @@
 
 import os.path as osp
 
-from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
 
 from .base import SingleTaskDataset
 from .files import find_class_folders, parse_lines, read_class_folders, read_many_class_folders
 from .sources import COOP, Source
-
 
 # CLIP's class names; the same file for ImageNet and its shifted test sets.
 CLASS_NAMES = Source(COOP, files=("classnames.txt",), note="the file classnames.txt, offered there for ImageNet")

@@ -2,14 +2,13 @@
 
 import os.path as osp
 
-from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
 from dassl.utils import read_json
 
 from .base import SingleTaskDataset
 from .files import read_mat
 from .sources import COOP, Source
-
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 

@@ -8,7 +8,6 @@ from .base import SingleTaskDataset
 from .files import parse_lines, read_list
 from .sources import Source
 
-
 VGG = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
 
 

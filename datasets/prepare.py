@@ -17,14 +17,14 @@ import yaml
 from tabulate import tabulate
 
 import datasets  # noqa: F401, registers all datasets
-from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
 
 from .base import SingleTaskDataset, Suite
-from .files import IMAGE_SUFFIXES, MissingFiles
-from .splits import relative
 from .fetch import obtain
+from .files import IMAGE_SUFFIXES, MissingFiles
 from .sources import COOP
+from .splits import relative
 
 CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), "configs", "datasets")
 

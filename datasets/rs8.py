@@ -11,9 +11,9 @@ import re
 from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Suite
-from .files import find_class_folders, list_folders
 from .class_folders import ClassFolders
 from .eurosat import EuroSAT
+from .files import find_class_folders, list_folders
 from .sources import Source
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from dassl.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
 from shapes.render import render
 from shapes.scenes import Style, pick, random_scene
 

@@ -8,7 +8,6 @@ from .base import SingleTaskDataset
 from .files import parse_lines, read_list
 from .sources import Source
 
-
 PRINCETON = "https://vision.princeton.edu/projects/2010/SUN/"
 
 

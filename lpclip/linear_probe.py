@@ -180,7 +180,7 @@ def changed(cfg, values):
 
 
 def unfinished(args, cfg, features, folders):
-    """[(folder, cfg, identity, `TaskImages`)] of the tasks of `cfg` whose run is not finished; their folders are entered.
+    """[(folder, cfg, identity, `TaskImages`)] of the tasks whose run is not finished; their folders are entered.
 
     Args:
         folders: ExitStack that leaves them.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run's parts, `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`; ours and published ones.
+"""Checkpoints of a run's parts, `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`; also published ones.
 
 A part's file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (these two under one part, None under the others,
 since one optimizer steps all), the run's `identity`, and the names of its `tasks` and classes.

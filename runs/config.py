@@ -1,4 +1,4 @@
-"""The settings of a run: flags, yaml files and `KEY VALUE` pairs, each checked against its declaration when it is set."""
+"""The settings of a run: flags, yaml files and `KEY VALUE` pairs, each checked against its declaration."""
 
 import argparse
 import ast

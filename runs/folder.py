@@ -125,6 +125,6 @@ class RunFolder:
             path = self.resume_path if osp.isfile(self.resume_path) else next(iter(checkpoints.values()))[0]
             there = load(path).get("identity")
         if not isinstance(there, dict):
-            raise UserError(f"{path} does not say what it depends on, since it was made by another version of this code: "
+            raise UserError(f"{path} does not say what it depends on, since another version of this code made it: "
                             "give another --output-dir")
         check_same(there, identity, self.path, "a finished" if state == "finished" else "an unfinished")

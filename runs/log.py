@@ -5,12 +5,13 @@ import sys
 import traceback
 
 from dassl.errors import UserError
+from dassl.utils import Logger
 
 from .program import Stopped, sentence
 
 
-class RunLog:
-    """Stands in for `sys.stdout` and copies what is printed to a file, line by line, from `begin` on.
+class RunLog(Logger):
+    """Copies what is printed to a file, line by line, from `begin` on.
 
     What was printed before is kept until then, so that a run that is refused leaves the log of the run that is there
     alone. An error that passes is logged: a user's as its sentence, another one with its traceback.
@@ -29,15 +30,6 @@ class RunLog:
             self.file.write(early)
             self.begun = True
 
-    def write(self, message):
-        self.console.write(message)
-        self.file.write(message)
-        return len(message)
-
-    def flush(self):
-        self.console.flush()
-        self.file.flush()
-
     def __enter__(self):
         self.console, sys.stdout = sys.stdout, self
         return self
@@ -49,8 +41,3 @@ class RunLog:
                 traceback.print_exception(kind, error, trace, file=self.file)
             self.file.write(f"{'' if isinstance(error, Stopped) else 'error: '}{sentence(error)}\n")
         self.file.close()
-
-    def __getattr__(self, name):
-        if name == "console":  # not entered yet
-            raise AttributeError(name)
-        return getattr(self.console, name)  # isatty, encoding, fileno ...

@@ -22,8 +22,8 @@ class Row:
 
     Attributes:
         label: its name. place: number that orders the rows.
-        script: command in `scripts/`, in which {dataset}, {cfg}, {shots} and {name} (cfg without its schedule) stand for
-            the arguments; without {shots} it is run once. Empty: `method.sh` with the trainer's name.
+        script: command in `scripts/`, in which {dataset}, {cfg}, {shots} and {name} (cfg without its schedule) stand
+            for the arguments; without {shots} it is run once. Empty: `method.sh` with the trainer's name.
         script_on: {dataset: command} where a dataset has another one.
         when: {option of the method's node: value} by which a run is told to be of this row; the first that fits counts.
         tasks_alone: whether it may be run on one task of a suite after the other.

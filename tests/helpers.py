@@ -8,7 +8,8 @@ from pathlib import Path
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
-from runs.config import build_parser, make_cfg as cfg_of
+from runs.config import build_parser
+from runs.config import make_cfg as cfg_of
 from trainers.run import run as run_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent

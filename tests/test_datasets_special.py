@@ -16,6 +16,7 @@ from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
 from tests.miniature import FASHION, ONE_TASK, POOLED, SUITES, fashion_classes, make_fashion20
 from tests.miniature import make_class_folders as make
 
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """All datasets; splits and draws are stored in it."""

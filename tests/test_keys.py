@@ -73,7 +73,8 @@ def settings(tmp_path, text, *opts, flags=()):
 
 
 @pytest.mark.parametrize("text, opts, message", [
-    ("TEST:\n  FINAL_MODEL: best\n", (), "TEST.FINAL_MODEL is 'best' (set in {}:2), but must be 'last_step' or 'best_val'"),
+    ("TEST:\n  FINAL_MODEL: best\n", (),
+     "TEST.FINAL_MODEL is 'best' (set in {}:2), but must be 'last_step' or 'best_val'"),
     ("OPTIM:\n  LR: fast\n", (), "OPTIM.LR is 'fast' (set in {}:2), but must be a number"),
     ("OPTIM:\n  LR:\n", (), "OPTIM.LR has no value (set in {}:2)"),
     ("OPTIM:\n  LRR: 1\n", (), "there is no config key OPTIM.LRR (set in {}:2): did you mean OPTIM.LR?"),
@@ -148,7 +149,8 @@ def test_a_method_reads_its_own_options_and_what_its_settings_ask_for():
 
 def test_rows_of_the_tables():
     assert set(ACCURACY) <= set(ROWS) and len({row.place for row in ROWS.values()}) == len(ROWS)
-    assert [label for label, _ in commands("shapes8", "tiny_ep50", ["1"])] == sorted(ACCURACY, key=lambda label: ROWS[label].place)
+    published = sorted(ACCURACY, key=lambda label: ROWS[label].place)
+    assert [label for label, _ in commands("shapes8", "tiny_ep50", ["1"])] == published
     general = dict(commands("general10", "rn50_ep50", ["16"], ["PLOT", "SoftCPT-CATA", "ZS-CLIP"]))
     assert general == {
         "ZS-CLIP": "zeroshot.sh general10 rn50 all",

@@ -199,7 +199,8 @@ def test_every_task(photo_root, backbone, tmp_path, capsys):
     (["0", "2"], {}, "there is no task 2: FolderTasks has the tasks 0 to 1"),
     (["0"], {"DATASET.SUBSAMPLE_TASKS": "task1"}, "DATASET.SUBSAMPLE_TASKS is 'task1', but .* from --tasks"),
 ])
-def test_wrong_tasks_are_refused_in_one_sentence(tasks, options, message, photo_root, backbone, tmp_path, monkeypatch, capsys):
+def test_wrong_tasks_are_refused_in_one_sentence(tasks, options, message, photo_root, backbone, tmp_path, monkeypatch,
+                                                      capsys):
     args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", *tasks, **options)
     monkeypatch.setattr(sys, "argv", ["linear_probe", *args])
     with pytest.raises(SystemExit):

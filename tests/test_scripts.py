@@ -102,7 +102,8 @@ def test_wrong_call_prints_usage(script, place):
 
 
 def test_wrong_call_of_a_method_prints_usage(place):
-    assert "usage: sh method.sh TRAINER DATASET CFG SHOTS [KEY VALUE ...]" in sh("method.sh", ["PLOT"], place, code=2).stderr
+    said = sh("method.sh", ["PLOT"], place, code=2).stderr
+    assert "usage: sh method.sh TRAINER DATASET CFG SHOTS [KEY VALUE ...]" in said
 
 
 def test_all_methods(place, tmp_path):

@@ -204,8 +204,8 @@ class ImageFeatures:
         """
         bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero()
         if len(bad):
-            raise NotFinite(f"the features of {images.data_source[index[int(bad[0])]].impath} are NaN or infinite: check "
-                            f"the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use another PREC than "
+            raise NotFinite(f"the features of {images.data_source[index[int(bad[0])]].impath} are NaN or infinite: "
+                            f"check the weights of {self.cfg.MODEL.BACKBONE.NAME}, or use another PREC than "
                             f"{'amp' if self.autocast else str(self.dtype).removeprefix('torch.')}")
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from clip.simple_tokenizer import SimpleTokenizer
-
 from dassl.errors import UserError
 
 POSITIONS = ("end", "middle", "front")

@@ -138,8 +138,8 @@ class ProtoNet(MultiTaskTrainer):
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
         if self.learns(cfg) and cfg.TRAINER.PROTONET.EPISODES < cfg.OPTIM.MAX_EPOCH:
-            raise refusal(cfg, "TRAINER.PROTONET.EPISODES", f"must be {cfg.OPTIM.MAX_EPOCH} or more (an episode in each "
-                          "of OPTIM.MAX_EPOCH epochs)")
+            raise refusal(cfg, "TRAINER.PROTONET.EPISODES", f"must be {cfg.OPTIM.MAX_EPOCH} or more (an episode in "
+                          "each of OPTIM.MAX_EPOCH epochs)")
 
     def build_data(self):
         super().build_data()

@@ -62,13 +62,8 @@ class TrainerBase:
                 # a NumPy number would not be a plain value
                 "val_result": None if val_result is None else float(val_result),
                 "rng_state": get_rng_state(),
-                **self.checkpoint_extras(),
             }
             save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
-
-    def checkpoint_extras(self):
-        """Return what subclasses save with every model besides its state, {name: tensor or plain value}."""
-        return {}
 
     def resume_model_if_exist(self, directory):
         """Restore every registered model from ``directory``, if all of them were saved there.
@@ -211,7 +206,7 @@ class SimpleTrainer(TrainerBase):
         self.cfg = cfg
         self.build_data_loader()
         self.build_model()
-        self.evaluator = self.build_evaluator()
+        self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
 
     def check_cfg(self, cfg):
@@ -230,10 +225,6 @@ class SimpleTrainer(TrainerBase):
     def build_model(self):
         """Make the model and register it with its optimizer and scheduler."""
         raise NotImplementedError(f"{type(self).__name__} must implement build_model, as every trainer")
-
-    def build_evaluator(self):
-        """Make TEST.EVALUATOR; subclasses may tell it more than the class names."""
-        return build_evaluator(self.cfg, lab2cname=self.lab2cname)
 
     def train(self):
         super().train(self.start_epoch, self.max_epoch)
