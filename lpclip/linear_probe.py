@@ -38,7 +38,7 @@ from .logistic import fit_best
 class LinearProbe:
     """What the identity of a run asks of its method: no options, no optimizer's steps."""
 
-    node, keys, reads_training_images = "", {}, True
+    node, keys, reads_training_images, not_neutral = "", {}, True, ()
 
     @staticmethod
     def learns(cfg):

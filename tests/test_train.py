@@ -68,6 +68,14 @@ def test_coop(options, n_values, photo_root, backbone, tmp_path):
     assert "computing in fp32 on the CPU" in (tmp_path / "run" / "log.txt").read_text()  # the default is fp16
 
 
+def test_every_line_of_the_log_has_its_losses(photo_root, backbone, tmp_path):
+    for freq, n_lines in ((1, 2), (2, 1), (5, 1)):
+        call(train_args(photo_root, backbone, tmp_path / str(freq), "MTCoOpHard", **{
+            "TRAIN.PRINT_FREQ": freq, "OPTIM.MAX_EPOCH": 1, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
+        lines = re.findall(r"^epoch \[1/1\].*$", (tmp_path / str(freq) / "log.txt").read_text(), re.M)
+        assert len(lines) == n_lines and all(" loss " in line and " acc " in line for line in lines)
+
+
 def test_optimizer_steps_once_or_once_per_part(photo_root, backbone, tmp_path, monkeypatch):
     steps = {}
 

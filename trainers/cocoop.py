@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, Natural
+from dassl.config.keys import Count, Key
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
@@ -106,7 +106,7 @@ class CoCoOp(PerTaskTrainer):
     node = "COCOOP"
     keys = {
         "PREC": PREC,
-        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Natural),
+        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Count),
         "CTX_INIT": Key("a photo of a", "words to start from", str),
         "MAX_PROMPTS": Key(1024, "(image, class) prompts encoded at once: bounds memory, changes no result", Count),
     }

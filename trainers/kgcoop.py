@@ -5,7 +5,7 @@ Yao et al., Visual-Language Prompt Tuning with Knowledge-guided Context Optimiza
 
 from torch.nn import functional as F
 
-from dassl.config.keys import Key, Natural, NotNegative
+from dassl.config.keys import Count, Key, NotNegative
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
@@ -39,7 +39,7 @@ class KgCoOp(PerTaskTrainer):
     node = "KGCOOP"
     keys = {
         "PREC": PREC,
-        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Natural),
+        "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Count),
         "CTX_INIT": Key("a photo of a", "words to start from", str),
         "W": Key(8.0, "weight of the distance from the zero-shot text features", NotNegative),
     }

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from dassl.config.keys import Key, Natural, Positive, Share
+from dassl.config.keys import Count, Key, Natural, Positive, Share
 from runs.keys import refusal
 from runs.methods import POSITION, PREC, Row, register
 
@@ -137,7 +137,7 @@ class MTCoOp(MultiTaskTrainer):
         "TASK_CTX_INIT": Key("", "task prompts: words to start from", str),
         "TASK_TOKEN_POSITION": POSITION,
         # final prompts: contexts made by the meta network, one per task or, with CSC, per class
-        "N_CTX": Key(16, "context vectors that the meta network makes", Natural),
+        "N_CTX": Key(16, "context vectors that the meta network makes", Count),
         "CTX_INIT": Key("", "only the number of its tokens counts, as the context length", str),
         "CSC": Key(False, "the meta network makes a context per class", bool),
         "TOKEN_POSITION": POSITION,

@@ -3,7 +3,7 @@
 Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022.
 """
 
-from dassl.config.keys import Key, Natural
+from dassl.config.keys import Count, Key
 from dassl.errors import UserError
 from runs.methods import POSITION, PREC, Row, register
 
@@ -28,7 +28,7 @@ class MTCoOpHard(MultiTaskTrainer):
     node = "MTCOOPH"
     keys = {
         "PREC": PREC,
-        "N_CTX": Key(16, "number of context vectors", Natural),
+        "N_CTX": Key(16, "number of context vectors", Count),
         "CSC": Key(False, "class-specific context", bool),
         "TSC": Key(False, "task-specific context", bool),
         "CTX_INIT": Key("", "words to start from; their number is then the context length", str),

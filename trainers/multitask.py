@@ -57,6 +57,7 @@ class MultiTaskTrainer(SavesParts):
     keys = {}  # {option: Key} of that node
     rows = ()  # `Row`s of the results tables
     reads_training_images = True
+    not_neutral = ()  # keys that change this method's result, though they change no other's
 
     def __init__(self, cfg, tasks=None):
         self.check_cfg(cfg)

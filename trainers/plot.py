@@ -7,7 +7,7 @@ has its own prompts, all learned together in mixed batches.
 import torch
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, Natural, Positive
+from dassl.config.keys import Count, Key, Positive
 from dassl.errors import NotFinite
 from runs.methods import PREC, Row, register
 
@@ -104,10 +104,11 @@ class PLOT(PerTaskTrainer):
     keys = {
         "PREC": PREC,
         "N": Key(4, "prompts per class", Count),
-        "N_CTX": Key(16, "number of context vectors", Natural),
+        "N_CTX": Key(16, "number of context vectors", Count),
         "EPS": Key(0.1, "weight of the plan's entropy", Positive),
         "MAX_ITER": Key(100, "most of Sinkhorn's iterations", Count),
     }
+    not_neutral = ("DATALOADER.TEST.BATCH_SIZE",)  # Sinkhorn's iteration stops by the mean over a batch
     rows = (Row("PLOT", 110, script_on={"general10": "method.sh PLOT {dataset} {cfg} {shots} TRAINER.PLOT.N 2"}),)
 
     def build_clip_model(self, clip_model):

@@ -6,7 +6,7 @@ Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023.
 import torch
 from torch.nn import functional as F
 
-from dassl.config.keys import Key, Natural, NotNegative, Positive
+from dassl.config.keys import Count, Key, NotNegative, Positive
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer
@@ -59,7 +59,7 @@ class ProGrad(PerTaskTrainer):
     node = "PROGRAD"
     keys = {
         "PREC": PREC,
-        "N_CTX": Key(16, "number of context vectors, if CTX_INIT is empty", Natural),
+        "N_CTX": Key(16, "number of context vectors, if CTX_INIT is empty", Count),
         "CTX_INIT": Key("", "words to start from", str),
         "LAMBDA": Key(1.0, "share of the conflicting component that is taken from a gradient", NotNegative),
         "T": Key(1.0, "temperature of the zero-shot teacher's prediction", Positive),

@@ -48,9 +48,10 @@ class Progress:
         self.last = now
         self.steps.append((epoch * self.n_batches + batch, rate, shown))
         done = batch + 1
-        if done % self.freq == 0 or done == self.n_batches:
+        last = done == self.n_batches
+        if done % self.freq == 0 or last:
             self._read(epoch)
-        if done % self.freq == 0 or self.n_batches < self.freq:
+        if done % self.freq == 0 or last and self.n_batches < self.freq:
             left = self.n_batches - done + (self.n_epochs - epoch - 1) * self.n_batches
             print(f"epoch [{epoch + 1}/{self.n_epochs}] batch [{done}/{self.n_batches}] "
                   f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f}) {self.losses} "

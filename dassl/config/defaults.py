@@ -16,7 +16,7 @@ KEYS = {
     "VERSION": Key(1, "of the config's layout", int),
     "OUTPUT_DIR": Key("./output", "folder of the run", Annotated[str, Field(min_length=1)]),
     "RESUME": Key("", "folder of an earlier run to resume from; empty: OUTPUT_DIR", str),
-    "SEED": Key(-1, "random seed; negative: not fixed", int),
+    "SEED": Key(-1, "random seed; negative: `train.py` draws one and says it", int),
     "USE_CUDA": Key(True, "use a GPU if there is one", bool),
     "VERBOSE": Key(True, "print a summary of the dataset", bool),
     # ---------------------------------------------------------------- images
@@ -72,7 +72,7 @@ KEYS = {
     "DATALOADER.TEST.SAMPLER": Key("SequentialSampler", "order of the test images", str),
     "DATALOADER.TEST.BATCH_SIZE": Key(32, "images encoded or tested at once", Count),
     # ---------------------------------------------------------------- model
-    "MODEL.INIT_WEIGHTS": Key("", "checkpoint to start from", str),
+    "MODEL.INIT_WEIGHTS": Key("", UNREAD, str),
     "MODEL.BACKBONE.NAME": Key("", "of the backbone", str),
     "MODEL.BACKBONE.PRETRAINED": Key(True, UNREAD, bool),
     "MODEL.HEAD.NAME": Key("", UNREAD, str),
