@@ -316,7 +316,7 @@ def test_a_stopped_run_resumes_to_the_same_values(name, photo_root, backbone, tm
     ("ProGrad", "PROGRAD.LAMBDA", -1, "TRAINER.PROGRAD.LAMBDA is -1 .* must be greater than or equal to 0"),
     ("ProGrad", "PROGRAD.T", 0, "TRAINER.PROGRAD.T is 0 .* must be greater than 0"),
     ("CoCoOp", "COCOOP.MAX_PROMPTS", 0, "TRAINER.COCOOP.MAX_PROMPTS is 0 .* must be greater than or equal to 1"),
-    ("ProGrad", "PROGRAD.N_CTX", 0, "at least one vector")])
+    ("ProGrad", "PROGRAD.N_CTX", 0, "TRAINER.PROGRAD.N_CTX is 0 .* must be greater than or equal to 1")])
 def test_clear_errors(name, key, value, message, photo_root, backbone, tmp_path):
     with pytest.raises(UserError, match=message):
         call(train_args(photo_root, backbone, tmp_path / "run", name,
