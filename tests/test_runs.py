@@ -161,6 +161,20 @@ def test_what_changes_no_result_goes_on(case, state, arguments, folder_in, tmp_p
         assert "Resuming from" in printed and "epoch [1/3]" not in printed and "epoch [2/3]" in printed
 
 
+@pytest.mark.parametrize("options", [{}, {"TEST.FINAL_MODEL": "best_val"}, {"TEST.NO_TEST": True},
+                                     {"TRAIN.CHECKPOINT_FREQ": 1}])
+def test_every_finished_run_can_be_called_again(options, arguments, tmp_path, capsys):
+    call(arguments(tmp_path / "run", **options))
+    before = contents(tmp_path / "run")
+    call(arguments(tmp_path / "run", **options))
+    assert "is finished, with these settings" in capsys.readouterr().out and contents(tmp_path / "run") == before
+    tested = arguments(tmp_path / "test", "--eval-only", "--model-dir", str(tmp_path / "run"), **options)
+    call(tested)
+    before = contents(tmp_path / "test")
+    call(tested)
+    assert "is finished, with these settings" in capsys.readouterr().out and contents(tmp_path / "test") == before
+
+
 def test_neutral_keys_are_keys_with_a_reason():
     assert set(NEUTRAL) <= set(all_keys()) and all(NEUTRAL.values())
 

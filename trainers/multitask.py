@@ -65,7 +65,7 @@ class MultiTaskTrainer(SavesParts):
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.epoch, self.max_epoch = 0, cfg.OPTIM.MAX_EPOCH
         self.folder = RunFolder(cfg.OUTPUT_DIR)
-        self.model_digest = ""  # of what was loaded for --eval-only
+        self.model_digest = ""  # of what --eval-only tests
         self.elapsed = self.test_seconds = 0.0  # seconds of training, over all resumed pieces, and of testing
         self.dataset = None if tasks else build_dataset(cfg)
         self.tasks = tasks or self.dataset.tasks

@@ -39,6 +39,7 @@ def run(args):
             if trained_as:
                 check_model(trained_as, trainer.identity, args.model_dir)
             trainer.load_model(args.model_dir, args.load_epoch)
+            trainer.model_digest = trainer.digest_of_learned()
         folder.check(trainer.identity)
         if folder.state() == "finished":
             print_results(folder.results(), folder.path)

@@ -16,7 +16,6 @@ class SavesParts:
     Attributes:
         saved: {part: module}. optim, sched, scaler: what steps them, or None.
         tasks, identity, cfg, folder, elapsed, best: of the run.
-        model_digest: digest of what `load_model` loaded, "" before.
     """
 
     def learned(self):
@@ -95,5 +94,8 @@ class SavesParts:
             except UserError as error:
                 hints = [f"; {option} ties each context to a {kind} of training" for option, kind in self.ties()]
                 raise UserError(f"{error}{''.join(hints)}") from None
-        self.model_digest = digest_of_tensors({f"{part}.{name}": value for part, values in self.learned().items()
-                                               for name, value in values.items()})
+
+    def digest_of_learned(self):
+        """What identifies the values of all parts."""
+        return digest_of_tensors({f"{part}.{name}": value for part, values in self.learned().items()
+                                  for name, value in values.items()})
