@@ -94,7 +94,7 @@ def contexts_of(trainer):
     """
     model, tasks = trainer.model, [task.name for task in trainer.tasks]
     if isinstance(trainer, MTCoOp):
-        with torch.autocast(trainer.device.type, enabled=trainer.scaler is not None):
+        with trainer.autocast():
             contexts = model.contexts()  # (n_tasks, n_ctx, dim) or, per class, (n_cls, n_ctx, dim)
         if model.per_class:
             sizes = [len(task.classnames) for task in trainer.tasks]

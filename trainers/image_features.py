@@ -92,7 +92,7 @@ class ImageFeatures:
         encoder: frozen module from images (B, 3, H, W) to features (B, dim) or, a `LocalImageEncoder`,
             (B, positions, dim), on its device, in eval mode.
         dtype: of the images it takes.
-        autocast: whether it runs under `torch.autocast`.
+        autocast: whether it runs under `torch.autocast`, in fp16.
     """
 
     def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False):
@@ -190,7 +190,7 @@ class ImageFeatures:
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n))  # (batch_size, 3, H, W)
             if cuda:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, enabled=self.autocast):
+            with torch.autocast(self.device.type, torch.float16, enabled=self.autocast):
                 features = self.encoder(pixels)[:n].cpu()
             self.check_finite(features, images, index[done:done + n])
             done += n

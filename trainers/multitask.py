@@ -137,7 +137,7 @@ class MultiTaskTrainer(SavesParts):
             self.model.text_encoder.compile_blocks()
         if self.device.type == "cuda":
             self.model.image_encoder.to(memory_format=torch.channels_last)
-        self.scaler = torch.amp.GradScaler("cuda") if self.prec == "amp" else None
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.prec == "amp" else None
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_params = count_num_param(params=self.trained)
         print(f"# learned values: {self.n_params:,}")
@@ -265,7 +265,7 @@ class MultiTaskTrainer(SavesParts):
         Returns:
             {name: tensor}: the losses, and the accuracy in percent inside the samples' own tasks.
         """
-        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+        with self.autocast():
             losses, logits, targets = self.model.losses(features, labels)
         # Under amp the optimizer's gradients are those of scaled losses; the scaler divides them in its step.
         self.backward({name: share * (self.scaler.scale(loss) if self.scaler else loss)
@@ -276,6 +276,10 @@ class MultiTaskTrainer(SavesParts):
     def backward(self, losses):
         """Add the gradients that `losses` ({name: scalar}, each times the same constant) ask for."""
         losses["loss"].backward()
+
+    def autocast(self):
+        """Context in which the model computes: under amp it picks fp16 where that is safe, else it changes nothing."""
+        return torch.autocast(self.device.type, torch.float16, enabled=self.scaler is not None)
 
     def learning_rate(self):
         return self.optim.param_groups[0]["lr"]
@@ -313,7 +317,7 @@ class MultiTaskTrainer(SavesParts):
         self.set_mode(training=False)
         self.evaluator.reset()
         batches = BatchSampler(SequentialSampler(images), self.cfg.DATALOADER.TEST.BATCH_SIZE, drop_last=False)
-        with torch.autocast(self.device.type, enabled=self.scaler is not None):
+        with self.autocast():
             class_features = self.test_features()
             for features, labels in tqdm(FeatureLoader(images, batches, self.encode, self.device)):
                 logits = self.model.logits(features, labels, class_features)
