@@ -133,6 +133,24 @@ def test_a_recomputed_block_computes_under_autocast_again(arguments, monkeypatch
     assert gradients[True].abs().max() > 0 and torch.equal(gradients[True], gradients[False])
 
 
+def test_what_is_recomputed_is_what_was_computed(monkeypatch):
+    """The same mistake, on a function that autocast changes: a product of float32 values."""
+    monkeypatch.setattr(text_encoder, "RECOMPUTED_FROM", 0)
+    torch.manual_seed(0)
+    x, weight = torch.randn(8, 16, requires_grad=True), torch.randn(16, 16)
+
+    def function(values):
+        return torch.tanh(values @ weight)
+
+    gradients = []
+    for compute in (function, lambda values: text_encoder.recomputed(function, values)):
+        with torch.autocast("cpu", torch.float16):
+            made = compute(x)
+        assert made.dtype == torch.float16
+        gradients.append(torch.autograd.grad(made.sum(), x)[0])
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scores_are_those_of_float32(dtype, backbone):
     """Mistake: cosine and scale in the towers' precision, which ties and swaps classes whose logits are near 25."""
