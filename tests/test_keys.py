@@ -117,7 +117,8 @@ def test_files_of_python_are_not_executed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("opts", [["OPTIM.LR", "-1"], ["TRAINER.MTCOOP.PG_TYPE", "lim"], ["TRAINER.NAME", "Nothing"],
-                                  ["DATALOADER.K_TRANSFORMS", "2"], ["INPUT.NO_TRANSFORM", "True"]])
+                                  ["DATALOADER.K_TRANSFORMS", "2"], ["INPUT.NO_TRANSFORM", "True"],
+                                  ["MODEL.INIT_WEIGHTS", "a.pth"], ["TRAINER.MTCOOP.PG_TYPE", "lincls"]])
 def test_a_program_ends_with_one_sentence(opts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", "--trainer", "MTCoOp", "--output-dir", str(tmp_path / "run"), *opts])
     if opts[0] == "TRAINER.NAME":

@@ -30,6 +30,9 @@ VARIANTS = {
     "CSTS": ({**CSC, "TRAINER.MTCOOP.CLASS_CSC": True, "TRAINER.MTCOOP.TASK_CSC": True,
               "TRAINER.MTCOOP.PG_TYPE": "lincls"}, 4),
     "sampled": ({**CSC, "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5}, 4),
+    "no task context": ({"TRAINER.MTCOOP.TASK_N_CTX": 0}, 3),
+    "no learned contexts": ({"TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_N_CTX": 0,
+                             "TRAINER.MTCOOP.TASK_N_CTX": 0}, 4),
     "frozen": ({**CSC, "TRAINER.MTCOOP.FREEZE_CLS_PROMPT": 1}, 4),
 }
 

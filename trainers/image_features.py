@@ -117,7 +117,7 @@ class ImageFeatures:
             self.caches[transforms] = FeatureCache(self.folder, {
                 "backbone": self.cfg.MODEL.BACKBONE.NAME, "fingerprint": self.fingerprint, "transforms": transforms,
                 "precision": "amp" if self.autocast else str(self.dtype).removeprefix("torch."),
-                "device": self.device.type, "batch": self.batch_size,
+                "device": self.device.type, "batch": self.batch_size, "kernels": kernels(self.device),
                 "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
                 **({"features": "local"} if self.local else {})})
         return self.caches[transforms]
@@ -226,6 +226,14 @@ class FeatureLoader:
     def __iter__(self):
         for index, features in self.encode.batches(self.images, self.batch_sampler):
             yield features, self.labels[index]
+
+
+def kernels(device):
+    """What else than the device's kind decides how a feature is rounded, as a list of JSON values."""
+    if device.type == "cpu":
+        return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
+    return [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version(),
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
 
 
 def describe(transform):

@@ -160,6 +160,9 @@ class MTCoOp(MultiTaskTrainer):
         if cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE > 0 and not cfg.TRAINER.MTCOOP.CSC:
             raise refusal(cfg, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", "it samples the contexts of classes, so it needs "
                           "TRAINER.MTCOOP.CSC True")
+        if cfg.TRAINER.MTCOOP.PG_TYPE == "lincls" and not cfg.TRAINER.MTCOOP.CSC:
+            raise refusal(cfg, "TRAINER.MTCOOP.PG_TYPE", "it reads class features alone, which only "
+                          "TRAINER.MTCOOP.CSC True makes")
 
     @staticmethod
     def task_specific(options):

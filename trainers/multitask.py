@@ -83,6 +83,9 @@ class MultiTaskTrainer(SavesParts):
         for key in ("INPUT.NO_TRANSFORM", "DATALOADER.RETURN_IMG0"):
             if cfg[key.split(".")[0]][key.split(".")[1]]:
                 raise refusal(cfg, key, f"{type(self).__name__} needs transformed images: leave it False")
+        if cfg.MODEL.INIT_WEIGHTS:
+            raise refusal(cfg, "MODEL.INIT_WEIGHTS", f"{type(self).__name__} starts from its own initial values: leave "
+                          "it empty; --eval-only --model-dir tests what a run has learned")
         if cfg.DATALOADER.K_TRANSFORMS != 1:
             raise refusal(cfg, "DATALOADER.K_TRANSFORMS", f"{type(self).__name__} takes each image once: leave it 1")
 

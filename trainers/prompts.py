@@ -99,7 +99,7 @@ class LearnedContext(nn.Module):
     """Learned context vectors, the trained part `ctx` of a prompt learner.
 
     Args:
-        n_ctx: number of vectors (ignored if `init` is given).
+        n_ctx: number of vectors (ignored if `init` is given); 0 for none, an empty `ctx`.
         embedding: the text encoder's token embedding, which tells the width and the vectors of `init`.
         count: None for one context, ctx (n_ctx, dim); else `count` of them, ctx (count, n_ctx, dim).
         init: words to start from, underscores are spaces; else normal with std 0.02 (CoOp).
@@ -109,8 +109,6 @@ class LearnedContext(nn.Module):
         super().__init__()
         start = init_context(init, embedding) if init else None  # (n_ctx, dim)
         n_ctx = len(start) if init else n_ctx
-        if n_ctx < 1:
-            raise UserError(f"the context length is {n_ctx}, but a learned context needs at least one vector")
         shape = (n_ctx, embedding.embedding_dim) if count is None else (count, n_ctx, embedding.embedding_dim)
         self.ctx = nn.Parameter(start.expand(shape).clone() if init else torch.empty(shape).normal_(std=0.02))
 

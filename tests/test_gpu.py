@@ -1,0 +1,97 @@
+"""What only a GPU can show; skipped without one. `python -m pytest -m gpu` runs these alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests import parity
+from tests.helpers import REPOSITORY, call, results, train_args
+from tests.test_precision import NODES, learned
+from trainers.multitask import MultiTaskTrainer
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+PRECISIONS = ("fp32", "fp16", "bf16", "amp", "fp64")
+
+
+@pytest.fixture
+def arguments(photo_root, backbone, tmp_path):
+    def make(output, name, prec="fp32", *extra, **options):
+        return train_args(photo_root, backbone, tmp_path / output, name, *extra, **{
+            f"TRAINER.{NODES[name]}.PREC": prec, "DATASET.SPLIT_DIR": tmp_path / "splits", "TRAIN.RESUME_SECONDS": 0,
+            "OPTIM.STEP_PER_PART": False,
+            **({"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6} if name == "ProtoNet" else {}), **options})
+    return make
+
+
+def test_parity_on_the_gpu(parity_folder, capsys, monkeypatch):
+    build = parity.build_trainer
+    monkeypatch.setattr(parity, "build_trainer", lambda *args: build(*args[:-1], {**args[-1], "USE_CUDA": True}))
+    assert parity.main([str(parity_folder)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_precision_goes_where_fp32_on_the_cpu_goes(name, arguments, tmp_path):
+    cpu = {"USE_CUDA": False}
+    start = learned(call(arguments("start", name, "fp32", "--no-train", **cpu)))
+    moved = learned(call(arguments("cpu", name, "fp32", **cpu))) - start
+    for prec in PRECISIONS:
+        trainer = call(arguments(prec, name, prec))
+        assert trainer.device.type == "cuda" and results(tmp_path / prec)["precision"] == prec
+        difference = float((learned(trainer).cpu() - start - moved).norm() / moved.norm())
+        assert difference < {"bf16": 0.5, "fp16": 0.15, "amp": 0.15}.get(prec, 0.05), (prec, difference)
+
+
+@pytest.mark.parametrize("prec", PRECISIONS)
+@pytest.mark.parametrize("name", NODES)
+def test_a_stopped_run_goes_on(name, prec, arguments, monkeypatch):
+    """Backward passes add with atomics on a GPU, so the last bits may differ; more may not."""
+    calm = learned(call(arguments("calm", name, prec)))
+    step = MultiTaskTrainer.step
+
+    def stopped(self, *args):
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MultiTaskTrainer, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            call(arguments("stopped", name, prec))
+    resumed = learned(call(arguments("stopped", name, prec)))
+    assert float((resumed - calm).norm() / calm.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["MTCoOp", "PLOT"])
+def test_a_killed_process_goes_on(name, arguments, tmp_path):
+    command = [sys.executable, "train.py", *arguments("run", name, "fp16", **{"OPTIM.MAX_EPOCH": 200})]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (tmp_path / "run" / "resume.pth.tar").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and "Resuming from" in done.stdout
+    assert results(tmp_path / "run")["train_seconds"] > 0
+
+
+@pytest.mark.parametrize("prec", PRECISIONS)
+def test_features_are_the_same_with_and_without_cache(prec, arguments, tmp_path):
+    kept = {"DATALOADER.FEATURE_CACHE_DIR": tmp_path / "features"}
+    for output, options in (("off", {"DATALOADER.FEATURE_CACHE": False}), ("made", kept), ("found", kept)):
+        trainer = call(arguments(output, "MTCoOpHard", prec, **options))
+        features = trainer.encode(trainer.test_images["test"]).cpu()
+        if output == "off":
+            expected = features
+        assert torch.equal(features, expected), output
+
+
+def test_memory_is_the_gpus(arguments, tmp_path):
+    call(arguments("run", "MTCoOp", "fp16"))
+    written = results(tmp_path / "run")
+    assert written["device"] == "cuda" and 0 < written["peak_memory_mb"] < torch.cuda.mem_get_info()[1] / 2**20
