@@ -1,4 +1,5 @@
-"""What every dataset shares: tasks, base/new halves, task selection, suites; `files.py` reads, `splits.py` draws.
+"""What every dataset shares: tasks, base/new halves, task selection, suites; `files.py` reads, `splits.py` and
+`draws.py` draw.
 
 A dataset is one or more *tasks*. Its class only declares them and says how to read the official files
 (`read`); everything that happens to the lists afterwards stands here, once.
@@ -13,8 +14,9 @@ from math import ceil
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.errors import MissingFile, UserError
 
+from .draws import draw_few_shot
 from .files import PARTS, read_split_zhou
-from .splits import complete_parts, draw_few_shot, relative, split_folder
+from .splits import complete_parts, relative, split_folder
 
 METRICS = ("overall_acc", "mean_acc")
 
@@ -100,8 +102,13 @@ class MultiTaskDataset(DatasetBase):
         folder = cls.find_folder(cfg.DATASET.ROOT)
         data = cls.read(folder, cfg)
         if cfg.DATASET.NUM_SHOTS >= 1 and not cls.test_only:
-            data = draw_few_shot(data, folder, split_folder(folder, cfg), cfg.DATASET.NUM_SHOTS, cfg.SEED)
+            data = draw_few_shot(data, folder, cls.split_zhou_path(folder), cfg)
         return data
+
+    @classmethod
+    def split_zhou_path(cls, folder):
+        """Where CoOp's split file of this dataset stands, if it is there; "" if the dataset can have none."""
+        return ""
 
     @classmethod
     def find_folder(cls, root):
@@ -169,7 +176,6 @@ class SingleTaskDataset(MultiTaskDataset):
 
     @classmethod
     def split_zhou_path(cls, folder):
-        """Where CoOp's split file of this dataset stands, if it is there."""
         return osp.join(folder, f"split_zhou_{cls.__name__}.json")
 
     @classmethod

@@ -1,10 +1,8 @@
-"""Splits and few-shot draws: made once, stored as JSON, and the same on every machine."""
+"""Splits: made once, stored as JSON, and the same on every machine; `draws.py` has the few-shot draws."""
 
 import os
 import os.path as osp
 import random
-from collections import Counter
-from dataclasses import replace
 
 from dassl.errors import UserError
 from dassl.utils import read_json, write_json
@@ -110,61 +108,3 @@ def complete_parts(parts, folder, store):
         drawn = dict(zip(PARTS, split_train_val_test(items) if whole else split_train_val(items)))
         write_json({part: [relative(path, folder) for path, _ in chosen] for part, chosen in drawn.items()}, store)
     return drawn if whole else {**drawn, "test": parts["test"]}
-
-
-def class_keys(classnames):
-    """The names, later ones of the same name numbered ("missile", "missile (2)"), so that each names one class."""
-    seen = Counter()
-    keys = []
-    for name in classnames:
-        seen[name] += 1
-        keys.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return keys
-
-
-def draw_few_shot(data, folder, store, shots, seed):
-    """Draw `shots` training and min(shots, 4) validation images per class of every task.
-
-    A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `store` and read back from
-    then on, so that every method sees the same images. It depends on the names and files of its own class alone,
-    not on the other tasks. A class with fewer images gives all it has.
-
-    Raises:
-        UserError: the stored draw does not fit the files that are there now.
-    """
-    wanted = {"train": shots, "val": min(shots, 4)}
-    path = osp.join(store, f"shot_{shots}-seed_{seed}.json")
-    if osp.isfile(path):
-        stored = read_json(path)
-    else:
-        stored = {"shots": shots, "seed": seed, "tasks": {}}
-        for task_data in data:
-            task = task_data.task
-            names = class_keys(task.classnames)
-            draws = stored["tasks"][task.name] = {}
-            for part, count in wanted.items():
-                draws[part] = {}
-                for label, paths in by_class(getattr(task_data, part)).items():
-                    name = names[label]
-                    generator = random.Random(f"{seed}/{shots}/{part}/{task.name}/{name}")
-                    chosen = generator.sample(paths, min(count, len(paths)))
-                    draws[part][name] = [relative(p, folder) for p in chosen]
-        if len(stored["tasks"]) < len(data):
-            raise UserError(f"{folder}: two tasks have the same name")
-        write_json(stored, path)
-    return [_apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
-
-
-def _apply_draw(task_data, draws, folder, path):
-    task = task_data.task
-    labels = {name: label for label, name in enumerate(class_keys(task.classnames))}
-    parts = {}
-    for part in ("train", "val"):
-        there = {relative(p, folder): p for p, _ in getattr(task_data, part)}
-        try:
-            parts[part] = [(there[p], labels[name])
-                           for name, chosen in draws[task.name][part].items() for p in chosen]
-        except KeyError as error:
-            raise UserError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
-                             f"{task.name!r} is gone): delete it to draw again") from None
-    return replace(task_data, train=parts["train"], val=parts["val"])

@@ -53,6 +53,8 @@ OF_OPTIMIZER = {"OPTIM.MOMENTUM": ("sgd", "rmsprop"), "OPTIM.SGD_": ("sgd",), "O
 # May differ between the run that trained a model and one that tests it.
 OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "precision", "data.",
            "model")
+# May differ as well, but is the model's unless it is given: the dataset tested may have no split file of CoOp's.
+OF_DRAW = ("DATASET.FEWSHOT_DRAW",)
 
 
 def reads(cfg, trainer, key):
@@ -61,7 +63,7 @@ def reads(cfg, trainer, key):
         return key == "TRAINER.NAME" or key in method_keys(trainer)
     if key.startswith(UNREAD):
         return False
-    if key in ("SEED", "DATASET.NUM_SHOTS", "DATASET.SPLIT_DIR"):
+    if key in ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW", "DATASET.SPLIT_DIR"):
         return trainer.reads_training_images
     if not trainer.learns(cfg) and (key.startswith(STEPS) or key == "INPUT.TRANSFORMS"):
         return False
@@ -154,7 +156,7 @@ def check_model(there, here, model_dir):
     Raises:
         UserError: the identities differ in more than the data and what testing alone reads.
     """
-    there, here = ({key: value for key, value in identity.items() if not key.startswith(OF_TEST)}
+    there, here = ({key: value for key, value in identity.items() if not key.startswith((*OF_TEST, *OF_DRAW))}
                    for identity in (there, here))
     found = differences(there, here)
     if found:

@@ -15,6 +15,9 @@ OWN_KEYS = {
                                    str),
     "DATASET.SPLIT_DIR": Key("", "where splits and few-shot draws are stored; empty: split_fewshot in the dataset's "
                              "folder", str),
+    "DATASET.FEWSHOT_DRAW": Key("auto", "how few shots are drawn: as CoOp's code from its split file, nested (k shots "
+                                "are among k + 1), auto: coop where split_zhou_*.json is there, else nested",
+                                Literal["auto", "coop", "nested"]),
     "DATALOADER.OLD_DATA_PATH": Key("", "a prefix of image paths ...", str),
     "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),

@@ -28,8 +28,8 @@ PIXELS = "2 d6297705455920bb"
 
 def cfg(root, shots=-1):
     node = SimpleNamespace
-    return node(SEED=1, DATASET=node(ROOT=str(root), NUM_SHOTS=shots, SPLIT_DIR="", SUBSAMPLE_TASKS="all",
-                                     SUBSAMPLE_CLASSES="all"),
+    return node(SEED=1, DATASET=node(ROOT=str(root), NUM_SHOTS=shots, SPLIT_DIR="", FEWSHOT_DRAW="auto",
+                                     SUBSAMPLE_TASKS="all", SUBSAMPLE_CLASSES="all"),
                 DATALOADER=node(OLD_DATA_PATH="", NEW_DATA_PATH=""))
 
 

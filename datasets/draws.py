@@ -1,0 +1,219 @@
+"""Few-shot draws: CoOp's own from its split file, else nested ones; stored as JSON, and the same on every machine."""
+
+import os.path as osp
+import pickle
+import random
+from collections import Counter
+from dataclasses import replace
+
+from dassl.errors import UserError
+from dassl.utils import read_json, write_json
+
+from .splits import by_class, relative, split_folder
+
+DRAWN = ("train", "val")
+# Where CoOp's pickles find the class of their images, and what such an image has.
+DATUM = ("dassl.data.datasets.base_dataset", "Datum"), ("dassl.data.datasets", "Datum")
+DATUM_FIELDS = {"_impath": str, "_label": int, "_domain": int, "_classname": str}
+
+
+def draw_few_shot(data, folder, split_zhou, cfg):
+    """Draw `NUM_SHOTS` training and min(`NUM_SHOTS`, 4) validation images per class of every task.
+
+    A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `split_folder` and read back
+    from then on, so that every method sees the same images. A class with fewer images gives all it has. CoOp's
+    `shot_<shots>-seed_<seed>.pkl`, if it is there, stands for the draw where that is CoOp's.
+
+    Args:
+        data: list of `TaskData`. folder: the dataset's.
+        split_zhou: path of CoOp's split file, which need not be there; "" for a dataset that can have none.
+
+    Returns:
+        `data` with the drawn images only, in the order in which they were drawn.
+
+    Raises:
+        UserError: `FEWSHOT_DRAW` is coop without CoOp's split file; the stored draw was made another way or does not
+            fit the files that are there now; as `read_pickle`; stored draw and pickle differ.
+    """
+    shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
+    way = way_of(cfg.DATASET.FEWSHOT_DRAW, folder, split_zhou)
+    store = split_folder(folder, cfg)
+    path = osp.join(store, f"shot_{shots}-seed_{seed}.json")
+    # CoOp writes beside the images
+    pickled = osp.join(store if cfg.DATASET.SPLIT_DIR else osp.join(folder, "split_fewshot"),
+                       f"shot_{shots}-seed_{seed}.pkl")
+    stored = read_json(path) if osp.isfile(path) else None
+    if stored is not None:
+        check_way(stored, way, path)
+        drawn = [apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
+    if osp.isfile(pickled):
+        if way == "coop":
+            (task_data,) = data
+            given = read_pickle(pickled, task_data, folder)
+            if stored is not None and drawn != [given]:
+                raise UserError(f"{pickled} and {path} hold different few-shot images: delete the one that is not "
+                                "meant")
+            print(f"the few-shot images of {pickled} are used")
+            return [given]
+        print(f"{pickled} is not read: it is a draw of CoOp's, but the images are drawn nested "
+              f"({'DATASET.FEWSHOT_DRAW' if osp.isfile(split_zhou) else 'there is no split_zhou_*.json'})")
+    if stored is not None:
+        return drawn
+
+    if len({task_data.task.name for task_data in data}) < len(data):
+        raise UserError(f"{folder}: two tasks have the same name")
+    tasks = {}
+    for task_data in data:
+        names = class_keys(task_data.task.classnames)
+        parts = {part: getattr(task_data, part) for part in DRAWN}
+        parts = (draw_coop(parts, shots, seed) if way == "coop"
+                 else draw_nested(parts, shots, seed, task_data.task.name, names))
+        tasks[task_data.task.name] = {part: {names[label]: [relative(p, folder) for p in chosen]
+                                             for label, chosen in groups.items()} for part, groups in parts.items()}
+    write_json({"shots": shots, "seed": seed, "draw": way, "tasks": tasks}, path)
+    return [apply_draw(task_data, tasks, folder, path) for task_data in data]
+
+
+def way_of(wanted, folder, split_zhou):
+    """ "coop" or "nested" for what `DATASET.FEWSHOT_DRAW` says; coop without CoOp's split file is a UserError."""
+    if osp.isfile(split_zhou):
+        return "coop" if wanted == "auto" else wanted
+    if wanted == "coop":
+        raise UserError("DATASET.FEWSHOT_DRAW is 'coop', but " + (
+            f"there is no {split_zhou}: put CoOp's split file there" if split_zhou
+            else f"CoOp publishes no split file for the dataset in {folder}: leave it out") + ", or set it to auto")
+    return "nested"
+
+
+def draws_of(shots):
+    """{part: images per class}."""
+    return {"train": shots, "val": min(shots, 4)}
+
+
+def draw_coop(parts, shots, seed):
+    """The images that CoOp's code draws from the lists of its split file, in its order.
+
+    One generator serves both parts; labels come in the order in which they first appear in a list.
+
+    Args:
+        parts: {"train", "val": [(path, label)]}, in the order of the split file.
+
+    Returns:
+        {part: {label: paths}}.
+    """
+    generator = random.Random(seed)
+    drawn = {}
+    for part, count in draws_of(shots).items():
+        groups = {}
+        for path, label in parts[part]:
+            groups.setdefault(label, []).append(path)
+        drawn[part] = {label: generator.sample(paths, count) if len(paths) >= count else paths
+                       for label, paths in groups.items()}
+    return drawn
+
+
+def draw_nested(parts, shots, seed, task, names):
+    """Images of which those of fewer shots are the first; {part: {label: paths}}.
+
+    A class is shuffled by the seed, the part and the names of its task and of itself, whatever other classes and
+    tasks there are, and gives its first images.
+    """
+    drawn = {}
+    for part, count in draws_of(shots).items():
+        drawn[part] = by_class(parts[part])
+        for label, paths in drawn[part].items():
+            random.Random(f"{seed}/{part}/{task}/{names[label]}").shuffle(paths)
+            del paths[count:]
+    return drawn
+
+
+def class_keys(classnames):
+    """The names, later ones of the same name numbered ("missile", "missile (2)"), so that each names one class."""
+    seen = Counter()
+    keys = []
+    for name in classnames:
+        seen[name] += 1
+        keys.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return keys
+
+
+def check_way(stored, way, path):
+    """Raise a UserError if the stored draw of the file `path` was not drawn in this `way`."""
+    found = stored.get("draw")
+    if found != way:
+        said = f'its "draw" is {found!r}' if found else 'it has no "draw", as files of older versions'
+        raise UserError(f"the few-shot draw {path} was drawn another way than {way!r} ({said}): delete it to draw "
+                        "again, or set DATASET.SPLIT_DIR to another folder to keep it")
+
+
+def apply_draw(task_data, draws, folder, path):
+    """`task_data` with the images of {task: {part: {class: paths below `folder`}}} only; UserError if one is gone."""
+    task = task_data.task
+    labels = {name: label for label, name in enumerate(class_keys(task.classnames))}
+    parts = {}
+    for part in DRAWN:
+        there = {relative(p, folder): p for p, _ in getattr(task_data, part)}
+        try:
+            parts[part] = [(there[p], labels[name])
+                           for name, chosen in draws[task.name][part].items() for p in chosen]
+        except KeyError as error:
+            raise UserError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
+                            f"{task.name!r} is gone): delete it to draw again") from None
+    return replace(task_data, **parts)
+
+
+# ------------------------------------------------------------------ CoOp's pickles
+class DatumUnpickler(pickle.Unpickler):
+    """Reads plain data and CoOp's `Datum`, of which attributes are kept; nothing else is looked up, so none is run."""
+
+    def __init__(self, file, path):
+        super().__init__(file)
+        self.path = path
+        self.datum = type("Datum", (), {})
+
+    def find_class(self, module, name):
+        if (module, name) in DATUM:
+            return self.datum
+        raise UserError(f"{self.path} holds {module}.{name}, but only Dassl's Datum is read from a pickle: delete the "
+                        "file, or make it with CoOp's code")
+
+
+def read_pickle(path, task_data, folder):
+    """`task_data` with the images of CoOp's {"train", "val": list of `Datum`} in the file `path` only.
+
+    Images are found by their path below the dataset's folder, wherever that was when the pickle was made.
+
+    Raises:
+        UserError: the file is no such pickle, holds an object of another class, or has an image that is not in the
+            dataset's training and validation lists with that label.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = DatumUnpickler(file, path).load()
+        parts = {part: [datum_of(item) for item in content[part]] for part in DRAWN}
+    except UserError:
+        raise
+    except Exception:  # pickle names no common error for what broken files raise
+        raise UserError(f"{path} is not a pickle of CoOp's train and val lists: delete it to draw again") from None
+    there = {(relative(p, folder), label): p for part in DRAWN for p, label in getattr(task_data, part)}
+    return replace(task_data, **{part: [(find_image(there, item, label, path), label) for item, label in items]
+                                 for part, items in parts.items()})
+
+
+def datum_of(item):
+    """(path, label) of an unpickled `Datum`; a ValueError if it is none."""
+    values = vars(item)
+    if {name: type(value) for name, value in values.items()} != DATUM_FIELDS:
+        raise ValueError("not a Datum")
+    return values["_impath"], values["_label"]
+
+
+def find_image(there, image, label, path):
+    """The path in {(path below the dataset's folder, label): path} of which `image` has the longest end."""
+    names = image.split("/")
+    for start in range(len(names)):
+        found = there.get(("/".join(names[start:]), label))
+        if found:
+            return found
+    raise UserError(f"{path} holds the image {image} with the label {label}, which the dataset's training and "
+                    "validation lists do not have: delete the file to draw again, or use the split file that it was made with")
