@@ -197,6 +197,8 @@ def test_too_long_prompt_names_the_text():
         build_prompts(["very " * 79], 16)
 
 
-def test_a_context_needs_a_vector(model):
-    with pytest.raises(ValueError, match="at least one"):
-        LearnedContext(0, model.token_embedding)
+def test_a_context_without_vectors_is_the_words_alone(model):
+    learner = LearnedContext(0, model.token_embedding, count=2)
+    prompts = build_prompts(["daisy", "rose"], learner.n_ctx, context_of=[0, 1])
+    encoder = TextEncoder(model)
+    assert learner().shape == (2, 0, 64) and torch.equal(encoder(prompts, learner()), encoder(prompts))
