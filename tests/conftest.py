@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import parity
+
 DATA = Path(__file__).parent / "data"
 TASKS = {"colour_naming": {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 130)},
          "lightness": {"dark": (30, 30, 30), "light": (230, 230, 230)}}
@@ -17,24 +19,15 @@ TASKS = {"colour_naming": {"red": (220, 30, 30), "green": (30, 200, 30), "dark_b
 def parity_folder(tmp_path_factory):
     """The stored cases, with the weights as the OpenAI-layout file that `cases.json` names."""
     folder = tmp_path_factory.mktemp("parity")
-    for entry in (DATA / "parity").iterdir():
-        (folder / entry.name).symlink_to(entry)
-    weights = np.load(DATA / "parity" / "clip_vit.npz")
-    torch.save({name: torch.from_numpy(weights[name]) for name in weights.files}, folder / "clip_vit.pt")
+    parity.unpack(DATA / "parity", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def methods_folder(tmp_path_factory):
-    """The stored methods. Their image features are stored too, so any image tower completes the weights' text tower."""
+    """The stored methods, likewise."""
     folder = tmp_path_factory.mktemp("methods")
-    for entry in (DATA / "parity" / "methods").iterdir():
-        (folder / entry.name).symlink_to(entry)
-    vit = np.load(DATA / "parity" / "clip_vit.npz")
-    for model in ("clip", "clip64"):  # that of PLOT is another
-        text = np.load(folder / f"{model}_text.npz")
-        weights = {**text, **{name: vit[name] for name in vit.files if name.startswith("visual.")}}
-        torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, folder / f"{model}.pt")
+    parity.unpack(DATA / "parity" / "methods", folder)
     return folder
 
 

@@ -32,7 +32,7 @@ class ConditionalContext(LearnedContext):
 
     def forward(self, image_features):
         """Normalised features (B, image_dim) -> contexts (B, n_ctx, dim)."""
-        return self.ctx + self.meta_net(image_features.to(self.ctx.dtype))[:, None]
+        return self.ctx + self.meta_net(image_features)[:, None]
 
 
 class ConditionalContexts(TaskContexts):
@@ -84,12 +84,11 @@ class ConditionalCLIP(MultiTaskCLIP):
 
     def logits_at_once(self, image_features, labels):
         """`logits`, with the prompts of all images encoded together."""
-        image_features = F.normalize(image_features, dim=1)
+        image_features = F.normalize(image_features.to(self.learned_dtype), dim=1)
         contexts = self.prompt_learner(image_features, self.task_of_class[labels])  # (B, n_ctx, dim)
         image, cls = self.in_own_task(labels).nonzero(as_tuple=True)  # (prompts,) each, image by image
         features = self.text_encoder(self.prompts.select(cls, image), contexts)  # (prompts, embed_dim)
-        features, image_features = (f.to(self.learned_dtype) for f in (features, image_features))
-        cosine = (image_features[image] * F.normalize(features, dim=1)).sum(1)
+        cosine = (image_features[image] * F.normalize(features.to(self.learned_dtype), dim=1)).sum(1)
         logits = cosine.new_full((len(labels), len(self.classnames)), float("-inf"))
         return logits.index_put((image, cls), self.logit_scale.exp() * cosine)
 

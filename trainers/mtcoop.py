@@ -57,18 +57,23 @@ class SoftSharedCLIP(MultiTaskCLIP):
 
     def contexts(self, classes=None):
         """The meta network's contexts: (n_tasks, n_ctx, dim), or with `CSC` (n, n_ctx, dim) for n classes."""
-        task_features = self.text_encoder(self.task_prompts, self.task_prompt_learner())  # (n_tasks, embed_dim)
         if not self.per_class:
-            return self.prompt_gen(task_features)
+            return self.prompt_gen(self.task_features())
         prompts = self.class_prompts if classes is None else self.class_prompts.select(classes)
         class_features = self.text_encoder(prompts, self.class_prompt_learner())  # (n, embed_dim)
+        if self.pg_type == "lincls":
+            # The task context has no say, but a gradient of 0 instead of none, so that weight decay and momentum move
+            # it as in the published code.
+            return self.prompt_gen(class_features + 0 * self.task_prompt_learner.ctx.sum())
         task_of_class = self.task_of_class if classes is None else self.task_of_class[classes]
-        task_features = task_features[task_of_class]  # (n, embed_dim)
+        task_features = self.task_features()[task_of_class]  # (n, embed_dim)
         if self.pg_type == "lin":
             return self.prompt_gen(torch.cat([class_features, task_features], dim=1))
-        if self.pg_type == "linmean":
-            return self.prompt_gen((class_features + task_features) / 2)
-        return self.prompt_gen(class_features)
+        return self.prompt_gen((class_features + task_features) / 2)
+
+    def task_features(self):
+        """Text features of the tasks' names (n_tasks, embed_dim)."""
+        return self.text_encoder(self.task_prompts, self.task_prompt_learner())
 
     def class_features(self, classes=None):
         prompts = self.prompt_learner

@@ -274,7 +274,7 @@ class MultiTaskTrainer(SavesParts):
         self.backward({name: share * (self.scaler.scale(loss) if self.scaler else loss)
                        for name, loss in losses.items()})
         return {**{name: loss.detach() for name, loss in losses.items()},
-                "acc": 100 * (logits.argmax(dim=1) == targets).float().mean()}
+                "acc": (logits.argmax(dim=1) == targets).float().sum() * (100 / len(targets))}
 
     def backward(self, losses):
         """Add the gradients that `losses` ({name: scalar}, each times the same constant) ask for."""
