@@ -85,8 +85,9 @@ def reads(cfg, trainer, key):
 
 def settings_of(cfg, trainer):
     """The part of the identity that the config gives: {key: value} of what `trainer` reads and is not neutral."""
-    found = {key: value for key, value in flatten(cfg) if key in all_keys()
-             and (key not in NEUTRAL or key in trainer.not_neutral) and not key.endswith(".PREC") and reads(cfg, trainer, key)}
+    known = all_keys()
+    found = {key: value for key, value in flatten(cfg) if key in known and not key.endswith(".PREC")
+             and (key not in NEUTRAL or key in trainer.not_neutral) and reads(cfg, trainer, key)}
     return json.loads(json.dumps(found))  # as it is read back: lists for tuples
 
 

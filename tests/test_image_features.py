@@ -215,6 +215,23 @@ def test_transforms_without_a_description_of_their_own_are_told_apart():
     assert describe(Threshold(1)) == describe(Threshold(1)) != describe(Threshold(2))
 
 
+def test_a_sweep_over_shots_encodes_every_image_of_an_epoch_once(photo_root, backbone, tmp_path, monkeypatch):
+    encoded = []
+    read = Images.__getitem__
+
+    def counted(self, idx):
+        encoded.append((self.epoch if self.is_train else None, self.data_source[idx].name))
+        return read(self, idx)
+
+    monkeypatch.setattr(Images, "__getitem__", counted)
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "DATALOADER.FEATURE_CACHE_DIR": tmp_path / "features"}
+    for shots in (1, 2, 4, 8, 16):
+        call(photo_root, backbone, tmp_path / str(shots), "MTCoOpHard", **options, **{"DATASET.NUM_SHOTS": shots})
+    assert len(encoded) == len(set(encoded))
+    n_train = results(tmp_path / "16")["n_train"]
+    assert sum(epoch is not None for epoch, _ in encoded) == 3 * n_train
+
+
 def test_list_and_clear(tmp_path):
     cache = FeatureCache(str(tmp_path), {"backbone": "RN50", "precision": "float32", "device": "cpu",
                                          "transforms": "Resize"})

@@ -95,8 +95,8 @@ class MultiTaskCLIP(nn.Module):
     def score(self, image_features, class_features):
         """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): exp(logit_scale) x cosine.
 
-        They are computed in float32, under fp64 in float64, whatever the towers' precision: logits near 25 have steps of
-        1/64 in fp16 and of 1/8 in bf16, enough to move a prediction.
+        They are computed in float32, under fp64 in float64, whatever the towers' precision: logits near 25 have steps
+        of 1/64 in fp16 and of 1/8 in bf16, enough to move a prediction.
         """
         with torch.autocast(image_features.device.type, enabled=False):
             image_features, class_features = (F.normalize(features.to(self.learned_dtype), dim=-1)
