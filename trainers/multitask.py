@@ -197,9 +197,8 @@ class MultiTaskTrainer(SavesParts):
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        progress = Progress(cfg, loader, self.max_epoch)
         saved_at = time.time()
-        with until_sigterm() as stop:
+        with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
                 began = time.time()
                 set_random_seed(zlib.crc32(f"{cfg.SEED}/{self.epoch}".encode()))
@@ -238,7 +237,6 @@ class MultiTaskTrainer(SavesParts):
                            BEST, {**self.common_state(), "epoch": self.best["epoch"]})
                 self.load_model(cfg.OUTPUT_DIR, "best")
             self.test()
-        progress.close()
 
     def step(self, features, labels, repeats):
         """One batch: its gradients, then `repeats` optimizer steps with them (under amp one, as in the published code).

@@ -68,7 +68,10 @@ class Progress:
             self.writer.add_scalar("train/lr", rate, step)
         self.steps.clear()
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         if self.writer:
             self.writer.close()
 
