@@ -31,13 +31,15 @@ from runs.methods import TRAINERS
 
 TOLERANCE = 1e-9
 FLOAT32_TOLERANCE = 2e-4
+USE_CUDA = False  # test_gpu.py sets it
 FLOAT32 = "float32 "  # what the names of quantities computed in float32 start with
 N_BATCHES = 2  # per epoch, of the stored runs
 
 
 def relative_error(ours, stored):
     """Largest absolute difference over the largest stored magnitude."""
-    ours, stored = np.asarray(ours, dtype=np.float64), np.asarray(stored, dtype=np.float64)
+    ours, stored = (np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+                    for value in (ours, stored))
     assert ours.shape == stored.shape, f"shape {ours.shape} instead of {stored.shape}"
     return float(np.abs(ours - stored).max() / np.abs(stored).max())
 
@@ -48,7 +50,7 @@ def build_trainer(name, weights, tasks, size, options):
     Args:
         options: {config key: value} besides those of all stored runs.
     """
-    options = {"USE_CUDA": False, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
+    options = {"USE_CUDA": USE_CUDA, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
                "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
                "OPTIM.LR_SCHEDULER": "cosine", **options}
     return TRAINERS[name](make_cfg(options), tasks)
@@ -102,6 +104,7 @@ def check_training(folder, suite, name):
     stepped = trainer.parts()
     assert sorted(stepped) == sorted(case["parts"]), f"trained parts are {stepped}, not {case['parts']}"
     assert trainer.n_params == case["params"], f"{trainer.n_params} learned values, not {case['params']}"
+    features, labels = features.to(trainer.device), labels.to(trainer.device)
     start_as_stored(trainer, folder, suite, name)
 
     ours = {"logits": logits_of(trainer.model, features[0]), "losses": [], "lrs": []}
@@ -125,7 +128,7 @@ def check_float32(folder, suite, name):
     trainer = make_trainer(folder, suite, case, images.shape[-1], "fp32")
     start_as_stored(trainer, folder, suite, name)
     with torch.no_grad():
-        features = trainer.model.image_encoder(images)
+        features = trainer.model.image_encoder(images.to(trainer.device))
     ours = {"image_features": features, "logits": logits_of(trainer.model, features), "epoch_lrs": epoch_rates(trainer)}
     errors = {quantity: relative_error(value, stored[quantity]) for quantity, value in ours.items()}
     checkpoint = osp.join(folder, "checkpoints", name)

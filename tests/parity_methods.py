@@ -47,7 +47,8 @@ def check_method(folder, methods, name):
     size = stored["images"].shape[-1] if "images" in stored else 32
     trainer = build_trainer(trainer_name, osp.join(folder, method["weights"]), tasks, size,
                             {f"TRAINER.{trainer_name.upper()}.PREC": "fp64", **options})
-    model, features, labels = trainer.model, image_features(name, stored), stored["labels"]
+    model = trainer.model
+    features, labels = (value.to(trainer.device) for value in (image_features(name, stored), stored["labels"]))
     values = {key.replace(LEARNER, ""): value for key, value in model.named_parameters() if value.requires_grad}
     assert sorted(values) == sorted(method["trained"]), f"learned are {sorted(values)}, not {method['trained']}"
     assert trainer.n_params == method["params"], f"{trainer.n_params} learned values, not {method['params']}"

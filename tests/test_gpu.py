@@ -28,10 +28,11 @@ def arguments(photo_root, backbone, tmp_path):
     return make
 
 
-def test_parity_on_the_gpu(parity_folder, capsys, monkeypatch):
-    build = parity.build_trainer
-    monkeypatch.setattr(parity, "build_trainer", lambda *args: build(*args[:-1], {**args[-1], "USE_CUDA": True}))
-    assert parity.main([str(parity_folder)]) == 0, capsys.readouterr().out
+@pytest.mark.parametrize("fixture", ["parity_folder", "methods_folder"])
+def test_parity_on_the_gpu(fixture, request, capsys, monkeypatch):
+    monkeypatch.setattr(parity, "USE_CUDA", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert parity.main([str(request.getfixturevalue(fixture))]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NODES)

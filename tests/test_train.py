@@ -46,6 +46,8 @@ def test_softcpt_learns_saves_and_is_tested_again(variant, photo_root, backbone,
     values = final_values(tmp_path / "run")
     assert len(list((tmp_path / "run").glob("*/model.pth.tar-3"))) == n_parts
     assert all(torch.isfinite(value).all() for value in values.values())
+    kept = [torch.load(path, weights_only=True)["optimizer"] for path in (tmp_path / "run").glob("*/model.pth.tar-3")]
+    assert sum(state is not None for state in kept) == 1  # one optimizer steps all parts
     written = results(tmp_path / "run")
     assert written["n_params"] == sum(p.numel() for p in trainer.trained)
     assert [task["total"] for task in written["tasks"]] == [12, 8] and written["n_train"] == 10
