@@ -216,5 +216,5 @@ def find_image(there, image, label, path):
         if found:
             return found
     raise UserError(f"{path} holds the image {image} with the label {label}, which the dataset's training and "
-                    "validation lists do not have: delete the file to draw again, or use the split file that it was made "
-                    "with")
+                    "validation lists do not have: delete the file to draw again, or use the split file that it "
+                    "was made with")
