@@ -1,5 +1,6 @@
 """The folder of a run: its files, its lock, whether it is finished and which run it holds."""
 
+import contextlib
 import json
 import os
 import os.path as osp
@@ -58,7 +59,8 @@ class RunFolder:
                 os.remove(osp.join(folder, name))
 
     def __exit__(self, *_):
-        os.remove(osp.join(self.path, OWNER_FILE))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(osp.join(self.path, OWNER_FILE))
         self._lock.release()
 
     def _owner(self):

@@ -52,16 +52,27 @@ def read_results(folder):
 
 
 def print_results(results, folder):
-    """Say what a finished run found, in the lines of its log."""
-    print(f"{folder} is finished, with these settings")
-    if results.get("overall_metric") is None:
-        return
-    tasks = results["tasks"]
-    print(f"=> result\n* total: {sum(task['total'] for task in tasks):,}\n"
-          f"* overall_metric: {results['overall_metric']:.2f}%\n=> per-task result")
-    for i, task in enumerate(tasks):
-        print(f"* task: {i} ({task['name']})\ttotal: {task['total']:,}\tmetric: {task['metric']:.2f}%")
-    print(f"* average: {results['overall_metric']:.2f}%")
+    """Say what a finished run found, in the lines of its log.
+
+    Raises:
+        UserError: the results lack a key, or hold a wrong type.
+    """
+    try:
+        lines = [f"{folder} is finished, with these settings"]
+        mean, tasks = results["overall_metric"], results["tasks"]
+        if mean is not None:
+            lines += ["=> result", f"* total: {sum(task['total'] for task in tasks):,}",
+                      f"* overall_metric: {mean:.2f}%", "=> per-task result"]
+            lines += [f"* task: {i} ({task['name']})\ttotal: {task['total']:,}\tmetric: {task['metric']:.2f}%"
+                      for i, task in enumerate(tasks)]
+            lines.append(f"* average: {mean:.2f}%")
+    except KeyError as error:
+        raise UserError(f"{osp.join(folder, RESULTS_FILE)} has no {error}: it is damaged, move the run away and run it "
+                        "again") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{osp.join(folder, RESULTS_FILE)} holds a wrong type in overall_metric or tasks ({error}): it "
+                        "is damaged, move the run away and run it again") from None
+    print("\n".join(lines))
 
 
 def peak_memory(device):

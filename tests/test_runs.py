@@ -203,6 +203,29 @@ def test_a_folder_without_identity_is_refused(arguments, tmp_path):
         call(arguments(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("change, message", [
+    (lambda written: written.pop("tasks"), "results.json has no 'tasks'"),
+    (lambda written: written["tasks"][1].pop("metric"), "results.json has no 'metric'"),
+    (lambda written: written.update(overall_metric="high"), "results.json holds a wrong type in overall_metric"),
+    (lambda written: written.update(tasks=3), "results.json holds a wrong type in overall_metric or tasks"),
+])
+def test_damaged_results_are_one_sentence(change, message, arguments, tmp_path):
+    call(arguments(tmp_path / "run"))
+    written = results(tmp_path / "run")
+    change(written)
+    (tmp_path / "run" / "results.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match=message) as error:
+        call(arguments(tmp_path / "run"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_kill_after_the_results_leaves_nothing_behind(arguments, tmp_path):
+    call(arguments(tmp_path / "run"))
+    (tmp_path / "run" / "resume.pth.tar").touch()
+    call(arguments(tmp_path / "run"))
+    assert not (tmp_path / "run" / "resume.pth.tar").exists()
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda path: path.write_bytes(path.read_bytes()[:1000]), "resume.pth.tar\" cannot be read"),
     (lambda path: torch.save({**torch.load(path), "optimizer": 3}, path), "resume.pth.tar has a wrong 'optimizer'"),

@@ -43,6 +43,7 @@ def run(args):
         folder.check(trainer.identity)
         if folder.state() == "finished":
             print_results(folder.results(), folder.path)
+            folder.finish()  # a kill may have come between its last two steps
             return trainer
         log.begin()
         if args.no_train:
