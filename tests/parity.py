@@ -64,28 +64,30 @@ def make_trainer(folder, suite, case, size, prec):
         "OPTIM.WARMUP_EPOCH": 1, "OPTIM.WARMUP_TYPE": "constant", "OPTIM.WARMUP_CONS_LR": 1e-5, **options})
 
 
-def stored_start(folder, suite, name):
-    """{parameter: array} that a case starts from.
-
-    What a case freezes is not stored with it; it is taken from a case that drew the same values (same seed).
-    """
-    stored = np.load(osp.join(folder, f"{name}.npz"))
-    start = {key[5:]: stored[key] for key in stored.files if key.startswith("init/")}
-    if suite["cases"][name]["opts"].get("TRAINER.MTCOOP.FREEZE_CLS_PROMPT"):
-        for other in suite["cases"]:
-            theirs = np.load(osp.join(folder, f"{other}.npz"))
-            task, cls = "init/task_prompt_learner.ctx", "init/class_prompt_learner.ctx"
-            if cls in theirs.files and np.array_equal(theirs[task], stored[task]):
-                return {**start, "class_prompt_learner.ctx": theirs[cls]}
-        raise ValueError(f"{folder} has no case with the class context that {name} freezes")
-    return start
-
-
 def start_as_stored(trainer, folder, suite, name):
-    """Copy the case's initial values into its trainer."""
-    values = dict(trainer.model.named_parameters())
-    for key, value in stored_start(folder, suite, name).items():
-        values[key].data.copy_(torch.from_numpy(value))
+    """Copy the case's initial values into its trainer.
+
+    What a case does not store, since it does not learn it, is that of a case which starts from the same values.
+
+    Raises:
+        ValueError: no case stores it.
+    """
+    def stored_start(case):
+        stored = np.load(osp.join(folder, f"{case}.npz"))
+        return {key[len("init/"):]: stored[key] for key in stored.files if key.startswith("init/")}
+
+    values = {f"{part}.{key}": value for part, module in trainer.saved.items()
+              for key, value in module.named_parameters()}
+    start = stored_start(name)
+    others = (stored_start(case) for case in suite["cases"]) if set(values) - set(start) else ()
+    for other in others:
+        if set(values) <= set(other) and all(np.array_equal(other[key], value) for key, value in start.items()):
+            start = other
+            break
+    if set(values) - set(start):
+        raise ValueError(f"{folder} does not hold where {sorted(set(values) - set(start))} of {name} start")
+    for key, value in values.items():
+        value.data.copy_(torch.from_numpy(start[key]))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import os.path as osp
 import numpy as np
 import torch
 
+from clip import clip
 from datasets.base import Task
 
 from .parity import build_trainer, relative_error
@@ -44,8 +45,9 @@ def check_method(folder, methods, name):
     method = methods[name]
     trainer_name, options, template = METHODS[name]
     tasks = [Task("the task", tuple(method["classes"]), template)]
-    size = stored["images"].shape[-1] if "images" in stored else 32
-    trainer = build_trainer(trainer_name, osp.join(folder, method["weights"]), tasks, size,
+    weights = osp.join(folder, method["weights"])
+    size = clip.load(weights, device="cpu")[0].visual.input_resolution
+    trainer = build_trainer(trainer_name, weights, tasks, size,
                             {f"TRAINER.{trainer_name.upper()}.PREC": "fp64", **options})
     model = trainer.model
     features, labels = (value.to(trainer.device) for value in (image_features(name, stored), stored["labels"]))
