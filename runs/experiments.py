@@ -1,6 +1,5 @@
 """Runs as their `results.json` tell them: what method a run is, and which runs are of one experiment."""
 
-import json
 import math
 import os
 import os.path as osp
@@ -12,10 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dassl.errors import MissingFile, UserError
+
 from .logs import BrokenRun
+from .results import RESULTS_FILE, read_results
 from .show import plural, spread_of_several
 
-RESULTS_FILE = "results.json"
 N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Shapes8": 8}
 # What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
 NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
@@ -95,21 +96,18 @@ def take(node, key, kind, parent="", optional=False):
     return value
 
 
-def read_results(folder):
+def run_of(folder):
     """The `Run` that a folder's `results.json` describes.
 
     Raises:
         BrokenRun: no such file, or not one with all that the tables need.
     """
     try:
-        with open(osp.join(folder, RESULTS_FILE), encoding="utf-8") as f:
-            written = json.load(f)
-    except FileNotFoundError:
-        raise BrokenRun(f"unfinished: it has no {RESULTS_FILE} (the command that began it goes on with it)") from None
-    except (ValueError, OSError, RecursionError) as error:
+        written = read_results(folder)
+    except MissingFile as error:
+        raise BrokenRun(str(error)) from None
+    except (UserError, OSError) as error:
         raise BrokenRun(f"its {RESULTS_FILE} can't be read ({error})") from None
-    if not isinstance(written, dict):
-        raise BrokenRun(f"its {RESULTS_FILE} can't be read (it holds no object)")
     if "identity" not in written:
         raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
                         "run it again")
@@ -148,7 +146,7 @@ def find_runs(root):
         names.sort()
         if RESULTS_FILE in files or "log.txt" in files or re.fullmatch(r"seed\d+", osp.basename(folder)):
             try:
-                runs.append(read_results(folder))
+                runs.append(run_of(folder))
             except BrokenRun as reason:
                 left_out.append((folder, str(reason)))
     return join_tasks(runs, left_out), left_out

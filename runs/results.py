@@ -43,7 +43,7 @@ def read_results(folder):
             found = json.load(f)
     except FileNotFoundError:
         raise MissingFile(f"unfinished: it has no {RESULTS_FILE} (the command that began it goes on with it)") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): it is damaged, move the run away and run it again"
                         ) from None
     if not isinstance(found, dict):

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
 from runs.config import build_parser
 from runs.config import make_cfg as cfg_of
+from trainers.multitask import MultiTaskTrainer
 from trainers.run import run as run_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,6 +37,21 @@ def train_args(root, backbone, output, trainer, *extra, **options):
 def call(arguments):
     """Run what `train.py` does in this process; returns the trainer."""
     return run_once(build_parser().parse_args(arguments))
+
+
+def call_until(epoch, arguments, monkeypatch):
+    """Run what `train.py` does until `epoch` epochs are done, and interrupt it there."""
+    step = MultiTaskTrainer.step
+
+    def interrupted(self, *args):
+        if self.epoch == epoch:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MultiTaskTrainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call(arguments)
 
 
 def run(command, **kwargs):

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from tests import parity
-from tests.helpers import REPOSITORY, call, results, train_args
+from tests.helpers import REPOSITORY, call, call_until, results, train_args
 from tests.test_precision import NODES, learned
-from trainers.multitask import MultiTaskTrainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 PRECISIONS = ("fp32", "fp16", "bf16", "amp", "fp64")
@@ -52,17 +51,7 @@ def test_every_precision_goes_where_fp32_on_the_cpu_goes(name, arguments, tmp_pa
 def test_a_stopped_run_goes_on(name, prec, arguments, monkeypatch):
     """Backward passes add with atomics on a GPU, so the last bits may differ; more may not."""
     calm = learned(call(arguments("calm", name, prec)))
-    step = MultiTaskTrainer.step
-
-    def stopped(self, *args):
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MultiTaskTrainer, "step", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            call(arguments("stopped", name, prec))
+    call_until(2, arguments("stopped", name, prec), monkeypatch)
     resumed = learned(call(arguments("stopped", name, prec)))
     assert float((resumed - calm).norm() / calm.norm()) < 1e-3
 

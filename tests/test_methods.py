@@ -14,11 +14,10 @@ from clip.model import CLIP
 from dassl.utils import UserError
 from datasets.base import Task
 from tests import parity, parity_methods
-from tests.helpers import call, make_cfg, results, train_args
+from tests.helpers import call, call_until, make_cfg, results, train_args
 from trainers.cocoop import ConditionalCLIP
 from trainers.kgcoop import KnowledgeGuidedCLIP
 from trainers.mtcoop_hard import HardSharedCLIP
-from trainers.multitask import MultiTaskTrainer
 from trainers.prograd import TaughtCLIP, project
 from trainers.prompts import build_prompts
 
@@ -296,16 +295,7 @@ def test_a_stopped_run_resumes_to_the_same_values(name, photo_root, backbone, tm
     options = {"OPTIM.MAX_EPOCH": 3, "TRAIN.RESUME_SECONDS": 0, "DATASET.SPLIT_DIR": tmp_path / "splits"}
     calm, stopped = (train_args(photo_root, backbone, tmp_path / run, name, **options) for run in ("calm", "stopped"))
     expected = call(calm).model.prompt_learner.state_dict()
-    step = MultiTaskTrainer.step
-
-    def stop_in_the_third(self, *args):
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-        return step(self, *args)
-    with monkeypatch.context() as patch:
-        patch.setattr(MultiTaskTrainer, "step", stop_in_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            call(stopped)
+    call_until(2, stopped, monkeypatch)
     resumed = call(stopped).model.prompt_learner.state_dict()
     assert "Resuming from" in (tmp_path / "stopped" / "log.txt").read_text()
     assert all(torch.equal(resumed[key], expected[key]) for key in expected)

@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional as F
 
 import trainers.multitask
-from tests.helpers import call, results, train_args
+from tests.helpers import call, call_until, results, train_args
 from trainers import text_encoder
-from trainers.multitask import MultiTaskTrainer
 from trainers.multitask_clip import MultiTaskCLIP
 
 NODES = {"MTCoOp": "MTCOOP", "MTCoOpHard": "MTCOOPH", "KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "CoCoOp": "COCOOP",
@@ -76,17 +75,7 @@ def test_runs_go_where_those_in_fp32_go(name, arguments, tmp_path):
 def test_a_stopped_run_goes_on_as_if_undisturbed(name, prec, arguments, tmp_path, monkeypatch):
     """Mistakes: the scaler is not restored; `scaler.update()` is left out, which makes its second step an error."""
     calm = call(arguments("calm", name, prec))
-    step = MultiTaskTrainer.step
-
-    def stopped(self, *args):
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MultiTaskTrainer, "step", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            call(arguments("stopped", name, prec))
+    call_until(2, arguments("stopped", name, prec), monkeypatch)
     resumed = call(arguments("stopped", name, prec))
     assert "Resuming from" in (tmp_path / "stopped" / "log.txt").read_text()
     assert torch.equal(learned(resumed), learned(calm))

@@ -16,10 +16,14 @@ from trainers.protonet import EpisodeLoader, PrototypeCLIP
 EPISODES = {"TRAINER.PROTONET.DIM": 32, "TRAINER.PROTONET.EPISODES": 8, "OPTIM.MAX_EPOCH": 3}
 
 
-def call(root, backbone, output, *extra, **options):
+def arguments(root, backbone, output, *extra, **options):
     options = {"DATASET.SPLIT_DIR": output.parent / "splits",
                "DATALOADER.FEATURE_CACHE_DIR": output.parent / "features", **options}
-    return helpers.call(train_args(root, backbone, output, "ProtoNet", *extra, **options))
+    return train_args(root, backbone, output, "ProtoNet", *extra, **options)
+
+
+def call(*args, **options):
+    return helpers.call(arguments(*args, **options))
 
 
 def nearest_mean(trainer, weight=None):
@@ -102,19 +106,9 @@ def test_new_classes_have_prototypes_of_their_own_images(photo_root, backbone, t
 
 
 def test_an_interrupted_run_goes_on_as_if_undisturbed(photo_root, backbone, tmp_path, monkeypatch):
-    from trainers.protonet import ProtoNet
     expected = call(photo_root, backbone, tmp_path / "calm", **EPISODES).model.embedding.weight
-    step = ProtoNet.step
-
-    def interrupted(self, *args):
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ProtoNet, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            call(photo_root, backbone, tmp_path / "run", **EPISODES, **{"TRAIN.RESUME_SECONDS": 0})
+    helpers.call_until(2, arguments(photo_root, backbone, tmp_path / "run", **EPISODES, **{"TRAIN.RESUME_SECONDS": 0}),
+                       monkeypatch)
     assert not (tmp_path / "run" / "results.json").exists()
     resumed = call(photo_root, backbone, tmp_path / "run", **EPISODES)
     assert "Resuming from" in (tmp_path / "run" / "log.txt").read_text()

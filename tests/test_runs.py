@@ -15,7 +15,7 @@ from dassl.errors import UserError
 from runs.folder import RunFolder
 from runs.identity import NEUTRAL
 from runs.keys import all_keys
-from tests.helpers import REPOSITORY, call, results, run, train_args
+from tests.helpers import REPOSITORY, call, call_until, results, run, train_args
 from trainers.mtcoop_hard import MTCoOpHard
 
 NODE = "TRAINER.MTCOOPH"
@@ -65,21 +65,6 @@ def other_images(photo_root, tmp_path_factory):
     return root
 
 
-def interrupt(arguments, monkeypatch, after=1):
-    """Run until `after` epochs are saved."""
-    step = MTCoOpHard.step
-
-    def interrupted(self, *args):
-        if self.epoch == after:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MTCoOpHard, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            call(arguments)
-
-
 OTHER = {
     "seed": (dict(seed="7"), "SEED is 1 there and 7 here"),
     "shots": ({"DATASET.NUM_SHOTS": 1}, "DATASET.NUM_SHOTS is 2 there and 1 here"),
@@ -105,7 +90,7 @@ def folder_in(arguments, monkeypatch, tmp_path):
         if state == "finished":
             call(arguments(tmp_path / "run"))
         else:
-            interrupt(arguments(tmp_path / "run"), monkeypatch)
+            call_until(1, arguments(tmp_path / "run"), monkeypatch)
             assert (tmp_path / "run" / "resume.pth.tar").exists()
         return tmp_path / "run"
     return make
@@ -180,7 +165,7 @@ def test_neutral_keys_are_keys_with_a_reason():
 
 
 def test_the_identity_stands_in_every_file(arguments, monkeypatch, tmp_path):
-    interrupt(arguments(tmp_path / "run"), monkeypatch)
+    call_until(1, arguments(tmp_path / "run"), monkeypatch)
     resumed = torch.load(tmp_path / "run" / "resume.pth.tar", weights_only=True)["identity"]
     call(arguments(tmp_path / "run"))
     checkpoint = torch.load(tmp_path / "run" / "prompt_learner" / "model.pth.tar-3", weights_only=True)["identity"]
@@ -234,7 +219,7 @@ def test_a_kill_after_the_results_leaves_nothing_behind(arguments, tmp_path):
     (lambda path: torch.save([1, 2], path), "resume.pth.tar holds no checkpoint but a list"),
 ])
 def test_a_damaged_resume_file_is_one_sentence(damage, message, arguments, monkeypatch, tmp_path):
-    interrupt(arguments(tmp_path / "run"), monkeypatch)
+    call_until(1, arguments(tmp_path / "run"), monkeypatch)
     damage(tmp_path / "run" / "resume.pth.tar")
     with pytest.raises(UserError) as error:
         call(arguments(tmp_path / "run"))
