@@ -5,7 +5,6 @@ A dataset is one or more *tasks*. Its class only declares them and says how to r
 (`read`); everything that happens to the lists afterwards stands here, once.
 """
 
-import os
 import os.path as osp
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,9 @@ from dassl.data.datasets import DatasetBase, Datum
 from dassl.errors import MissingFile, UserError
 
 from .draws import draw_few_shot
-from .files import PARTS, read_split_zhou
+from .files import MOST, PARTS, advice, look_alike, read_split_zhou
+from .schemas import METRICS, check_template
 from .splits import complete_parts, relative, split_folder
-
-METRICS = ("overall_acc", "mean_acc")
-
 
 @dataclass(frozen=True)
 class Task:
@@ -37,8 +34,10 @@ class Task:
     def __post_init__(self):
         if self.metric not in METRICS:
             raise UserError(f"task {self.name!r}: metric {self.metric!r} is unknown, use one of {METRICS}")
-        if self.template.count("{}") != 1:
-            raise UserError(f"task {self.name!r}: template {self.template!r} must hold exactly one {{}}")
+        try:
+            check_template(self.template)
+        except ValueError as error:
+            raise UserError(f"task {self.name!r}: its template {error}") from None
         if not self.classnames:
             raise UserError(f"task {self.name!r} has no classes")
         twice = sorted(name for name, count in Counter(self.classnames).items() if count > 1)
@@ -82,10 +81,15 @@ class MultiTaskDataset(DatasetBase):
     sources = ()  # of `Source`: the files that the dataset consists of
     split_zhou = False  # whether CoOp publishes a split file
     class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
+    image_count = ()  # the official numbers of images, of one edition or several; () where none is published
+    images_per_class = ()  # the official smallest and largest number of images of a class
+    also_called = ()  # what people's copies call the dataset's folder or that of its images
 
     def __init__(self, cfg):
-        data = select_tasks(self.load(cfg), cfg.DATASET.SUBSAMPLE_TASKS)
+        data = self.load(cfg, cfg.DATASET.SUBSAMPLE_TASKS)
         data = [select_classes(task_data, cfg.DATASET.SUBSAMPLE_CLASSES) for task_data in data]
+        for task_data in data:
+            check_images(task_data, self.test_only)
         self.tasks = [task_data.task for task_data in data]
         self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
         parts = {part: self._merge(data, part, cfg) for part in PARTS}
@@ -97,13 +101,29 @@ class MultiTaskDataset(DatasetBase):
             super().__init__(train_x=parts["train"], val=parts["val"], test=parts["test"])
 
     @classmethod
-    def load(cls, cfg):
-        """The dataset's tasks as a list of `TaskData`, training and validation images drawn for `NUM_SHOTS`."""
+    def load(cls, cfg, which="all"):
+        """The tasks that `which` selects, see `select_tasks`, as a list of `TaskData`.
+
+        Of training and validation images only those drawn for `NUM_SHOTS`, if it is set.
+        """
         folder = cls.find_folder(cfg.DATASET.ROOT)
         data = cls.read(folder, cfg)
+        problem = cls.wrong_count(folder, sum(len(task_data.task.classnames) for task_data in data))
+        if problem and not osp.isfile(cls.split_zhou_path(folder)):
+            raise UserError(problem)
+        if problem:  # a split file may well be of some classes only
+            print(f"Note: {problem}")
+        data = select_tasks(data, which)
         if cfg.DATASET.NUM_SHOTS >= 1 and not cls.test_only:
             data = draw_few_shot(data, folder, cls.split_zhou_path(folder), cfg)
         return data
+
+    @classmethod
+    def wrong_count(cls, folder, classes):
+        """What is wrong with a number of classes, "" if it is right."""
+        return "" if cls.class_count in (0, classes) else (
+            f"{folder} has {classes} classes instead of {cls.class_count}: fetch its lists again, or unpack the "
+            "dataset there again, and nothing else")
 
     @classmethod
     def split_zhou_path(cls, folder):
@@ -118,8 +138,15 @@ class MultiTaskDataset(DatasetBase):
         root = osp.abspath(osp.expanduser(root))
         folder = osp.join(root, cls.dataset_dir) if cls.dataset_dir else root
         if not osp.isdir(folder):
-            raise MissingFile(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})")
+            raise MissingFile(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})"
+                              f"{cls.advice(root)}")
         return folder
+
+    @classmethod
+    def advice(cls, root):
+        """How to get the dataset's folder from what looks alike under `root`, for the end of a message; or ""."""
+        folder = osp.join(root, cls.dataset_dir)
+        return advice(folder, look_alike(folder, cls.also_called))
 
     @classmethod
     def read(cls, folder, cfg):
@@ -139,7 +166,7 @@ class MultiTaskDataset(DatasetBase):
         datums, first = [], 0
         for task_data in data:
             for path, label in getattr(task_data, part):
-                name = relative(path, root).replace(os.sep, "/")
+                name = relative(path, root)
                 if old and path.startswith(old):
                     path = new + path[len(old):]
                 datums.append(NamedDatum(name, impath=path, label=first + label,
@@ -202,20 +229,21 @@ class SingleTaskDataset(MultiTaskDataset):
 
 
 class Suite(MultiTaskDataset):
-    """Several datasets as one multi-task dataset; `members` are their classes, in task order."""
+    """Several datasets of one task each as one multi-task dataset; `members` are their classes, in task order."""
 
     members = ()
 
     @classmethod
-    def load(cls, cfg):
-        return [task_data for member in cls.members for task_data in member.load(cfg)]
+    def load(cls, cfg, which="all"):
+        # selected before it is read: the others need not be there
+        return [task_data for member in select_tasks(cls.members, which) for task_data in member.load(cfg)]
 
 
 def select_tasks(data, which):
     """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>`, or several: `task<i>,task<j>`.
 
     Args:
-        data: list of `TaskData`.
+        data: list of what stands for a task each.
         which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the dataset's order, however they are listed.
 
     Raises:
@@ -256,9 +284,32 @@ def select_classes(task_data, which):
                     keep(task_data.train), keep(task_data.val), keep(task_data.test))
 
 
+def check_images(task_data, test_only=False):
+    """Say which classes lack training or test images.
+
+    Raises:
+        UserError: the task has no test image or, unless `test_only`, no training image.
+    """
+    task = task_data.task
+    for part in ("test",) if test_only else ("train", "test"):
+        there = {label for _, label in getattr(task_data, part)}
+        if not there:
+            raise UserError(f"task {task.name!r} has no {part} image: every task needs some")
+        lacking = [name for label, name in enumerate(task.classnames) if label not in there]
+        if lacking:
+            print(f"Note: task {task.name!r} has no {part} image of {first_of(lacking)}")
+
+
+def first_of(names, most=MOST):
+    """The first names, at most ten, and how many others there are."""
+    names = list(map(str, names))
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def check_files_exist(parts):
-    """Raise FileNotFoundError naming the first missing image of {part: datums}."""
+    """Raise FileNotFoundError naming the first missing images of {part: datums}."""
     missing = [datum.impath for datums in parts.values() for datum in datums if not osp.isfile(datum.impath)]
     if missing:
         raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
-                                "swap a path prefix by --old-data-path and --new-data-path")
+                          f"swap a path prefix by --old-data-path and --new-data-path"
+                          f"{advice(osp.dirname(missing[0])) or advice(missing[0])}")

@@ -16,6 +16,7 @@ class Caltech101(ClassFolders):
                       inner="caltech-101/101_ObjectCategories.tar.gz"),)
     split_zhou = True
     class_count = 100
+    image_count = (8242,)  # of the 9,144 without BACKGROUND_Google and Faces_easy
     task_name = "object category recognition"
     template = "a photo of a {}."
     metric = "mean_acc"

@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import replace
 
 from dassl.errors import UserError
-from dassl.utils import read_json, write_json
+from dassl.utils import write_json
 
+from .schemas import Draw, read_checked
 from .splits import by_class, relative, split_folder
 
 DRAWN = ("train", "val")
@@ -21,7 +22,8 @@ def draw_few_shot(data, folder, split_zhou, cfg):
     """Draw `NUM_SHOTS` training and min(`NUM_SHOTS`, 4) validation images per class of every task.
 
     A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `split_folder` and read back
-    from then on, so that every method sees the same images. A class with fewer images gives all it has. CoOp's
+    from then on, so that every method sees the same images. A class with fewer images gives all it has. Tasks and
+    classes that are added later are drawn then, and leave the others as they are. CoOp's
     `shot_<shots>-seed_<seed>.pkl`, if it is there, stands for the draw where that is CoOp's.
 
     Args:
@@ -29,7 +31,7 @@ def draw_few_shot(data, folder, split_zhou, cfg):
         split_zhou: path of CoOp's split file, which need not be there; "" for a dataset that can have none.
 
     Returns:
-        `data` with the drawn images only, in the order in which they were drawn.
+        `data` with the drawn images only; nested draws in the order of labels, CoOp's in the order of the draw.
 
     Raises:
         UserError: `FEWSHOT_DRAW` is coop without CoOp's split file; the stored draw was made another way or does not
@@ -42,36 +44,61 @@ def draw_few_shot(data, folder, split_zhou, cfg):
     # CoOp writes beside the images
     pickled = osp.join(store if cfg.DATASET.SPLIT_DIR else osp.join(folder, "split_fewshot"),
                        f"shot_{shots}-seed_{seed}.pkl")
-    stored = read_json(path) if osp.isfile(path) else None
-    if stored is not None:
-        check_way(stored, way, path)
-        drawn = [apply_draw(task_data, stored["tasks"], folder, path) for task_data in data]
+    stored = read_draw(path, shots, seed, way) if osp.isfile(path) else {}
     if osp.isfile(pickled):
         if way == "coop":
             (task_data,) = data
             given = read_pickle(pickled, task_data, folder)
-            if stored is not None and drawn != [given]:
+            if stored and apply_draw(task_data, stored, folder, path, shots, way) != given:
                 raise UserError(f"{pickled} and {path} hold different few-shot images: delete the one that is not "
                                 "meant")
             print(f"the few-shot images of {pickled} are used")
             return [given]
         print(f"{pickled} is not read: it is a draw of CoOp's, but the images are drawn nested "
               f"({'DATASET.FEWSHOT_DRAW' if osp.isfile(split_zhou) else 'there is no split_zhou_*.json'})")
-    if stored is not None:
-        return drawn
 
-    if len({task_data.task.name for task_data in data}) < len(data):
+    tasks = {task_data.task.name: complete_draw(task_data, stored.get(task_data.task.name), folder, shots, seed, way)
+             for task_data in data}
+    if len(tasks) < len(data):
         raise UserError(f"{folder}: two tasks have the same name")
-    tasks = {}
-    for task_data in data:
-        names = class_keys(task_data.task.classnames)
-        parts = {part: getattr(task_data, part) for part in DRAWN}
-        parts = (draw_coop(parts, shots, seed) if way == "coop"
-                 else draw_nested(parts, shots, seed, task_data.task.name, names))
-        tasks[task_data.task.name] = {part: {names[label]: [relative(p, folder) for p in chosen]
-                                             for label, chosen in groups.items()} for part, groups in parts.items()}
-    write_json({"shots": shots, "seed": seed, "draw": way, "tasks": tasks}, path)
-    return [apply_draw(task_data, tasks, folder, path) for task_data in data]
+    if {**stored, **tasks} != stored:
+        write_json({"shots": shots, "seed": seed, "draw": way, "tasks": {**stored, **tasks}}, path)
+    return [apply_draw(task_data, tasks, folder, path, shots, way) for task_data in data]
+
+
+def read_draw(path, shots, seed, way):
+    """The stored draws {task: {part: {class: paths below the dataset's folder}}} of the file `path`.
+
+    Raises:
+        UserError: it holds something else, or draws of another way, or of other shots or another seed.
+    """
+    content = read_checked(Draw, path, "delete it to draw again")
+    if content.draw != way:
+        said = f'its "draw" is {content.draw!r}' if content.draw else 'it has no "draw", as files of older versions'
+        raise UserError(f"the few-shot draw {path} was drawn another way than {way!r} ({said}): delete it to draw "
+                        "again, or set DATASET.SPLIT_DIR to another folder to keep it")
+    if (content.shots, content.seed) != (shots, seed):
+        raise UserError(f"the few-shot draw {path} holds one of {content.shots} shots and seed {content.seed}: delete "
+                        "it to draw again")
+    return content.tasks
+
+
+def complete_draw(task_data, stored, folder, shots, seed, way):
+    """The draw {part: {class: paths below `folder`}} of a task: the `stored` one, and one of the classes that it lacks.
+
+    CoOp's code draws all classes with one generator, so a class can't be added to such a draw.
+    """
+    if stored and way == "coop":
+        return stored
+    names = class_keys(task_data.task.classnames)
+    known = {name for groups in (stored or {}).values() for name in groups}
+    parts = {part: [(path, label) for path, label in getattr(task_data, part) if names[label] not in known]
+             for part in DRAWN}
+    drawn = (draw_coop(parts, shots, seed) if way == "coop"
+             else draw_nested(parts, shots, seed, task_data.task.name, names))
+    return {part: {**(stored or {}).get(part, {}),
+                   **{names[label]: [relative(path, folder) for path in chosen] for label, chosen in groups.items()}}
+            for part, groups in drawn.items()}
 
 
 def way_of(wanted, folder, split_zhou):
@@ -137,28 +164,39 @@ def class_keys(classnames):
     return keys
 
 
-def check_way(stored, way, path):
-    """Raise a UserError if the stored draw of the file `path` was not drawn in this `way`."""
-    found = stored.get("draw")
-    if found != way:
-        said = f'its "draw" is {found!r}' if found else 'it has no "draw", as files of older versions'
-        raise UserError(f"the few-shot draw {path} was drawn another way than {way!r} ({said}): delete it to draw "
-                        "again, or set DATASET.SPLIT_DIR to another folder to keep it")
+def apply_draw(task_data, draws, folder, path, shots, way):
+    """`task_data` with the images of {task: {part: {class: paths below `folder`}}} only.
 
-
-def apply_draw(task_data, draws, folder, path):
-    """`task_data` with the images of {task: {part: {class: paths below `folder`}}} only; UserError if one is gone."""
+    Raises:
+        UserError: a drawn image is gone, stands twice or is of another class, a class has more than `shots` of them,
+            or, in a draw of CoOp's, none. `path` is the draw's file.
+    """
     task = task_data.task
-    labels = {name: label for label, name in enumerate(class_keys(task.classnames))}
+    names = class_keys(task.classnames)
+    labels = {name: label for label, name in enumerate(names)}
+
+    def wrong(what):
+        return UserError(f"the few-shot draw {path} does not fit the data any more ({what} of task {task.name!r}): "
+                         "delete it to draw again")
+
     parts = {}
-    for part in DRAWN:
-        there = {relative(p, folder): p for p, _ in getattr(task_data, part)}
-        try:
-            parts[part] = [(there[p], labels[name])
-                           for name, chosen in draws[task.name][part].items() for p in chosen]
-        except KeyError as error:
-            raise UserError(f"the few-shot draw {path} does not fit the data any more ({error.args[0]!r} of task "
-                            f"{task.name!r} is gone): delete it to draw again") from None
+    for part, most in draws_of(shots).items():
+        there = {relative(image, folder): (image, label) for image, label in getattr(task_data, part)}
+        groups = draws[task.name].get(part, {}) if task.name in draws else {}
+        lacking = {names[label] for _, label in there.values()} - set(groups)
+        if lacking:
+            raise wrong(f"it has no image of class {min(lacking)!r}")
+        parts[part] = []
+        for name in (groups if way == "coop" else names):
+            chosen = groups.get(name, []) if name in labels else []
+            if len(chosen) > most or len(set(chosen)) < len(chosen):
+                raise wrong(f"it has {len(chosen)} {part} images of class {name!r}, at most {most} and each once")
+            for image in chosen:
+                if image not in there:
+                    raise wrong(f"{image!r} is gone from {part}")
+                if there[image][1] != labels[name]:
+                    raise wrong(f"{image!r} is an image of {names[there[image][1]]!r}, not of {name!r}")
+                parts[part].append((there[image][0], labels[name]))
     return replace(task_data, **parts)
 
 
@@ -210,7 +248,7 @@ def datum_of(item):
 
 def find_image(there, image, label, path):
     """The path in {(path below the dataset's folder, label): path} of which `image` has the longest end."""
-    names = image.split("/")
+    names = image.replace("\\", "/").split("/")
     for start in range(len(names)):
         found = there.get(("/".join(names[start:]), label))
         if found:

@@ -15,5 +15,7 @@ class DescribableTextures(ClassFolders):
                       checksum="md5:fff73e5086ae6bdbea199a49dfb8a4c1"),)
     split_zhou = True
     class_count = 47
+    image_count = (5640,)
+    images_per_class = (120, 120)
     task_name = "texture recognition"
     template = "{} texture."

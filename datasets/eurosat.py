@@ -16,6 +16,9 @@ class EuroSAT(ClassFolders):
                       checksum="md5:c8fa014336c82ac7804f0398fcb19387"),)
     split_zhou = True
     class_count = 10
+    image_count = (27000,)
+    images_per_class = (2000, 3000)
+    also_called = ("EuroSAT_RGB",)
     task_name = "satellite land use recognition"
     template = "a centered satellite photo of {}."
     renames = {

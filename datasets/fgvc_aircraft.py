@@ -17,6 +17,9 @@ class FGVCAircraft(SingleTaskDataset):
                       files=("variants.txt", *map("images_variant_{}.txt".format, PARTS)),
                       url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),)
     class_count = 100
+    image_count = (10000,)
+    images_per_class = (100, 100)
+    also_called = ("fgvc-aircraft-2013b",)
     task_name = "aircraft model recognition"
     template = "a photo of a {}, a type of aircraft."
     metric = "mean_acc"

@@ -2,15 +2,22 @@
 
 import os
 import os.path as osp
+import re
+import shlex
 
 import numpy as np
 from scipy.io import loadmat
 
 from dassl.errors import MissingFile, UserError
-from dassl.utils import read_json
+
+from .schemas import SplitZhou, read_checked
 
 PARTS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
+# Folders that file systems, archivers and servers leave beside the classes.
+LEFTOVERS = ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information",
+             "__pycache__")
+MOST = 10  # paths of a kind that a message shows
 
 
 def list_images(folder):
@@ -20,11 +27,70 @@ def list_images(folder):
 
 
 def list_folders(folder):
-    """Sorted names of the folders in `folder`, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    """Sorted names of the folders in `folder`, without hidden ones and leftovers."""
+    return sorted(entry.name for entry in os.scandir(folder)
+                  if entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFTOVERS)
 
 
-class MissingFiles(FileNotFoundError, ValueError):
+def same_name(name):
+    """What names have in common that differ in casing and in signs between words."""
+    return re.sub("[^a-z0-9.]", "", name.lower())
+
+
+def look_alike(path, names=()):
+    """The path that is there and probably meant by `path`, "" if there is none.
+
+    It differs in casing or in signs between words, has one of the other `names`, or lies in a folder of the same name
+    as the one around it ("flowers/flowers").
+    """
+    if osp.exists(path):
+        return path
+    parent, name = osp.split(path)
+    parent = look_alike(parent) if name else ""
+    for folder in (parent, osp.join(parent, osp.basename(parent))) if osp.isdir(parent) else ():
+        there = {same_name(entry): entry for entry in sorted(os.listdir(folder))} if osp.isdir(folder) else {}
+        for wanted in (name, *names):
+            if same_name(wanted) in there:
+                return osp.join(folder, there[same_name(wanted)])
+    return ""
+
+
+def find_below(root, names, fits, depth=3):
+    """The first folder below `root` whose name is one of `names` and for which `fits` is true; "" if there is none."""
+    names, level = {same_name(name) for name in names}, [root]
+    for _ in range(depth):
+        level = [osp.join(folder, name) for folder in level for name in list_folders(folder)[:200]]
+        for folder in level:
+            if same_name(osp.basename(folder)) in names and fits(folder):
+                return folder
+    return ""
+
+
+def advice(path, alike=None):
+    """How to get `path`, which is missing or wrong, from what looks alike, for the end of a message; "" if not known.
+
+    Args:
+        alike: the path that is meant; by default what `look_alike` finds.
+    """
+    alike = look_alike(path) if alike is None else alike
+    if alike in ("", path):
+        return ""
+    while (osp.basename(alike) == osp.basename(path) and not osp.exists(osp.dirname(path))
+           and not path.startswith(osp.dirname(alike) + os.sep)):
+        alike, path = osp.dirname(alike), osp.dirname(path)
+    parent = osp.dirname(path)
+    if osp.dirname(alike) == osp.join(parent, osp.basename(parent)):
+        return advice(parent, osp.dirname(alike))
+    here, there = shlex.quote(path), shlex.quote(alike)
+    if alike.startswith(path + os.sep):  # a copy in a folder of the same name
+        around = f"{path}.around"
+        return (f"; if {alike} is meant: mv {here} {shlex.quote(around)} && "
+                f"mv {shlex.quote(around + alike[len(path):])} {here}")
+    make = "" if osp.isdir(osp.dirname(path)) else f"mkdir -p {shlex.quote(osp.dirname(path))} && "
+    return f"; if {alike} is meant: {make}mv {there} {here}"
+
+
+class MissingFiles(MissingFile):
     """Files or folders of a dataset are missing or hold nothing; `paths` are all that are known to be."""
 
     def __init__(self, message, paths):
@@ -35,11 +101,13 @@ class MissingFiles(FileNotFoundError, ValueError):
 def images_of(folder):
     """Images of a class folder; a missing or empty one is an error."""
     if not osp.isdir(folder):
-        raise MissingFiles(f"the class folder {folder} does not exist", [folder])
+        raise MissingFiles(f"the class folder {folder} does not exist{advice(folder)}", [folder])
     images = list_images(folder)
     if not images:
-        raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): unpack the images "
-                           "there again", [folder])
+        below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
+        raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
+                           + (f"its folder {below} does, move its images up" if below
+                              else "unpack the images there again"), [folder])
     return images
 
 
@@ -51,7 +119,7 @@ def find_class_folders(folder, skip=()):
         UserError: there is no class folder in it.
     """
     if not osp.isdir(folder):
-        raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there")
+        raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there{advice(folder)}")
     found = [name for name in list_folders(folder) if name not in skip]
     if not found:
         raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
@@ -81,7 +149,8 @@ def read_many_class_folders(folders):
 def check_official_file(path):
     """Raise a MissingFile unless the file `path` exists."""
     if not osp.isfile(path):
-        raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name there", [path])
+        raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name "
+                           f"there{advice(path)}", [path])
 
 
 def parse_lines(path, parse):
@@ -150,14 +219,13 @@ def read_split_zhou(path, images):
     Raises:
         UserError: the file is not of that form, a label has two names, or the labels are not 0, 1, 2 ...
     """
-    split = read_json(path)
-    try:
-        parts = {part: [(osp.join(images, image), label) for image, label, _ in split[part]] for part in PARTS}
-        pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path} does not hold train, val and test lists of [image, label, class name]: fetch CoOp's "
-                         "file again, or delete it to have the data split anew") from None
+    remedy = "fetch CoOp's file again, or delete it to have the data split anew"
+    split = read_checked(SplitZhou, path, remedy)
+    missing = [part for part in PARTS if part not in split]
+    if missing:
+        raise UserError(f"{path} has no list {missing[0]!r}, it must have {', '.join(PARTS)}: {remedy}")
+    parts = {part: [(osp.join(images, image), label) for image, label, _ in split[part]] for part in PARTS}
+    pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
     if [label for label, _ in pairs] != list(range(len(pairs))):
-        raise UserError(f"{path} must give each of the labels 0, 1, 2 ... one class name: fetch CoOp's file again, or "
-                         "delete it to have the data split anew")
+        raise UserError(f"{path} must give each of the labels 0, 1, 2 ... one class name: {remedy}")
     return tuple(name for _, name in pairs), parts

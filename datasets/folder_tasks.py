@@ -2,126 +2,155 @@
 
 import os.path as osp
 
-import yaml
-
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.errors import MissingFile, UserError
-from dassl.utils import read_json, write_json
 
 from .base import MultiTaskDataset, Task, TaskData
-from .files import PARTS, images_of, list_folders, list_images
-from .splits import split_folder, split_train_val, split_train_val_test, stored_split
+from .files import PARTS, find_class_folders, images_of, list_folders, list_images
+from .schemas import TaskEntry, TasksFile, read_tasks_file
+from .splits import complete_parts, relative, split_folder
 
-TASK_KEYS = {"folder", "name", "classes", "template", "metric", "train", "val", "test"}
-SUITE_KEYS = {"tasks", "template", "metric"}
+PART_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 @DATASET_REGISTRY.register()
 class FolderTasks(MultiTaskDataset):
     """Every folder of the root is a task and every folder in it a class; underscores in names are spaces.
 
-    `tasks.yaml` beside the folders may set, for the whole suite, `template` and `metric`, and, in the list
-    `tasks`, per task: `folder`, `name`, `classes` (a list of class folders or a map folder: name), `template`,
-    `metric`, and fixed `train`, `val`, `test`, each a folder `<task>/<train>/<class>/` or a text file of lines
-    `<class>/<image>`, all relative to the task's folder. Its order is the task order. Without fixed parts each class
-    is split 50/20/30 once and the split is stored; without `val`, a fifth of `train` is taken.
+    A root or task whose folders are `train`, `test` and perhaps `val`, each with class folders, is one task with these
+    fixed parts, and so is a root whose folders hold images themselves. `tasks.yaml` beside the folders may set, for
+    the whole suite, `template` and `metric`, and, in the list `tasks`, per task: `folder`, `name`, `classes` (a list
+    of class folders or a map folder: name), `template`, `metric`, and fixed `train`, `val`, `test`, each a folder
+    `<task>/<train>/<class>/` or a text file of lines `<class>/<image>`, all relative to the task's folder. Its order
+    is the task order. Without fixed parts each class is split 50/20/30 once and the split is stored; without `val`, a
+    fifth of `train` is taken.
     """
 
     @classmethod
     def read(cls, folder, cfg):
-        spec_path = osp.join(folder, "tasks.yaml")
-        spec = read_spec(spec_path) if osp.isfile(spec_path) else {}
-        where = spec_path if spec else folder
-        entries = spec.get("tasks") or [{"folder": name} for name in list_folders(folder) if name != "split_fewshot"]
-        if not entries:
-            raise UserError(f"FolderTasks: {folder} has no task folders, it needs {folder}/<task>/<class>/<image>.jpg")
         store = osp.join(split_folder(folder, cfg), "split.json")
-        stored = read_json(store) if osp.isfile(store) else {}
-        known = len(stored)
-        data = [read_task(folder, {**spec, **entry}, where, stored, store) for entry in entries]
-        if len(stored) > known:
-            write_json(stored, store)
-        return data
+        return [TaskData(task, **complete_parts(parts, osp.normpath(osp.join(folder, entry.folder)), store,
+                                                entry.folder))
+                for entry, task, parts in read_entries(folder)]
+
+    @classmethod
+    def read_files(cls, folder):
+        return [(task, parts) for _, task, parts in read_entries(folder)]
 
 
-def read_spec(path):
-    """Read and check `tasks.yaml`; a wrong key or type is a UserError naming file, task and key."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            spec = yaml.safe_load(f) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict) or not isinstance(spec.get("tasks", []), list):
-        raise UserError(f"{path} must be a mapping with the keys {sorted(SUITE_KEYS)}, `tasks` being a list")
-    for entry in [spec, *spec.get("tasks", [])]:
-        known = SUITE_KEYS if entry is spec else TASK_KEYS
-        if not isinstance(entry, dict) or (entry is not spec and not isinstance(entry.get("folder"), str)):
-            raise UserError(f"{path}: the task entry {entry!r} must be a mapping with a `folder`")
-        unknown = sorted(set(entry) - known)
-        if unknown:
-            raise UserError(f"{path}: unknown key {unknown[0]!r}, the keys are {sorted(known)}")
-    return spec
+def read_entries(root):
+    """[(`TaskEntry`, Task, official parts)] of the tasks below `root`; a mistake is an error naming file and task."""
+    where = osp.join(root, "tasks.yaml")
+    suite = read_tasks_file(where) if osp.isfile(where) else TasksFile()
+    where = where if osp.isfile(where) else root
+    entries = suite.tasks or find_entries(root)
+    read = []
+    for entry in entries:
+        default = osp.basename(root) if entry.folder == "." else entry.folder
+        name = entry.name or default.replace("_", " ")
+        twice = [other.folder for other, task, _ in read if task.name == name]
+        if twice:
+            raise UserError(f"{where}: the tasks in {twice[0]} and {entry.folder} are both named {name!r}: name them "
+                            "apart")
+        try:
+            read.append((entry, *read_task(root, entry, suite, name)))
+        except MissingFile as error:
+            raise MissingFile(f"{where}: task {name!r}: {error}") from None
+        except UserError as error:
+            raise UserError(f"{where}: task {name!r}: {error}") from None
+    return read
 
 
-def read_task(root, entry, where, stored, store):
-    """One task of the suite as `TaskData`; `stored` collects the splits drawn here, by folder name."""
-    folder = osp.join(root, entry["folder"])
-    name = entry.get("name", entry["folder"].replace("_", " "))
-    if not osp.isdir(folder):
-        raise MissingFile(f"{where}: the task folder {folder} does not exist")
-    fixed = {part: osp.join(folder, entry[part]) for part in PARTS if part in entry}
-    if fixed and not {"train", "test"} <= set(fixed):
-        raise UserError(f"{where}: task {name!r} fixes {sorted(fixed)}, but needs both train and test")
-    class_folders = class_names_of(entry.get("classes"), folder, fixed, where)
-    if not class_folders:
-        raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
-    task = Task(name, tuple(class_folders.values()), entry.get("template", Task.template),
-                entry.get("metric", Task.metric))
-    labels = {class_folder: label for label, class_folder in enumerate(class_folders)}
+def find_entries(root):
+    """The `TaskEntry` of every task below a root without `tasks` in a tasks.yaml."""
+    folders = [name for name in list_folders(root) if name != "split_fewshot"]
+    if not folders:
+        raise UserError(f"FolderTasks: {root} has no task folders, it needs {root}/<task>/<class>/<image>.jpg")
+    parts = find_parts(root, folders)
+    if parts or all(list_images(osp.join(root, name)) and not list_folders(osp.join(root, name)) for name in folders):
+        print(f"Note: {root} is taken for one task, {osp.basename(root)!r}, "
+              + (f"with the fixed parts {', '.join(parts.values())}" if parts else "whose folders are its classes"))
+        return [TaskEntry(folder=".", **parts)]
+    entries = [TaskEntry(folder=name, **find_parts(osp.join(root, name), list_folders(osp.join(root, name))))
+               for name in folders]
+    fixed = [entry.folder for entry in entries if entry.train]
     if fixed:
-        parts = {part: read_part(path, folder, labels, where) for part, path in fixed.items()}
-        if "val" not in parts:
-            parts["train"], parts["val"] = split_train_val(parts["train"])
-        return TaskData(task, **parts)
-
-    items = [(path, label) for class_folder, label in labels.items()
-             for path in images_of(osp.join(folder, class_folder))]
-    if entry["folder"] not in stored:
-        drawn = zip(PARTS, split_train_val_test(items))
-        stored[entry["folder"]] = {part: [osp.relpath(path, folder) for path, _ in chosen] for part, chosen in drawn}
-    return TaskData(task, **stored_split(items, folder, stored[entry["folder"]], store))
+        print(f"Note: the tasks in {', '.join(fixed)} have the fixed parts of their folders train and test")
+    return entries
 
 
-def class_names_of(classes, folder, fixed, where):
-    """{class folder: class name} from the yaml's `classes`, or from the folders themselves."""
+def find_parts(folder, names):
+    """{part: folder} if the folders `names` in `folder` are a task's parts, {} if they are something else.
+
+    Raises:
+        UserError: they are some of both, or parts without train or test.
+    """
+    found = [(part, name) for name in names for part in PARTS if name.lower() in PART_FOLDERS[part]]
+    parts = {part: name for part in PARTS for other, name in found if other == part}
+    if not {"train", "test"} <= set(parts) and (len(found) < len(names) or len(found) < 2):
+        return {}  # "train" among other vehicles
+    others = [name for name in names if name not in parts.values()]
+    if others or not {"train", "test"} <= set(parts):
+        raise UserError(f"{folder} has the folders {', '.join(names)}: if these are parts of one task, it needs train "
+                        f"and test{f' and not {others[0]}' if others else ''}; else say in tasks.yaml what they are")
+    return parts
+
+
+def read_task(root, entry, suite, name):
+    """(Task, official parts) of one task."""
+    folder = osp.normpath(osp.join(root, entry.folder))
+    if not osp.isdir(folder):
+        raise MissingFile(f"the task folder {folder} does not exist")
+    fixed = {part: osp.join(folder, getattr(entry, part)) for part in PARTS if getattr(entry, part)}
+    if fixed and not {"train", "test"} <= set(fixed):
+        raise UserError(f"it fixes {', '.join(fixed)}, but needs both train and test")
+    for path in fixed.values():
+        if not osp.exists(path):
+            raise MissingFile(f"{path} does not exist")
+    classes = entry.classes
     if classes is None:
-        source = fixed.get("train", folder)
-        if not osp.isdir(source):
-            raise UserError(f"{where}: {source} is a list of images, so the task needs `classes`"
-                             if osp.isfile(source) else f"{where}: {source} does not exist")
-        classes = list_folders(source)
-    if isinstance(classes, list):
-        classes = {str(name): str(name).replace("_", " ") for name in classes}
-    if not isinstance(classes, dict):
-        raise UserError(f"{where}: `classes` of {folder} must be a list of folders or a map folder: name")
-    return {str(class_folder): str(name) for class_folder, name in classes.items()}
+        lists = [path for path in fixed.values() if not osp.isdir(path)]
+        if lists:
+            raise UserError(f"{lists[0]} is a list of images, so the task needs `classes`")
+        folders = {name for path in fixed.values() or (folder,) for name in find_class_folders(path)}
+        classes = {class_folder: class_folder.replace("_", " ") for class_folder in sorted(folders)}
+    task = Task(name, tuple(classes.values()), entry.template or suite.template or Task.template,
+                entry.metric or suite.metric or Task.metric)
+    labels = {class_folder: label for label, class_folder in enumerate(classes)}
+    if not fixed:
+        return task, {"all": [(path, label) for class_folder, label in labels.items()
+                              for path in images_of(osp.join(folder, class_folder))]}
+    parts = {part: read_part(path, folder, labels) for part, path in fixed.items()}
+    empty = set(labels.values()) - {label for items in parts.values() for _, label in items}
+    if empty:
+        raise UserError(f"class {task.classnames[min(empty)]!r} has no image in any part: add some, or leave it out")
+    seen = {}
+    for part, items in parts.items():
+        for path, _ in items:
+            if seen.setdefault(path, part) != part:
+                raise UserError(f"{path} is in {seen[path]} and in {part}: an image must not be trained and tested on")
+    return task, parts
 
 
-def read_part(path, folder, labels, where):
-    """A fixed part: a folder of class folders, or a text file of `<class>/<image>` lines."""
+def read_part(path, folder, labels):
+    """[(image, label)] of a fixed part: a folder of class folders, or a text file of `<class>/<image>` lines."""
     if osp.isdir(path):
         return [(image, label) for class_folder, label in labels.items()
                 if osp.isdir(osp.join(path, class_folder)) for image in list_images(osp.join(path, class_folder))]
-    if not osp.isfile(path):
-        raise MissingFile(f"{where}: {path} does not exist")
-    items = []
-    with open(path, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            line = line.strip()
-            if not line:
-                continue
-            class_folder = line.split("/")[0]
-            if class_folder not in labels:
-                raise UserError(f"{path}, line {number}: {class_folder!r} is no class of the task")
-            items.append((osp.join(folder, line), labels[class_folder]))
-    return items
+    items = {}
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                line = line.strip().replace("\\", "/")
+                if not line:
+                    continue
+                image = osp.join(folder, osp.normpath(line))
+                class_folder = relative(image, folder).split("/")[0]
+                if class_folder not in labels:
+                    raise UserError(f"{path}, line {number}: {line!r} is in no class folder of the task")
+                if image in items:
+                    raise UserError(f"{path}, line {number}: {line!r} stands there twice")
+                items[image] = labels[class_folder]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: it must have a line <class>/<image> for each image") from None
+    return list(items.items())

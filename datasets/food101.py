@@ -15,5 +15,7 @@ class Food101(ClassFolders):
                       checksum="md5:85eeb15f3717b99a5da872d97d918f87"),)
     split_zhou = True
     class_count = 101
+    image_count = (101000,)
+    images_per_class = (1000, 1000)
     task_name = "food recognition"
     template = "a photo of {}, a type of food."

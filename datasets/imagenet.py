@@ -34,6 +34,7 @@ class ImageNetClasses(SingleTaskDataset):
 @DATASET_REGISTRY.register()
 class ImageNet(ImageNetClasses):
     dataset_dir = "imagenet"
+    image_count = (1331167,)
     image_dir = "images"
     sources = (Source("https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
                       folders=("images/train", "images/val"),

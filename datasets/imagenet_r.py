@@ -10,6 +10,7 @@ from .sources import Source
 class ImageNetR(ImageNetSubset):
     dataset_dir = "imagenet-rendition"
     image_dir = "imagenet-r"
+    image_count = (30000,)
     sources = (Source("https://github.com/hendrycks/imagenet-r", folders=(image_dir,),
                       url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
                       checksum="sha256:18c6bf493b39a0d975d48e587437f562caab9c52ae6327dcfa9dd8eb54aa1b52"),

@@ -17,6 +17,7 @@ class ImageNetSketch(ImageNetClasses):
                       note="ImageNet-Sketch.zip (Google Drive), whose folder `sketch` becomes `images`"),
                CLASS_NAMES)
     test_only = True
+    image_count = (50889,)
 
     @classmethod
     def read_official(cls, folder):

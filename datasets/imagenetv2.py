@@ -19,6 +19,8 @@ class ImageNetV2(ImageNetClasses):
                       checksum="sha256:f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c"),
                CLASS_NAMES)
     test_only = True
+    image_count = (10000,)
+    images_per_class = (10, 10)
 
     @classmethod
     def read_official(cls, folder):

@@ -21,6 +21,8 @@ class OxfordPets(SingleTaskDataset):
                       url=f"{VGG}data/annotations.tar.gz", checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f"))
     split_zhou = True
     class_count = 37
+    image_count = (7349,)
+    also_called = ("oxford-iiit-pet",)
     task_name = "pet breed recognition"
     template = "a photo of a {}, a type of pet."
     metric = "mean_acc"

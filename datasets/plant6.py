@@ -18,7 +18,9 @@ class FruitVegetable(ClassFolders):
     sources = (Source("https://www.kaggle.com/datasets/kritikseth/fruit-and-vegetable-image-recognition",
                       folders=tuple(map("images/{}".format, pooled)), note="the folders train, test and validation"),)
     class_count = 36
+    image_count = (3825,)
     task_name = "fruit and vegetable recognition"
+    renames = {"jalepeno": "jalapeno", "raddish": "radish", "sweetcorn": "sweet corn", "sweetpotato": "sweet potato"}
     template = "a photo of a {}, a type of fruit or vegetable."
 
 
@@ -31,6 +33,7 @@ class KaggleFlower(ClassFolders):
     sources = (Source("https://www.kaggle.com/datasets/alxmamaev/flowers-recognition", folders=(image_dir,),
                       note="the folder flowers with the folders daisy ... tulip"),)
     class_count = 5
+    image_count = (4317, 4323)  # two editions
     task_name = "flower recognition"
     template = "a photo of a {}, a type of flower."
 
@@ -44,6 +47,7 @@ class KaggleMushroom(ClassFolders):
     sources = (Source("https://www.kaggle.com/datasets/maysee/mushrooms-classification-common-genuss-images",
                       folders=(image_dir,), note="the folder Mushrooms with the folders Agaricus ... Suillus"),)
     class_count = 9
+    image_count = (6714,)
     task_name = "mushroom genus recognition"
     template = "a photo of a {}, a type of mushroom."
 
@@ -58,6 +62,9 @@ class KaggleVegetable(ClassFolders):
     sources = (Source("https://www.kaggle.com/datasets/misrakahmed/vegetable-image-dataset",
                       folders=tuple(map("images/{}".format, pooled)), note="the folders train, test and validation"),)
     class_count = 15
+    image_count = (21000,)
+    images_per_class = (1400, 1400)
+    also_called = ("Vegetable Images",)
     task_name = "vegetable recognition"
     template = "a photo of a {}, a type of vegetable."
 
@@ -87,6 +94,7 @@ class PlantVillage(ClassFolders):
                       archive="Plant_leaf_diseases_dataset_without_augmentation.zip",
                       checksum="sha256:ac3432453984d02a86197987e775a5429d0d59e7cc7c35bcf5a8f50349b90ff0"),)
     class_count = 39
+    image_count = (55448,)
     task_name = "plant leaf disease recognition"
     template = "a photo of a plant leaf with {} disease."
     renames = {

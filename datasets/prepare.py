@@ -3,7 +3,8 @@
     python -m datasets.prepare general10 --root R
     python -m datasets.prepare general10 --root R --check
 
-What a dataset consists of stands in its class as `sources`. Exit code 0: everything that is needed is there.
+What a dataset consists of stands in its class as `sources`; `folder_tasks` stands for a user's own folder R. Exit code
+0: everything that is needed is there. Unusual numbers of images, and images that are there twice, are said.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
+import pooch
 import yaml
 from tabulate import tabulate
 
@@ -20,9 +22,10 @@ import datasets  # noqa: F401, registers all datasets
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.errors import UserError
 
-from .base import SingleTaskDataset, Suite
+from .base import SingleTaskDataset, Suite, first_of
 from .fetch import obtain
-from .files import IMAGE_SUFFIXES, MissingFiles
+from .files import IMAGE_SUFFIXES, MOST, MissingFiles
+from .folder_tasks import FolderTasks
 from .sources import COOP
 from .splits import relative
 
@@ -39,6 +42,7 @@ class Report:
         classes: number of classes; None while files that tell it are missing.
         images: number of the dataset's images that are there.
         some: whether anything is there.
+        notes: what is unusual about the images that are there.
     """
 
     missing: tuple
@@ -46,6 +50,7 @@ class Report:
     classes: int
     images: int
     some: bool
+    notes: tuple = ()
 
     @property
     def complete(self):
@@ -62,7 +67,7 @@ def read_configs():
     for entry in sorted(os.listdir(CONFIGS)):
         with open(osp.join(CONFIGS, entry), encoding="utf-8") as f:
             cls = DATASET_REGISTRY.get(yaml.safe_load(f)["DATASET"]["NAME"])
-        if issubclass(cls, Suite) or cls.sources:  # the others generate their images, or are a user's own
+        if issubclass(cls, (Suite, FolderTasks)) or cls.sources:  # the others generate their images
             classes[osp.splitext(entry)[0]] = cls
     return classes
 
@@ -94,10 +99,10 @@ def missing_paths(source, cls, folder):
 
 def examine(cls, root):
     """The `Report` on a dataset under `root`. Nothing is written."""
-    folder = osp.join(root, cls.dataset_dir)
+    folder = osp.normpath(osp.join(root, cls.dataset_dir))
     missing = [path for source in cls.sources for path in missing_paths(source, cls, folder)]
     some = any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
-    problem, classes, images = "", None, None
+    problem, classes, images, notes = "", None, None, ()
     if not missing:
         try:
             tasks = cls.read_files(folder)
@@ -111,12 +116,50 @@ def examine(cls, root):
             classes = sum(len(task.classnames) for task, _ in tasks)
             images = len(listed) - len(absent)
             missing = fold(absent, listed)
-            if classes != cls.class_count:
-                problem = (f"{folder} has {classes} classes instead of {cls.class_count}: unpack the dataset there "
-                           "again, and nothing else")
+            notes = notes_on(cls, tasks, absent)
+            problem = cls.wrong_count(folder, classes)
     if images is None:
         images = sum(count_images(osp.join(folder, path)) for source in cls.sources for path in source.folders)
-    return Report(tuple(missing), problem, classes, images, some)
+    return Report(tuple(missing), problem, classes, images, some or bool(images), tuple(notes))
+
+
+def notes_on(cls, tasks, absent):
+    """What is unusual about the images of `tasks` [(Task, official parts)], without those that are `absent`."""
+    parts = {}  # path -> names of its parts
+    counts = Counter()
+    for task, of_task in tasks:
+        for part, items in of_task.items():
+            for path, label in items:
+                if path not in absent:
+                    parts.setdefault(path, set()).add(part)
+                    counts[task.classnames[label]] += 1
+    if cls.image_count and len(parts) not in cls.image_count:
+        yield f"{len(parts):,} images, officially {' or '.join(f'{count:,}' for count in cls.image_count)}"
+    low, high = cls.images_per_class or (1, len(parts))
+    unusual = [f"{name} {counts[name]:,}" for task, _ in tasks for name in task.classnames
+               if not low <= counts[name] <= high]
+    if unusual:
+        yield (f"classes with other than {low:,}{f' to {high:,}' if high > low else ''} images"
+               f"{', the official number' if cls.images_per_class else ''}: {first_of(unusual)}")
+    copies = find_copies(parts)
+    pairs = [f"{paths[0]} and {paths[1]}" for paths in copies]
+    across = [pair for pair, paths in zip(pairs, copies) if len(set.union(*(parts[path] for path in paths))) > 1]
+    if across:
+        yield f"{len(across):,} images are there in two parts, with the same content: {first_of(across, MOST // 2)}"
+    elif pairs:
+        yield f"{len(pairs):,} images are there more than once, with the same content: {first_of(pairs, MOST // 2)}"
+
+
+def find_copies(paths):
+    """Lists of those of `paths` whose files have the same content."""
+    groups = {}
+    for path in paths:
+        groups.setdefault(osp.getsize(path), []).append(path)
+    copies = {}
+    for group in groups.values():
+        for path in group if len(group) > 1 else ():
+            copies.setdefault(pooch.file_hash(path), []).append(path)
+    return [group for group in copies.values() if len(group) > 1]
 
 
 def fold(absent, listed):
@@ -150,27 +193,36 @@ def download(name, cls, root):
                 print(f"{name}: {error}", file=sys.stderr)
 
 
+def shortened(lines):
+    """At most ten of `lines`, and how many others there are."""
+    return [*lines[:MOST], *([f"... and {len(lines) - MOST:,} more"] if len(lines) > MOST else [])]
+
+
 def show(reports, members, root):
     """Print the table of all reports, and what to do about what is missing."""
     rows = [(name, report.found, "-" if report.classes is None else f"{report.classes:,}", f"{report.images:,}",
-             "\n".join(relative(path, root) for path in report.missing)) for name, report in reports.items()]
+             "\n".join(shortened([relative(path, root) for path in report.missing])))
+            for name, report in reports.items()]
     print(tabulate(rows, ["dataset", "found", "classes", "images", "missing"], disable_numparse=True,
                    colalign=("left", "left", "right", "right", "left")))
     automatic, optional = [], []
     for name, report in reports.items():
         cls, folder = members[name], osp.join(root, members[name].dataset_dir)
         lacking = [source for source in cls.sources if missing_paths(source, cls, folder)]
+        for note in report.notes:
+            print(f"\n{name}: {note}")
         if report.problem:
             print(f"\n{name}: {report.problem}")
         elif report.missing and not lacking:
-            print(f"\n{name}: the images in {folder} are incomplete, and are left as they are: unpack them again from "
-                  f"{cls.sources[0].page}, or move the folder of images away and run this without --check")
+            whence = (f"unpack them again from {cls.sources[0].page}, or move the folder of images away and run this "
+                      "without --check" if cls.sources else "put them there, or take them off the lists")
+            print(f"\n{name}: the images in {folder} are incomplete, and are left as they are: {whence}")
         for source in lacking:
             if is_automatic(source, folder):
                 automatic.append(f"{name}: {source.url or osp.join(folder, source.archive)}")
             else:
                 print(f"\n{name}, by hand: {source.note}\n  from {source.page}")
-                print("\n".join(f"  to   {path}" for path in missing_paths(source, cls, folder)))
+                print("\n".join(shortened([f"  to   {path}" for path in missing_paths(source, cls, folder)])))
                 if source.archive:
                     print(f"  or   put {source.archive} into {folder} and run this without --check")
         if cls.split_zhou and not has_split_zhou(cls, folder):

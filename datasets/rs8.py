@@ -28,11 +28,7 @@ class SceneFolders(ClassFolders):
 
 
 def words_of(name):
-    """A folder's name as words: "BareLand", "storage_tank", "aGrass" are "bare land", "storage tank", "grass".
-
-    A single small letter before a capital numbers the class (RSSCN7) and is left out.
-    """
-    name = re.sub(r"^[a-z](?=[A-Z])", "", name)
+    """A folder's name as words: "BareLand" and "storage_tank" are "bare land" and "storage tank"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("_", " ")).lower()
 
 
@@ -45,6 +41,8 @@ class AID(SceneFolders):
     sources = (Source("https://captain-whu.github.io/AID/", folders=(image_dir,),
                       note="the whole dataset, its 30 class folders Airport ... Viaduct"),)
     class_count = 30
+    image_count = (10000,)
+    images_per_class = (220, 420)
     task_name = "aerial scene recognition"
 
 
@@ -59,6 +57,9 @@ class RESISC45(SceneFolders):
                           "883edc0eee77b2c84225472f10f126e3ed83fa6e/NWPU-RESISC45.zip",
                       checksum="md5:75206b2e16446591afa88e2628744886"),)
     class_count = 45
+    image_count = (31500,)
+    images_per_class = (700, 700)
+    also_called = ("resisc45",)
     task_name = "remote sensing scene recognition"
 
 
@@ -71,6 +72,8 @@ class OPTIMAL31(SceneFolders):
     sources = (Source("the authors of OPTIMAL-31 (Wang et al., TGRS 2019)", folders=(image_dir,),
                       note="the folder Images with its folders airplane ... runway; it has no lasting address"),)
     class_count = 31
+    image_count = (1860,)
+    images_per_class = (60, 60)
     task_name = "high resolution remote sensing scene recognition"
 
 
@@ -87,6 +90,7 @@ class RSICB128(SceneFolders):
     sources = (Source("https://github.com/lehaifeng/RSI-CB", folders=(image_dir,),
                       note="RSI-CB128 with its six folders of super-classes"),)
     class_count = 45
+    image_count = (36707,)
     task_name = "remote sensing land cover and facility recognition"
     renames = {"parkinglot": "parking lot", "sandbeach": "sand beach"}
 
@@ -110,7 +114,13 @@ class RSSCN7(SceneFolders):
     sources = (Source("https://github.com/palewithout/RSSCN7", folders=(image_dir,),
                       note="the folders aGrass ... gParking"),)
     class_count = 7
+    image_count = (2800,)
+    images_per_class = (400, 400)
     task_name = "landscape recognition from above"
+    renames = {  # what the paper calls the regions; the folders have a letter in front and leave words out
+        "aGrass": "grass land", "bField": "farm land", "cIndustry": "industrial area", "dRiverLake": "river or lake",
+        "eForest": "forest", "fResident": "residential area", "gParking": "parking lot",
+    }
 
 
 @DATASET_REGISTRY.register()
@@ -124,6 +134,9 @@ class UCMerced(SceneFolders):
                           "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip",
                       checksum="md5:5b7ec56793786b6dc8a908e8854ac0e4"),)
     class_count = 21
+    image_count = (2100,)
+    images_per_class = (100, 100)
+    also_called = ("UCMerced_LandUse",)
     task_name = "urban land use recognition"
     renames = {  # this dataset writes two words as one
         "baseballdiamond": "baseball diamond", "denseresidential": "dense residential", "golfcourse": "golf course",
@@ -141,6 +154,7 @@ class WHURS19(SceneFolders):
     sources = (Source("https://captain-whu.github.io/BED4RS/", folders=(image_dir,),
                       note="WHU-RS19, its 19 class folders Airport ... Viaduct"),)
     class_count = 19
+    image_count = (1005, 1013)  # two editions
     task_name = "high resolution satellite scene recognition"
 
 

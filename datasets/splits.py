@@ -5,9 +5,10 @@ import os.path as osp
 import random
 
 from dassl.errors import UserError
-from dassl.utils import read_json, write_json
+from dassl.utils import write_json
 
 from .files import PARTS
+from .schemas import Split, read_checked
 
 
 def split_folder(folder, cfg):
@@ -26,8 +27,9 @@ def split_folder(folder, cfg):
 
 
 def relative(path, folder):
-    """`path` relative to `folder`; for the usual path below it this is much faster than os.path.relpath."""
-    return path[len(folder) + 1:] if path.startswith(folder + os.sep) else osp.relpath(path, folder)
+    """`path` relative to `folder`, with / between its parts; below it this is much faster than os.path.relpath."""
+    path = path[len(folder) + 1:] if path.startswith(folder + os.sep) else osp.relpath(path, folder)
+    return path.replace("\\", "/")
 
 
 def by_class(items):
@@ -45,66 +47,94 @@ def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
     and one test image.
 
     Returns:
-        (train, val, test), lists of (path, label).
+        {part: [(path, label)]} of train, val and test.
 
     Raises:
         UserError: a class has a single image.
     """
-    train, val, test = [], [], []
+    parts = {part: [] for part in PARTS}
     for label, paths in by_class(items).items():
         if len(paths) < 2:
             raise UserError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
         random.Random(f"{seed}/{label}").shuffle(paths)
         n_train = min(max(1, round(len(paths) * p_train)), len(paths) - 1)
         n_val = min(round(len(paths) * p_val), len(paths) - n_train - 1)
-        for part, chosen in ((train, paths[:n_train]), (val, paths[n_train:n_train + n_val]),
-                             (test, paths[n_train + n_val:])):
-            part += [(path, label) for path in chosen]
-    return train, val, test
+        for part, chosen in zip(PARTS, (paths[:n_train], paths[n_train:n_train + n_val], paths[n_train + n_val:])):
+            parts[part] += [(path, label) for path in chosen]
+    return parts
 
 
 def split_train_val(items, p_val=0.2, seed=0):
-    """Split an official training list 80/20 per class into (train, val); a single image goes to train."""
-    train, val = [], []
+    """Split an official training list 80/20 per class: {"train", "val"}; a single image goes to train."""
+    parts = {"train": [], "val": []}
     for label, paths in by_class(items).items():
         random.Random(f"{seed}/{label}").shuffle(paths)
         n_val = min(round(len(paths) * p_val), len(paths) - 1)
-        train += [(path, label) for path in paths[n_val:]]
-        val += [(path, label) for path in paths[:n_val]]
-    return train, val
+        parts["train"] += [(path, label) for path in paths[n_val:]]
+        parts["val"] += [(path, label) for path in paths[:n_val]]
+    return parts
 
 
 def stored_split(items, folder, split, store):
-    """{part: [(path, label)]} of a stored split {part: [path below `folder`]} of `items`.
+    """What a stored split says of `items`, and which classes it does not know.
+
+    Images that it lists and whose folders are not asked for any more are left out.
+
+    Args:
+        items: [(path, label)]. split: {part: [path below `folder`]}. store: its file.
+
+    Returns:
+        ({part: [(path, label)]}, [(path, label)] of the classes of which it lists no image).
 
     Raises:
-        UserError: the split does not list exactly the images that are there; `store` is its file.
+        UserError: it lists an image twice, or other images of a class than are there.
     """
     there = {relative(path, folder): (path, label) for path, label in items}
-    listed = {path for paths in split.values() for path in paths}
-    if listed != set(there):
-        raise UserError(f"{folder} has {len(set(there) - listed)} images that the stored split {store} does not "
-                         f"list and lacks {len(listed - set(there))} that it does: delete that file (and the "
-                         "few-shot draws beside it) to split again")
-    return {part: [there[path] for path in paths] for part, paths in split.items()}
+    listed = [path for paths in split.values() for path in paths]
+    if len(set(listed)) < len(listed):
+        twice = next(path for path in listed if listed.count(path) > 1)
+        raise UserError(f"the stored split {store} lists {twice} twice: an image must not be trained and tested on; "
+                        "delete that file (and the few-shot draws beside it) to split again")
+    listed = set(listed)
+    known = {label for path, (_, label) in there.items() if path in listed}
+    unlisted = [item for path, item in there.items() if path not in listed and item[1] in known]
+    folders = {osp.dirname(path) for path in there}
+    lost = [path for path in listed - set(there) if osp.dirname(path) in folders]
+    if unlisted or lost:
+        example = relative(unlisted[0][0], folder) if unlisted else min(lost)
+        raise UserError(f"{folder} has {len(unlisted)} images that the stored split {store} does not list and lacks "
+                        f"{len(lost)} that it does (one is {example}): delete that file (and the few-shot draws beside "
+                        "it) to split again")
+    parts = {part: [there[path] for path in paths if path in there] for part, paths in split.items()}
+    return parts, [(path, label) for path, label in items if label not in known]
 
 
-def complete_parts(parts, folder, store):
+def complete_parts(parts, folder, store, key=None):
     """Give the official parts of a dataset those they lack.
 
     {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The draw is stored as
-    JSON in the file `store` and read back from then on. {"train", "val", "test"} and a mere {"test"} stay as they are.
+    JSON in the file `store` and read back from then on; classes that are added later are drawn then, and leave the
+    others as they are. {"train", "val", "test"} and a mere {"test"} stay as they are.
+
+    Args:
+        key: of this split in a file of several; None for a file of one.
 
     Raises:
-        UserError: as `split_train_val_test` and `stored_split`.
+        UserError: as `split_train_val_test` and `stored_split`; `store` holds no split.
     """
     if "val" in parts or set(parts) == {"test"}:
         return parts
     whole = "all" in parts
     items = parts["all" if whole else "train"]
+    draw = split_train_val_test if whole else split_train_val
+    file = {}
     if osp.isfile(store):
-        drawn = stored_split(items, folder, read_json(store), store)
-    else:
-        drawn = dict(zip(PARTS, split_train_val_test(items) if whole else split_train_val(items)))
-        write_json({part: [relative(path, folder) for path, _ in chosen] for part, chosen in drawn.items()}, store)
+        file = read_checked(Split if key is None else dict[str, Split], store, "delete it to split again")
+    split = file if key is None else file.get(key, {})
+    drawn, new = stored_split(items, folder, split, store)
+    if new:
+        for part, added in draw(new).items():
+            drawn[part] = sorted([*drawn.get(part, []), *added], key=lambda item: item[1])
+            split = {**split, part: [*split.get(part, []), *(relative(path, folder) for path, _ in added)]}
+        write_json(split if key is None else {**file, key: split}, store)
     return drawn if whole else {**drawn, "test": parts["test"]}

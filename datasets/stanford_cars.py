@@ -19,6 +19,8 @@ class StanfordCars(SingleTaskDataset):
                            "authors' site is gone, this page tells where copies are"),)
     split_zhou = True
     class_count = 196
+    image_count = (16185,)
+    also_called = ("cars", "car_data")
     task_name = "car model recognition"
     template = "a photo of a {}."
 

@@ -22,6 +22,8 @@ class SUN397(SingleTaskDataset):
                       checksum="sha256:e3311ea5f812d4cc6faef194688343d1111f6cd6f70f2c62f393c2b8d6ba1ec9"))
     split_zhou = True
     class_count = 397
+    image_count = (39700,)  # of the lists; the archive has more
+    images_per_class = (100, 100)
     task_name = "scene recognition"
     template = "a photo of a {}."
 

@@ -22,6 +22,8 @@ class UCF101(SingleTaskDataset):
                       checksum="sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27"))
     split_zhou = True
     class_count = 101
+    image_count = (13320,)
+    also_called = ("UCF-101",)
     task_name = "human action recognition"
     template = "a photo of a person doing {}."
 

@@ -101,19 +101,6 @@ def test_tasks_yaml(root):
     assert len([d for d in dataset.val if d.label < 2]) == 4
 
 
-@pytest.mark.parametrize("spec, message", [
-    ({"task": []}, "unknown key 'task'"),
-    ({"tasks": [{"folder": "nothing"}]}, "nothing does not exist"),
-    ({"tasks": [{"folder": "lightness", "metric": "accuracy"}]}, "metric 'accuracy' is unknown"),
-    ({"tasks": [{"folder": "lightness", "template": "a photo"}]}, "exactly one {}"),
-    ({"tasks": [{"folder": "lightness", "train": "dark"}]}, "needs both train and test"),
-])
-def test_wrong_tasks_yaml(root, spec, message):
-    (root / "tasks.yaml").write_text(yaml.safe_dump(spec))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        build(root)
-
-
 def test_changed_folder_is_an_error(root):
     build(root)
     (root / "lightness" / "dark" / "03.png").unlink()

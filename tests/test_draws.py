@@ -22,6 +22,8 @@ from runs.methods import TRAINERS
 from tests.helpers import make_cfg
 from tests.miniature import make_general
 
+pytestmark = pytest.mark.usefixtures("few_classes")
+
 # What CoOp's own code draws from the split file beside it: 47 classes, 20/10/10 images, not sorted by class.
 DATA = Path(__file__).parent / "data" / "draws"
 SPLIT = DATA / "split_zhou_DescribableTextures.json"

@@ -15,6 +15,8 @@ from tests.commands import execute, make_calls, make_recorder, recorded_calls
 from tests.helpers import results
 from tests.miniature import make_small_general
 
+pytestmark = pytest.mark.usefixtures("few_classes")
+
 NATA = "general10 rn50_ep50 1 0 False 4 False 16 False lin 1"
 N_CLASSES = 2  # of each member
 

@@ -41,26 +41,32 @@ class Key:
             value = _adapter(self.accepts).validate_python(value)
         except ValidationError as error:
             # of a union's branches the last is the most general
-            reason = error.errors()[-1]
-            text = {"missing": "must have more values", "too_long": "must have fewer values"}.get(
-                reason["type"], reason["msg"]).replace("valid integer", "whole number").replace("a valid ", "a ")
-            raise ValueError(text.replace("Input should", "must").replace("String should", "must")) from None
+            raise ValueError(in_words(error.errors()[-1])) from None
         return list(value) if isinstance(value, tuple) and isinstance(self.default, list) else value
 
     def describe(self):
         """What it accepts, in words."""
-        return _in_words(_adapter(self.accepts).json_schema())
+        return _describe(_adapter(self.accepts).json_schema())
 
 
-def _in_words(schema):
+def in_words(error):
+    """What one of pydantic's errors asks for, as "must be ..."."""
+    text = {"missing": "must have more values", "too_long": "must have fewer values"}.get(error["type"], error["msg"])
+    for old, new in (("valid integer", "whole number"), ("a valid ", "a "), ("Input should", "must"),
+                     ("String should", "must"), ("Value error, ", "")):
+        text = text.replace(old, new)
+    return text
+
+
+def _describe(schema):
     """A JSON schema of the few kinds that keys have, in words."""
     if "anyOf" in schema:
-        return " or ".join(map(_in_words, schema["anyOf"]))
+        return " or ".join(map(_describe, schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
     if schema["type"] == "array":
-        return (", ".join(map(_in_words, schema["prefixItems"])) if "prefixItems" in schema
-                else f"list of: {_in_words(schema['items'])}")
+        return (", ".join(map(_describe, schema["prefixItems"])) if "prefixItems" in schema
+                else f"list of: {_describe(schema['items'])}")
     kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "True, False"}[schema["type"]]
     bounds = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
     return " ".join([kind, *(f"{word} {schema[bound]:g}" for bound, word in bounds if bound in schema)])

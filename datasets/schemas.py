@@ -1,0 +1,154 @@
+"""What the files beside the images hold (tasks.yaml, splits, few-shot draws): checked before any of it is used."""
+
+import posixpath
+import re
+from collections import Counter
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, TypeAdapter, ValidationError
+
+from dassl.config.keys import in_words
+from dassl.errors import UserError
+from dassl.utils import read_json
+
+METRICS = ("overall_acc", "mean_acc")
+
+
+def check_template(template):
+    """`template`; a ValueError unless it holds one {} for the class name and no other brace."""
+    if template.count("{}") != 1 or re.search("[{}]", template.replace("{}", "")):
+        raise ValueError(f"must hold exactly one {{}}, for the class name, and no other brace, but is {template!r}")
+    return template
+
+
+def check_name(name):
+    if not name.strip():
+        raise ValueError("must not be empty")
+    return name
+
+
+def check_below(path):
+    """`path` with / between its parts and no other signs; a ValueError unless it stays below its folder."""
+    path = path.replace("\\", "/")
+    if path.startswith("/") or re.match("[A-Za-z]:/", path) or ".." in path.split("/") or not path.strip():
+        raise ValueError(f"must be a path inside its folder, but is {path!r}")
+    return posixpath.normpath(path)
+
+
+def name_class_folders(classes):
+    """The `classes` of a task as {class folder: class name}; of a list, underscores become spaces."""
+    if isinstance(classes, list):
+        twice = [item for item in classes if classes.count(item) > 1]
+        if twice:
+            raise ValueError(f"must name each class folder once, but has {twice[0]!r} twice")
+        if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in classes):
+            raise ValueError(f"must be a list of class folders (quote words such as \"no\"), but is {classes!r}")
+        classes = {str(item): str(item).replace("_", " ") for item in classes}
+    if classes is not None and (not isinstance(classes, dict) or not classes):
+        raise ValueError(f"must be a list of class folders or a map folder: name, but is {classes!r}")
+    return classes
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Template = Annotated[str, AfterValidator(check_template)]
+Below = Annotated[str, AfterValidator(check_below)]
+# A path in a file that this package writes; by Windows with backslashes, in earlier versions.
+Stored = Annotated[str, AfterValidator(lambda path: path.replace("\\", "/"))]
+
+
+class Declaration(BaseModel):
+    """Keys of tasks.yaml that stand for a task or, at the top, for every task that does not set them."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # `name: 2024` is a name
+
+    template: Template | None = None
+    metric: Literal[METRICS] | None = None
+
+
+class TaskEntry(Declaration):
+    """An entry of `tasks` in tasks.yaml; paths are relative to the root (`folder`) or to the task's folder."""
+
+    folder: Below
+    name: Name | None = None
+    classes: Annotated[dict[Below, Name] | None, BeforeValidator(name_class_folders)] = None
+    train: Below | None = None
+    val: Below | None = None
+    test: Below | None = None
+
+
+class TasksFile(Declaration):
+    tasks: list[TaskEntry] = []
+
+
+class Draw(BaseModel):
+    """A file of few-shot draws: {task: {part: {class: paths below the dataset's folder}}}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shots: StrictInt
+    seed: StrictInt
+    draw: str = ""  # files of older versions have none
+    tasks: dict[str, dict[Literal["train", "val"], dict[str, list[Stored]]]]
+
+
+Split = dict[Literal["train", "val", "test"], list[Stored]]  # paths below the dataset's folder
+SplitZhou = dict[Literal["train", "val", "test"], list[tuple[Stored, StrictInt, str]]]  # image, label, class name
+
+
+def checked(schema, content, path, remedy):
+    """`content` of the file `path` as the pydantic type `schema` holds it.
+
+    Raises:
+        UserError: it does not fit; the message names the file, the place in it, and says to do `remedy`.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(content)
+    except ValidationError as error:
+        reason = error.errors()[0]
+        *parents, key = reason["loc"] or ("",)
+        around, place = place_of(parents), place_of(reason["loc"])
+        if reason["type"] == "extra_forbidden":
+            text = f"unknown key {key!r}" + (f" in {around}" if around else "")
+        elif reason["type"] == "missing" and isinstance(key, str):
+            text = f"the key {key!r} is missing" + (f" in {around}" if around else "")
+        else:
+            text = f"{(around if reason['type'] == 'missing' else place) or 'the file'} {in_words(reason)}"
+            if reason["type"] not in ("value_error", "missing"):
+                text += f", but is {reason['input']!r:.200}"
+        raise UserError(f"{path}: {text.replace('be a string', 'be text')}: {remedy}") from None
+
+
+def place_of(steps):
+    """A place in a file, as "tasks[2].name"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+def read_checked(schema, path, remedy):
+    """`checked` of a JSON file."""
+    return checked(schema, read_json(path), path, remedy)
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key stands twice in a mapping: the later one would win unseen."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands twice {node.start_mark}".replace("\n", " "))
+        return super().construct_mapping(node, deep)
+
+
+def read_tasks_file(path):
+    """The `TasksFile` of a tasks.yaml.
+
+    Raises:
+        UserError: it is not YAML, a key stands twice, or it does not fit; the message names file, place and key.
+    """
+    try:
+        with open(path, encoding="utf-8") as f:
+            content = yaml.load(f, UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it") from None
+    return checked(TasksFile, {} if content is None else content, path, "mend it")
