@@ -33,6 +33,13 @@ def check_isfile(fpath):
     return isfile
 
 
+def is_lfs_pointer(fpath):
+    """Return whether a file is what Git leaves in place of one that Git LFS keeps elsewhere: three lines of text."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(fpath, "rb") as file:
+        return file.read(len(start)) == start
+
+
 @contextmanager
 def atomic_path(fpath):
     """Yield a temporary name beside ``fpath``; on success it replaces ``fpath``, else it is removed."""
