@@ -4,7 +4,6 @@ import os
 import os.path as osp
 
 import numpy as np
-from scipy.io import loadmat
 
 from dassl.errors import MissingFile, UserError
 from dassl.utils import read_json
@@ -129,6 +128,8 @@ def read_mat(path, key, *fields):
     Raises:
         FileNotFoundError, UserError: there is no such file; it is no MATLAB file or lacks the array or a field.
     """
+    from scipy.io import loadmat  # slow to import
+
     check_official_file(path)
     try:
         array = np.atleast_1d(loadmat(path, squeeze_me=True)[key])

@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 import numpy as np
 import PIL
 import torch
-import torchvision
 from PIL import Image
 
 from ..errors import MissingFile, UserError
@@ -109,6 +108,8 @@ def read_image(path):
 
 def collect_env_info():
     """Return a few lines on the software and the devices of this machine; needs no network and no GPU."""
+    import torchvision  # slow to import
+
     rows = [
         f"Python: {platform.python_version()} ({platform.platform()})",
         f"PyTorch: {torch.__version__} (CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()})",
