@@ -1,20 +1,17 @@
 """Put the files of a `Source` into a dataset's folder: whole and right, or not at all, and never over what is there."""
 
 import errno
-import gzip
 import os
 import os.path as osp
 import shutil
 import sys
-import tarfile
-import zipfile
-import zlib
 
 import pooch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from dassl.errors import UserError
+
+from .archives import extract, not_as_named
 
 
 def obtain(source, folder):
@@ -28,12 +25,16 @@ def obtain(source, folder):
     """
     try:
         os.makedirs(folder, exist_ok=True)
-        with FileLock(osp.join(folder, ".prepare.lock"), timeout=0):
+        lock = osp.join(folder, ".prepare.lock")
+        refuse_in_the_way(lock, osp.isfile)
+        with FileLock(lock, timeout=0):
             missing = [path for path in source.paths if not source.is_there(path, folder)]
-            for path in (osp.join(folder, path) for path in missing):
-                if osp.lexists(path) and not (osp.isdir(path) and not os.listdir(path)):
-                    raise UserError(f"{path} is in the way, it is a broken link or of the wrong kind: move it away "
-                                     "and run the same command again")
+            for path in missing:
+                above = osp.dirname(path)
+                while above:
+                    refuse_in_the_way(osp.join(folder, above), osp.isdir)
+                    above = osp.dirname(above)
+                refuse_in_the_way(osp.join(folder, path), lambda path: osp.isdir(path) and not os.listdir(path))
             if missing:
                 archive = fetch(source, folder)
                 if missing != [source.name]:
@@ -48,10 +49,23 @@ def obtain(source, folder):
                          ) from error
 
 
+def refuse_in_the_way(path, may_be):
+    """Raise a UserError if `path` is a link, which is never followed, or is there and not what `may_be` tells of it."""
+    if osp.islink(path) or osp.lexists(path) and not may_be(path):
+        raise UserError(f"{path} is in the way, it is a link or of the wrong kind: move it away and run the same "
+                        "command again")
+
+
 def fetch(source, folder):
-    """Path of the source's file in `folder`, downloaded unless it is there; a wrong checksum is a UserError."""
+    """Path of the source's file in `folder`, downloaded unless it is there; a file that can't be it is a UserError."""
     path = osp.join(folder, source.name)
     if osp.lexists(path):
+        if not osp.isfile(path):
+            raise UserError(f"{path} is in the way, it is no file: move it away and run the same command again, or "
+                            f"fetch it from {source.page}")
+        if instead := not_as_named(path):
+            raise UserError(f"{path} is {instead}: move it away and run the same command again, or fetch it from "
+                            f"{source.page}")
         if wrong := wrong_checksum(path, source.checksum):
             raise UserError(f"{path} has {wrong}: move it away and run the same command again, which downloads it, "
                              f"or fetch it from {source.page}")
@@ -67,15 +81,19 @@ def download(source, path):
     """Download the source's file to `path`, where it appears complete and right; until then it is `<path>.part`.
 
     Raises:
-        UserError: no connection, an interrupted transfer, a full disk, or a wrong checksum (that file is removed).
+        UserError: no connection, an interrupted transfer, a full disk, a wrong checksum or a web page (such a file is
+            removed), or a link in the place of the unfinished file.
     """
     part = f"{path}.part"
+    refuse_in_the_way(part, osp.isfile)
     # Some servers refuse the name of a Python package. Seconds to connect, and between two packets.
     headers = {"User-Agent": "Mozilla/5.0", "Accept-Encoding": "identity"}
     get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(5, 60), headers=headers,
                                hooks={"response": keep_packed})
     try:
         get(source.url, part, None)
+        if instead := not_as_named(part):
+            raise UserError(f"{source.url} arrived as {instead}, and was removed: fetch it from {source.page}")
         if wrong := wrong_checksum(part, source.checksum):
             raise UserError(f"{source.url} arrived with {wrong} and was removed: run the same command again, or fetch "
                              f"it from {source.page}")
@@ -109,16 +127,18 @@ def wrong_checksum(path, checksum):
 def unpack(source, archive, missing, folder):
     """Unpack `archive` and rename what the paths `missing` are in it to what they are in `folder`."""
     temporary = osp.join(folder, ".unpacking")
+    refuse_in_the_way(temporary, osp.isdir)
     shutil.rmtree(temporary, ignore_errors=True)  # left by a call that was killed: the lock tells that none is at work
     try:
+        os.mkdir(temporary)
         top = osp.join(temporary, "outer")
-        extract(archive, top)
+        extract(archive, top, archive)
         if source.inner:
             inner = osp.join(top, source.inner)
             if not osp.isfile(inner):
                 raise UserError(f"{archive} does not hold {source.inner}: fetch it from {source.page}")
             top = osp.join(temporary, "inner")
-            extract(inner, top)
+            extract(inner, top, f"{source.inner} in {archive}")
         found = {path: find(path, top, archive, source) for path in missing}
         for path in missing:
             target = osp.join(folder, path)
@@ -127,24 +147,6 @@ def unpack(source, archive, missing, folder):
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print(f"{archive} ({osp.getsize(archive) / 1e9:.1f} GB) is unpacked and not needed any more; it is kept")
-
-
-def extract(archive, folder):
-    """Unpack a zip or tar file into `folder`; one that is damaged or neither is a UserError."""
-    bar = {"desc": f"unpacking {osp.basename(archive)}", "unit": " files", "disable": None}
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                for member in tqdm(opened.infolist(), **bar):
-                    opened.extract(member, folder)
-        else:
-            with tarfile.open(archive) as opened:
-                for member in tqdm(opened, **bar):
-                    opened.extract(member, folder, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error,
-            RuntimeError) as error:
-        raise UserError(f"{archive} is damaged or no zip or tar file ({' '.join(str(error).split())}): move it away "
-                         "and run the same command again, or fetch it by hand") from error
 
 
 def find(path, top, archive, source):

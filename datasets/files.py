@@ -6,7 +6,6 @@ import re
 import shlex
 
 import numpy as np
-from scipy.io import loadmat
 
 from dassl.errors import MissingFile, UserError
 
@@ -198,6 +197,8 @@ def read_mat(path, key, *fields):
     Raises:
         FileNotFoundError, UserError: there is no such file; it is no MATLAB file or lacks the array or a field.
     """
+    from scipy.io import loadmat  # slow to import
+
     check_official_file(path)
     try:
         array = np.atleast_1d(loadmat(path, squeeze_me=True)[key])

@@ -3,12 +3,12 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-usage "DATASET MODEL MAX_TASK" 3 "$@"
+usage "DATASET MODEL MAX_TASK" 3 3 "$@"
 
 TASKS="--tasks 0"
 case $3 in
     all) TASKS= ;;
-    "" | *[!0-9]*) echo "error: MAX_TASK is '$3', but must be the number of the last task, or all" >&2; exit 2 ;;
+    "" | *[!0-9]* | ????*) stop 2 "error: MAX_TASK is '$3', but must be the number of the last task, or all" ;;
     *)
         TASK=0
         while [ "$TASK" -lt "$3" ]; do

@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-usage "DATASET CFG SHOTS N_CTX CSC TSC" 6 "$@"
+usage "DATASET CFG SHOTS N_CTX CSC TSC" 6 6 "$@"
 
 for SEED in $SEEDS; do
     run "$OUTPUT/$1/MTCoOpHard/$2_$3shots/nctx$4_csc$5_tsc$6/seed$SEED" \

@@ -4,7 +4,7 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-[ $# -ge 4 ] || usage "TRAINER DATASET CFG SHOTS [KEY VALUE ...]" 4 "$@"
+usage "TRAINER DATASET CFG SHOTS [KEY VALUE ...]" 4 $# "$@"
 
 METHOD=$1
 shift

@@ -5,7 +5,7 @@ set -e
 cd "$(dirname "$0")"
 . ./mtcoop_options.sh
 . ./set_env.sh
-usage "$MTCOOP_USAGE TARGET TASKS" 13 "$@"
+usage "$MTCOOP_USAGE TARGET TASKS" 13 13 "$@"
 
 TARGET=${12}
 TASKS=${13}

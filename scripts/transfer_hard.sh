@@ -4,7 +4,7 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-usage "DATASET CFG SHOTS N_CTX CSC TSC TARGET TASKS" 8 "$@"
+usage "DATASET CFG SHOTS N_CTX CSC TSC TARGET TASKS" 8 8 "$@"
 
 FROM="$OUTPUT/$1/MTCoOpHard/$2_$3shots/nctx$4_csc$5_tsc$6"
 TO="$OUTPUT/$1/transfer/$7_$8/MTCoOpHard/$2_$3shots/nctx$4_csc$5_tsc$6"

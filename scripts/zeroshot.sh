@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-[ $# -eq 4 ] || usage "DATASET CFG TASK [TRAINER]" 3 "$@"
+usage "DATASET CFG TASK [TRAINER]" 3 4 "$@"
 
 TRAINER=${4:-ZeroshotCLIP}
 TASK=task$3

@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")"
 . ./set_env.sh
-usage "DATASET CFG TASK base|new" 4 "$@"
+usage "DATASET CFG TASK base|new" 4 4 "$@"
 
 TASK=task$3
 [ "$3" = all ] && TASK=all

@@ -1,10 +1,12 @@
 """The shell scripts, called as the README says, on Shapes8 with the tiny backbone and few epochs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +106,95 @@ def test_wrong_call_prints_usage(script, place):
 def test_wrong_call_of_a_method_prints_usage(place):
     said = sh("method.sh", ["PLOT"], place, code=2).stderr
     assert "usage: sh method.sh TRAINER DATASET CFG SHOTS [KEY VALUE ...]" in said
+
+
+# ------------------------------------------------------------------ arguments that a shell could read otherwise
+HARD = "shapes8 tiny_ep50 1 16 False True".split()
+NASTY = ["*", "a  b ", "", "-1",
+         """a * ' " ;touch evil; $(touch evil) `touch evil` |b &c \\n\\c ~ $HOME ! ( = [a-z]* größe %s"""]
+WITH_WORDS = [  # script, arguments, places of those that may be any text
+    ("main_mtcoop.sh", NATA, (0, 1, 3, 9)), ("main_mtcoop_hard.sh", HARD, (0, 1, 3, 5)),
+    ("main_mtcoop_cls_sample.sh", [*NATA, "0.1"], (0, 10, 11)), ("main_mtcoop_base2new_train.sh", NATA, (0, 10)),
+    ("zeroshot.sh", ["shapes8", "tiny", "3", "ZeroshotCLIP"], (0, 1, 2, 3)),
+    ("zeroshot_base2new.sh", ["shapes8", "tiny", "3", "new"], (0, 1, 2, 3)),
+    ("method.sh", ["PLOT", "shapes8", "tiny_ep50", "1", "TRAINER.PLOT.N", "2"], (0, 1, 2, 4, 5)),
+    ("linearprob.sh", ["shapes8", "RN50", "1"], (0, 1))]
+
+
+def recorded(script, arguments, env, code=0):
+    """Calls of Python, lists of arguments, that a script makes; and what it says on stderr."""
+    record = Path(env["RECORD"])
+    record.unlink(missing_ok=True)
+    done = sh(script, arguments, env, code)
+    calls = record.read_text().split("\n\x01\n")[:-1] if record.exists() else []
+    return [call.split("\n") for call in calls], done.stderr
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recording")
+    (folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "\001" >> "$RECORD"\n')
+    (folder / "python").chmod(0o755)
+    return {**os.environ, "PYTHON": str(folder / "python"), "RECORD": str(folder / "record"), "SEEDS": "1",
+            "DATA": "my data *", "OUTPUT": "my output *"}
+
+
+@pytest.mark.parametrize("script, arguments, places", WITH_WORDS)
+def test_an_argument_stays_one_whatever_is_in_it(script, arguments, places, recording):
+    (plain,), _ = recorded(script, arguments, recording)
+    assert plain[plain.index("--root") + 1] == "my data *"
+    marked = [f"MARK{i}." if i in places else word for i, word in enumerate(arguments)]
+    (expected,), _ = recorded(script, marked, recording)
+    for nasty in NASTY:
+        if (script, nasty) == ("zeroshot.sh", ""):
+            continue  # no trainer is the usual one
+        call = [nasty if i in places else word for i, word in enumerate(arguments)]
+        (call,), _ = recorded(script, call, recording)
+        assert call == [re.sub(r"MARK\d+\.", lambda _: nasty, word) for word in expected]
+    assert not [*REPOSITORY.glob("evil"), *(REPOSITORY / "scripts").glob("evil")]
+
+
+@pytest.mark.parametrize("script, arguments, places", WITH_WORDS)
+def test_an_argument_is_never_an_option(script, arguments, places, recording):
+    bad = [(place, "--eval-only") for place in places] + [(places[0], word) for word in ("-", "--", "a\nb", "x\n")]
+    for place, nasty in bad:
+        calls, said = recorded(script, [*arguments[:place], nasty, *arguments[place + 1:]], recording, code=2)
+        assert calls == [] and said.count("\n") == 1 and said.startswith(f"error: an argument of {script} is '")
+        assert said.endswith("but must not begin with - or have several lines\n")
+
+
+@pytest.mark.parametrize("script, place", [("main_mtcoop.sh", 2), ("main_mtcoop_hard.sh", 2), ("method.sh", 3)])
+def test_shots_are_a_number(script, place, recording):
+    arguments = next(arguments for name, arguments, _ in WITH_WORDS if name == script)
+    for nasty in ("", "x", "1 2", "*", "1;ls", "1.5"):
+        calls, said = recorded(script, [*arguments[:place], nasty, *arguments[place + 1:]], recording, code=2)
+        assert calls == [] and said == f"error: SHOTS has '{nasty}', but must be whole numbers\n"
+
+
+@pytest.mark.parametrize("variable, value, message", [
+    ("SHOTS", "1 x", "SHOTS has 'x', but must be whole numbers"), ("SHOTS", "*", "SHOTS has '*'"),
+    ("SHOTS", "1;ls", "SHOTS has '1;ls'"), ("SHOTS", "--keys", "SHOTS has '--keys'"),
+    ("SHOTS", " ", "SHOTS is blank, but must have a number"), ("SEEDS", "1 $(ls)", "SEEDS has '$(ls)'"),
+    ("METHODS", "--keys", "METHODS is '--keys', but must not begin with -"), ("OPTS", "--eval-only", "OPTS is '--eval"),
+    ("DATA", "-x", "DATA is '-x'"), ("OUTPUT", "a\nb", "OUTPUT is 'a b'"), ("PYTHON", "-c", "PYTHON is '-c'")])
+def test_variables_are_checked_before_any_run(variable, value, message, recording):
+    for script, arguments in (("all_methods.sh", ["shapes8", "tiny_ep50"]), ("demo.sh", [])):
+        calls, said = recorded(script, arguments, {**recording, variable: value}, code=2)
+        assert calls == [] and said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_variables_are_words_and_no_patterns(recording):
+    env = {**recording, "SHOTS": "1 2", "OPTS": "INPUT.SIZE * X a\tY"}
+    (call,), _ = recorded("linearprob.sh", ["shapes8", "RN50", "2"], env)
+    assert call[-5:] == ["INPUT.SIZE", "*", "X", "a", "Y"] and call[call.index("--shots") + 1:][:2] == ["1", "2"]
+    assert call[call.index("--tasks") + 1:][:3] == ["0", "1", "2"]
+    for blank in ("a b", "a\tb"):
+        calls, said = recorded("all_methods.sh", ["shapes8", blank], recording, code=2)
+        assert calls == [] and "must be names without blanks" in said
+    for wrong in ("1000", "x", ""):
+        calls, said = recorded("linearprob.sh", ["shapes8", "RN50", wrong], recording, code=2)
+        assert calls == [] and said == (
+            f"error: MAX_TASK is '{wrong}', but must be the number of the last task, or all\n")
 
 
 def test_all_methods(place, tmp_path):

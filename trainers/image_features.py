@@ -18,7 +18,6 @@ import zlib
 import numpy as np
 import PIL
 import torch
-import torchvision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
@@ -110,6 +109,8 @@ class ImageFeatures:
         """The `FeatureCache` of these images' transforms, or None if nothing is to be kept."""
         if not self.cfg.DATALOADER.FEATURE_CACHE or self.local and images.is_train:
             return None
+        import torchvision  # slow to import
+
         transforms = describe(images.transform)
         if transforms not in self.caches:
             # All that can change a feature's last bit. Batches are always filled up to batch_size, since kernels
@@ -238,7 +239,9 @@ def kernels(device):
 
 def describe(transform):
     """A transform as text: torchvision's by their own description, others by class and attributes."""
-    if isinstance(transform, torchvision.transforms.Compose):
+    from torchvision.transforms import Compose  # slow to import
+
+    if isinstance(transform, Compose):
         return ", ".join(describe(stage) for stage in transform.transforms)
     if type(transform).__repr__ is not object.__repr__:
         return repr(transform)

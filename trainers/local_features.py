@@ -1,9 +1,6 @@
 """Local image features: what the frozen image tower makes of each position of its last map, comparable with texts."""
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,8 +26,13 @@ class LocalImageEncoder(nn.Module):
     """
 
     def __init__(self, visual, name="this backbone"):
+        from open_clip.modified_resnet import ModifiedResNet  # open_clip is slow to import
+        from open_clip.timm_model import TimmModel
+        from open_clip.transformer import VisionTransformer
+
         super().__init__()
         self.visual = visual
+        self.is_resnet, self.is_transformer = (isinstance(visual, cls) for cls in (ModifiedResNet, VisionTransformer))
         kind = type(visual).__name__
         if isinstance(visual, TimmModel):
             kind = f"timm's {type(visual.trunk).__name__}"
@@ -39,8 +41,7 @@ class LocalImageEncoder(nn.Module):
                 shape = visual.trunk.forward_features(probe).shape
             usable = len(shape) == 4 and shape[1] == visual.trunk.num_features and not hasattr(visual.head, "pool")
         else:
-            usable = isinstance(visual, ModifiedResNet) or (isinstance(visual, VisionTransformer)
-                                                            and visual.attn_pool is None)
+            usable = self.is_resnet or self.is_transformer and visual.attn_pool is None
         if not usable:
             raise UserError(f"{name} has no local image features that are known here: its image tower is {kind}, but "
                              "must be a ResNet of CLIP, a vision transformer without attentional pooling, or one of "
@@ -49,9 +50,9 @@ class LocalImageEncoder(nn.Module):
     def forward(self, images):
         """Images (B, 3, H, W) -> features (B, positions, dim), not normalised, in the tower's dtype."""
         visual = self.visual
-        if isinstance(visual, ModifiedResNet):
+        if self.is_resnet:
             return attention_pool(visual.attnpool, last_of(visual, images))[:, 1:]
-        if isinstance(visual, VisionTransformer):
+        if self.is_transformer:
             return last_of(visual, images, normalize_intermediates=True, output_fmt="NLC") @ visual.proj
         places = visual.trunk.forward_features(images)  # (B, width, h, w)
         maps = places.flatten(2).transpose(1, 2).flatten(0, 1)[..., None, None]  # (B * h * w, width, 1, 1)

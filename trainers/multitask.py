@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
-from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import NotFinite, UserError, count_num_param, set_random_seed
@@ -156,6 +155,8 @@ class MultiTaskTrainer(SavesParts):
                                     autocast=self.scaler is not None)
 
     def build_data(self):
+        from dassl.data.transforms import build_transform  # torchvision is slow to import
+
         cfg, dataset = self.cfg, self.dataset
         train, test = (build_transform(cfg, is_train=is_train) for is_train in (True, False))
         self.train_images = Images(cfg, dataset.train_x, train, is_train=True)

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clip import ClipError, clip
-from clip.model import convert_to_double, convert_weights
 from dassl.errors import UserError
 from runs.identity import digest_of_tensors
 
@@ -22,6 +20,8 @@ def load_clip(cfg):
     Raises:
         UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
     """
+    from clip import ClipError, clip  # open_clip is slow to import
+
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
     try:
         model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
@@ -68,6 +68,8 @@ class MultiTaskCLIP(nn.Module):
 
         `fp64` casts the text tower and what is learned; the image tower and its features stay in fp32.
         """
+        from clip.model import convert_to_double, convert_weights  # open_clip is slow to import
+
         if prec in ("fp16", "bf16"):
             self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
             convert_weights(self.image_encoder, self.dtype)

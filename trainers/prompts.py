@@ -5,15 +5,23 @@
 prompts and final prompts differ only in where their context comes from; a hand-written prompt has none.
 """
 
+import functools
+
 import torch
 from torch import nn
 
-from clip.simple_tokenizer import SimpleTokenizer
 from dassl.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 SOS, EOT = "<start_of_text>", "<end_of_text>"
-_tokenizer = SimpleTokenizer()
+
+
+@functools.cache
+def tokenizer():
+    """CLIP's tokenizer."""
+    from clip.simple_tokenizer import SimpleTokenizer  # open_clip is slow to import
+
+    return SimpleTokenizer()
 
 
 def words(name):
@@ -79,11 +87,11 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
     rows = []  # per prompt a list of (token id, slot)
     for name in names:
         # Tokenised with its closing mark, then split, as CoOp does: a name may end in punctuation.
-        ids = _tokenizer.encode(words(name) + end)
-        n_name = len(_tokenizer.encode(words(name)))
-        row = [(_tokenizer.encoder[SOS], -1)] + [(0, slot) for slot in range(before)]
+        ids = tokenizer().encode(words(name) + end)
+        n_name = len(tokenizer().encode(words(name)))
+        row = [(tokenizer().encoder[SOS], -1)] + [(0, slot) for slot in range(before)]
         row += [(token, -1) for token in ids[:n_name]] + [(0, before + slot) for slot in range(after)]
-        row += [(token, -1) for token in ids[n_name:]] + [(_tokenizer.encoder[EOT], -1)]
+        row += [(token, -1) for token in ids[n_name:]] + [(tokenizer().encoder[EOT], -1)]
         if len(row) > max_length:
             raise UserError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
                              f"text encoder reads {max_length}: shorten the name or the context")
@@ -159,5 +167,5 @@ class MetaNetwork(nn.Module):
 
 def init_context(init, embedding):
     """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
-    ids = torch.tensor(_tokenizer.encode(words(init)), device=embedding.weight.device)
+    ids = torch.tensor(tokenizer().encode(words(init)), device=embedding.weight.device)
     return embedding(ids).detach().float()

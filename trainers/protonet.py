@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from dassl.config.keys import Count, Key, Natural
-from dassl.data.transforms import build_transform
 from dassl.errors import UserError
 from runs.keys import refusal
 from runs.methods import PREC, Row, register
@@ -142,6 +141,8 @@ class ProtoNet(MultiTaskTrainer):
                           "each of OPTIM.MAX_EPOCH epochs)")
 
     def build_data(self):
+        from dassl.data.transforms import build_transform  # torchvision is slow to import
+
         super().build_data()
         names, datums = self.dataset.lab2cname, self.dataset.train_x
         missing = set(names) - {datum.label for datum in datums}

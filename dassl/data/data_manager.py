@@ -1,13 +1,11 @@
 import torch
 from tabulate import tabulate
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 from ..errors import UserError
 from ..utils import read_image
 from .datasets import build_dataset
 from .samplers import build_sampler
-from .transforms import INTERPOLATION_MODES, build_transform
 
 
 def build_data_loader(
@@ -64,6 +62,8 @@ class DataManager:
     """
 
     def __init__(self, cfg, custom_tfm_train=None, custom_tfm_test=None, dataset_wrapper=None):
+        from .transforms import build_transform  # torchvision is slow to import
+
         dataset = build_dataset(cfg)
         if custom_tfm_train is None:
             tfm_train = build_transform(cfg, is_train=True)
@@ -134,6 +134,10 @@ class DatasetWrapper(TorchDataset):
     """
 
     def __init__(self, cfg, data_source, transform=None, is_train=False):
+        from torchvision.transforms import Compose, Normalize, Resize, ToTensor  # slow to import
+
+        from .transforms import INTERPOLATION_MODES
+
         self.cfg = cfg
         self.data_source = data_source
         self.transform = transform  # one transform, or a list or tuple of them

@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..data import DataManager
@@ -157,6 +156,8 @@ class TrainerBase:
 
     def init_writer(self, log_dir):
         if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir)
 

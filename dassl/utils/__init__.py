@@ -4,6 +4,7 @@ from .tools import (
     check_availability,
     check_isfile,
     collect_env_info,
+    is_lfs_pointer,
     listdir_nohidden,
     mkdir_if_missing,
     read_image,

@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 import numpy as np
 import PIL
 import torch
-import torchvision
 from PIL import Image
 
 from ..errors import MissingFile, UserError
@@ -31,6 +30,13 @@ def check_isfile(fpath):
     if not isfile:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
     return isfile
+
+
+def is_lfs_pointer(fpath):
+    """Return whether a file is what Git leaves in place of one that Git LFS keeps elsewhere: three lines of text."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(fpath, "rb") as file:
+        return file.read(len(start)) == start
 
 
 @contextmanager
@@ -102,6 +108,8 @@ def read_image(path):
 
 def collect_env_info():
     """Return a few lines on the software and the devices of this machine; needs no network and no GPU."""
+    import torchvision  # slow to import
+
     rows = [
         f"Python: {platform.python_version()} ({platform.platform()})",
         f"PyTorch: {torch.__version__} (CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()})",
