@@ -2,18 +2,19 @@
 
 `[SOS] context name . [EOT]` (context at the "end" of the prefix), `[SOS] context/2 name context/2 . [EOT]`
 ("middle") and `[SOS] name context . [EOT]` ("front") are described once, by `build_prompts`. Task prompts, class
-prompts and final prompts differ only in where their context comes from; a hand-written prompt has none.
+prompts and final prompts differ only in where their context comes from; a hand-written prompt has none. What stands for
+[SOS] and [EOT] is the tokenizer's.
 """
 
 import torch
 from torch import nn
 
-from clip.simple_tokenizer import SimpleTokenizer
+from clip import ClipError
+from clip.text_towers import ClipTokenizer
 from dassl.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
-SOS, EOT = "<start_of_text>", "<end_of_text>"
-_tokenizer = SimpleTokenizer()
+CLIP_TOKENIZER = ClipTokenizer()
 
 
 def words(name):
@@ -25,9 +26,10 @@ class Prompts(nn.Module):
     """`n` prompts as token ids and context slots.
 
     Buffers (all long):
-        tokens (n, L): token ids; positions that hold a context vector, or lie after [EOT], are 0.
+        tokens (n, L): token ids; positions that hold a context vector have the tokenizer's placeholder, those after the
+            end of a prompt 0.
         slots (n, L): which of its context's vectors stands at a position, -1 where a word does.
-        lengths (n,): positions up to and including [EOT].
+        lengths (n,): positions up to and including [EOT], or all with a tokenizer whose padding belongs to the prompt.
         context_of (n,): which context a prompt uses.
 
     Attributes:
@@ -53,7 +55,7 @@ class Prompts(nn.Module):
                        self.context_of[index] if context_of is None else context_of, self.prefix)
 
 
-def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_length=77):
+def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", tokenizer=CLIP_TOKENIZER):
     """Describe one prompt per name.
 
     Args:
@@ -62,13 +64,13 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
         position: where they go, "end", "middle" (n_ctx // 2 of them before the name) or "front" (after the name).
         context_of: list of n context indices; by default all use context 0.
         end: what closes the prompt, "." as in CoOp.
-        max_length: number of positions of the text encoder.
+        tokenizer: of the text encoder.
 
     Returns:
         `Prompts`.
 
     Raises:
-        UserError: unknown position, or a prompt that does not fit (the message names it).
+        UserError: unknown position, or a prompt that does not fit or can't be tokenized (the message names it).
     """
     if position not in POSITIONS:
         raise UserError(f"token position {position!r} is unknown, use one of {POSITIONS}")
@@ -79,15 +81,23 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
     rows = []  # per prompt a list of (token id, slot)
     for name in names:
         # Tokenised with its closing mark, then split, as CoOp does: a name may end in punctuation.
-        ids = _tokenizer.encode(words(name) + end)
-        n_name = len(_tokenizer.encode(words(name)))
-        row = [(_tokenizer.encoder[SOS], -1)] + [(0, slot) for slot in range(before)]
-        row += [(token, -1) for token in ids[:n_name]] + [(0, before + slot) for slot in range(after)]
-        row += [(token, -1) for token in ids[n_name:]] + [(_tokenizer.encoder[EOT], -1)]
-        if len(row) > max_length:
-            raise UserError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
-                             f"text encoder reads {max_length}: shorten the name or the context")
-        rows.append(row)
+        try:
+            ids = tokenizer.encode(words(name) + end, follows=before > 0)
+            n_name = len(tokenizer.encode(words(name), follows=before > 0))
+        except ClipError as error:
+            raise UserError(str(error)) from error
+        row = [(tokenizer.placeholder, slot) for slot in range(before)] + [(token, -1) for token in ids[:n_name]]
+        row += [(tokenizer.placeholder, before + slot) for slot in range(after)]
+        row += [(token, -1) for token in ids[n_name:]]
+        if len(row) > tokenizer.longest:
+            n_more = tokenizer.context_length - tokenizer.longest  # [SOS] and [EOT]
+            raise UserError(f"the prompt for {name!r} has {len(row) + n_more} tokens with its {n_ctx} context vectors, "
+                            f"but the text encoder reads {tokenizer.context_length}: shorten the name or the context")
+        if max(ids, default=0) >= tokenizer.vocab_size:
+            raise UserError(f"the tokenizer makes the id {max(ids)} of {name!r}, but the text encoder knows "
+                            f"{tokenizer.vocab_size} ids: tokenizer and weights do not belong together")
+        close = [(token, -1) for token in tokenizer.close(len(row))]
+        rows.append([(token, -1) for token in tokenizer.start] + row + close)
     longest = max(map(len, rows))
     padded = torch.tensor([row + [(0, -1)] * (longest - len(row)) for row in rows])  # (n, L, 2)
     shares = len(set(context_of)) < len(context_of)
@@ -103,11 +113,12 @@ class LearnedContext(nn.Module):
         embedding: the text encoder's token embedding, which tells the width and the vectors of `init`.
         count: None for one context, ctx (n_ctx, dim); else `count` of them, ctx (count, n_ctx, dim).
         init: words to start from, underscores are spaces; else normal with std 0.02 (CoOp).
+        tokenizer: of the text encoder, for these words.
     """
 
-    def __init__(self, n_ctx, embedding, count=None, init=""):
+    def __init__(self, n_ctx, embedding, count=None, init="", tokenizer=CLIP_TOKENIZER):
         super().__init__()
-        start = init_context(init, embedding) if init else None  # (n_ctx, dim)
+        start = init_context(init, embedding, tokenizer) if init else None  # (n_ctx, dim)
         n_ctx = len(start) if init else n_ctx
         shape = (n_ctx, embedding.embedding_dim) if count is None else (count, n_ctx, embedding.embedding_dim)
         self.ctx = nn.Parameter(start.expand(shape).clone() if init else torch.empty(shape).normal_(std=0.02))
@@ -157,7 +168,7 @@ class MetaNetwork(nn.Module):
         return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
 
 
-def init_context(init, embedding):
+def init_context(init, embedding, tokenizer=CLIP_TOKENIZER):
     """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
-    ids = torch.tensor(_tokenizer.encode(words(init)), device=embedding.weight.device)
+    ids = torch.tensor(tokenizer.encode(words(init)), device=embedding.weight.device)
     return embedding(ids).detach().float()
