@@ -147,10 +147,10 @@ class TextTower(nn.Module):
         self.module = module
         self.difference = difference
         try:
-            width = self.token_embedding.embedding_dim
+            self.token_embedding.embedding_dim
         except (AttributeError, NotImplementedError) as error:
             raise UnusableModel("its text tower has no token embedding that a context could stand beside") from error
-        self.output_dim = width if getattr(module, "text_projection", 0) is None else module.output_dim
+        self.output_dim = module.output_dim  # without a projection the width, too
 
     @property
     def token_embedding(self):
@@ -237,10 +237,10 @@ def hub_folder(name, what, files, cache_dir=None):
             cached = huggingface_hub.try_to_load_from_cache(name, file, cache_dir=cache_dir)
             if isinstance(cached, str):
                 return Path(cached).parent
-        # Of a repository that has weights, too, these alone. Without a network it gives up soon.
+        huggingface_hub.model_info(name, timeout=2)  # a download itself would wait for minutes for a dead network
+        # Of a repository that has weights, too, these alone.
         patterns = ["*.json", "*.txt", "*.model"]
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, cache_dir=cache_dir,
-                                                      etag_timeout=3))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, cache_dir=cache_dir))
     except Exception as error:  # the Hub's, httpx's and the operating system's
         raise ClipError(
             f"it needs the {what} {name} of huggingface.co, which is not in the cache and could not be fetched "
