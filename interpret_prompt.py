@@ -3,7 +3,7 @@
     python interpret_prompt.py RUN [--topk 5] [--epoch best|last|N] [--output contexts.svg]
 
 Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
-the token embeddings of CLIP's vocabulary. Nothing but the run's folder and its backbone is read.
+the token embeddings of the backbone's vocabulary. Nothing but the run's folder and its backbone is read.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import torch
 from tabulate import tabulate
 from torch.nn import functional as F
 
-from clip.simple_tokenizer import SimpleTokenizer
 from dassl.errors import MissingFile, UserError
 from datasets.base import Task
 from runs.checkpoints import best_or_last, checkpoint_files, read_parts
@@ -115,36 +114,30 @@ def contexts_of(trainer):
     return "context", ["shared" if len(contexts) == 1 else str(i) for i in range(len(contexts))], contexts
 
 
-def nearest_words(context, embedding, topk):
+def nearest_words(context, embedding, tokenizer, topk):
     """The words of the vocabulary nearest to context vectors by Euclidean distance.
 
     Args:
         context: (n_ctx, dim).
         embedding: the text encoder's token embedding, weight (n_words, dim).
+        tokenizer: the text encoder's.
         topk: how many words.
 
     Returns:
         For each vector a list of (word, distance), nearest first. A piece that begins or goes on a word, instead of
-        ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it.
+        ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it. The
+        words of another tokenizer than CLIP's come as they stand in its vocabulary.
 
     Raises:
         UserError: topk is below 1 or above the size of the vocabulary.
     """
-    tokenizer = SimpleTokenizer()
-    weight = embedding.weight.float()[:len(tokenizer.decoder)]
+    weight = embedding.weight.float()[:tokenizer.size]
     if not 1 <= topk <= len(weight):
         raise UserError(f"--topk is {topk}, but must be from 1 to {len(weight)}, the size of the vocabulary")
     # The default computes distances through dot products, which makes small ones inexact.
     distances = torch.cdist(context, weight, compute_mode="donot_use_mm_for_euclid_dist")  # (n_ctx, n_words)
     found = distances.topk(topk, dim=1, largest=False)
-
-    def word(token):
-        text = tokenizer.decode([token])
-        if "\ufffd" in text or token in tokenizer.all_special_ids:
-            return tokenizer.decoder[token]
-        return text.strip() if text.endswith(" ") else f"{text}-"
-
-    return [[(word(token), distance) for token, distance in zip(*pair)]
+    return [[(tokenizer.word(token), distance) for token, distance in zip(*pair)]
             for pair in zip(found.indices.tolist(), found.values.tolist())]
 
 
@@ -182,10 +175,11 @@ def interpret(run, topk, which, output):
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":
         raise UserError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")
-    embedding = trainer.model.text_encoder.token_embedding
+    encoder = trainer.model.text_encoder
     rows = [[name, vector, *(f"{word} {distance:.4f}" for word, distance in words)]
             for name, context in zip(names, contexts)
-            for vector, words in enumerate(nearest_words(context, embedding, topk), 1)]
+            for vector, words in enumerate(nearest_words(context, encoder.token_embedding,
+                                                       encoder.tokenizer, topk), 1)]
     headers = [kind, "vector", *(f"nearest {i}" for i in range(1, topk + 1))]
     print(tabulate(rows, headers=headers, disable_numparse=True))
     if isinstance(trainer, MTCoOp) and trainer.model.per_class:

@@ -9,7 +9,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from .files import UnusableModel, read_state_dict
 from .files import download as _download
-from .model import VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
+from .model import CLIP, VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
 
 __all__ = ["available_models", "load", "tokenize", "build_model", "_MODELS", "_download"]
 
@@ -36,8 +36,9 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
     Returns:
-        (model, preprocess): a `clip.model.CLIP` in eval mode, and a torchvision transform from a PIL image to
-        the normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
+        (model, preprocess): a `clip.model.CLIP` in eval mode, or, for an open_clip model with another
+        text tower, a `clip.model.TextTowerCLIP`, whose `tokenizer` takes the place of `tokenize`; and a torchvision
+        transform from a PIL image to the normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
     Raises:
         ClipError: unknown name, missing or damaged file, a model of another layout, a failed download. It is a
             FileNotFoundError, too, if a file is missing, and a ValueError if a name or file is no model to take.
@@ -46,7 +47,7 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
     if jit:
         raise ValueError("clip.load has no jit=True: call it with jit=False")
     model = _load_fp32(str(name), download_root)
-    if model.vocab_size != VOCAB_SIZE:
+    if isinstance(model, CLIP) and model.vocab_size != VOCAB_SIZE:
         raise UnusableModel(
             f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
     model.to(device)

@@ -1,4 +1,7 @@
-"""The model: open_clip's towers behind the attributes and state dict of OpenAI's CLIP."""
+"""The model: open_clip's towers behind the attributes and state dict of OpenAI's CLIP.
+
+A text tower of another layout than CLIP's keeps open_clip's module.
+"""
 
 import json
 import warnings
@@ -22,6 +25,7 @@ from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
 from .files import ClipError, MissingFile, UnusableModel, one_line
+from .text_towers import ClipTokenizer, TextTower, hub_folder, make_tokenizer
 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
@@ -54,7 +58,27 @@ class Transformer(nn.Module):
         return x.transpose(0, 1)  # (L, N, width)
 
 
-class CLIP(nn.Module):
+class DualEncoder(nn.Module):
+    """What CLIP and models with another text tower have in common: `visual`, `logit_scale`, `tokenizer`, `dtype`."""
+
+    def encode_image(self, image, normalize=False):
+        """Images (N, 3, H, W), already normalised -> features (N, embed_dim), of length 1 if `normalize`."""
+        features = self.visual(image.type(self.dtype))
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, text, normalize=False):
+        """Tokens (N, L), integers -> features (N, embed_dim)."""
+        raise NotImplementedError
+
+    def forward(self, image, text):
+        """Images (N, 3, H, W) and tokens (M, L) -> scaled cosines (N, M) and their transpose (M, N)."""
+        image_features = self.encode_image(image, normalize=True)
+        text_features = self.encode_text(text, normalize=True)
+        logits = self.logit_scale.exp() * image_features @ text_features.t()
+        return logits, logits.t()
+
+
+class CLIP(DualEncoder):
     """Image and text tower with the attributes, call signatures and state dict names of OpenAI's CLIP.
 
     Args:
@@ -73,6 +97,7 @@ class CLIP(nn.Module):
         self.positional_embedding = text.positional_embedding  # (context_length, width)
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection  # (width, embed_dim)
+        self.tokenizer = ClipTokenizer(text.context_length)
         # A logit bias is left behind: it's one number for all classes, so no softmax over classes sees it.
         self.logit_scale = nn.Parameter(source.logit_scale.detach().reshape(()))
 
@@ -81,10 +106,10 @@ class CLIP(nn.Module):
         """dtype of the matrices of the text tower; the one that `encode_image` casts images to."""
         return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
-    def encode_image(self, image, normalize=False):
-        """Images (N, 3, H, W), already normalised -> features (N, embed_dim), of length 1 if `normalize`."""
-        features = self.visual(image.type(self.dtype))
-        return F.normalize(features, dim=-1) if normalize else features
+    @property
+    def output_dim(self):
+        """Size of the features, embed_dim."""
+        return self.text_projection.shape[1]
 
     def encode_text(self, text, normalize=False):
         """Tokens (N, L), integers -> features (N, embed_dim) read at the end-of-text token."""
@@ -96,12 +121,39 @@ class CLIP(nn.Module):
         x = x @ self.text_projection  # (N, embed_dim)
         return F.normalize(x, dim=-1) if normalize else x
 
-    def forward(self, image, text):
-        """Images (N, 3, H, W) and tokens (M, L) -> scaled cosines (N, M) and their transpose (M, N)."""
-        image_features = self.encode_image(image, normalize=True)
-        text_features = self.encode_text(text, normalize=True)
-        logits = self.logit_scale.exp() * image_features @ text_features.t()
-        return logits, logits.t()
+
+class TextTowerCLIP(DualEncoder):
+    """Image tower of an open_clip model, and its text tower of another layout than CLIP's, as `text`.
+
+    Args:
+        source: an `open_clip` model, CustomTextCLIP or CoCa, whose modules are taken over.
+        tokenizer: `FramedTokenizer` of the text tower.
+        difference: as in `TextTower`.
+    """
+
+    def __init__(self, source, tokenizer, difference):
+        super().__init__()
+        source.visual.output_tokens = False  # CoCa's gives its tokens, too
+        self.visual = source.visual
+        self.text = TextTower(source.text, difference)
+        self.tokenizer = tokenizer
+        # As in CLIP, without a logit bias.
+        self.logit_scale = nn.Parameter(source.logit_scale.detach().reshape(()))
+
+    @property
+    def dtype(self):
+        """dtype of the matrices of the text tower; the one that `encode_image` casts images to."""
+        return self.text.dtype
+
+    @property
+    def output_dim(self):
+        """Size of the features, embed_dim."""
+        return self.text.output_dim
+
+    def encode_text(self, text, normalize=False):
+        """Tokens (N, context_length) of `tokenizer` -> features (N, embed_dim)."""
+        features = self.text(text)
+        return F.normalize(features, dim=-1) if normalize else features
 
 
 def convert_weights(model, dtype=torch.float16):
@@ -111,9 +163,13 @@ def convert_weights(model, dtype=torch.float16):
     excepted, since their other layers compute in the dtype of their weights.
 
     Args:
-        model: a `CLIP` or one of its parts.
+        model: a `DualEncoder` or one of its parts.
         dtype: torch.float16 or torch.bfloat16.
     """
+    if isinstance(model, TextTowerCLIP):
+        convert_weights(model.visual, dtype)
+        model.text.cast(dtype)
+        return
     convert_weights_to_lp(model, dtype)
     for module in model.modules():
         if isinstance(module, CLIP):
@@ -171,11 +227,11 @@ def from_openai(state_dict, source="the state dict"):
     except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
         raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
-    return _finish(model, source)
+    return _finish(CLIP(model), source)
 
 
 def from_open_clip(name, download_root=None):
-    """Load an open_clip model whose text tower has CLIP's layout, in fp32 and eval mode.
+    """Load an open_clip model, in fp32 and eval mode: a `CLIP` or, with another text tower, a `TextTowerCLIP`.
 
     Args:
         name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or
@@ -183,20 +239,30 @@ def from_open_clip(name, download_root=None):
         download_root: folder for downloads; default: open_clip's own.
     Raises:
         MissingFile: folder or file missing.
-        UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower of another layout.
-        ClipError: the weights could not be downloaded.
+        UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower that makes no use of prompts.
+        ClipError: weights or the tokenizer could not be downloaded.
     """
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
-        arch, pretrained, extra = f"local-dir:{folder}", None, {}
-        _check_text_layout(name, _local_config(folder))
+        arch, pretrained = f"local-dir:{folder}", None
+        config = _local_config(folder)
     else:
         arch, _, pretrained = name.removeprefix("open_clip:").partition("/")
         config = open_clip.get_model_config(arch)
         if config is None:
             raise UnusableModel(f"{name}: open_clip has no model {arch!r}{_near(arch, open_clip.list_models())}")
-        _check_text_layout(name, config)
-        pretrained, extra = _open_clip_weights(name, arch, pretrained, download_root)
+        folder = None
+    text = _text_config(name, config)
+    difference, extra = _difference(text, config), {}
+    if difference:  # small files before large ones
+        try:
+            tokenizer = make_tokenizer(text, folder, download_root)
+            extra = _as_custom_text(text, config, folder, download_root)
+        except ClipError as error:
+            raise type(error)(f"{name} can't be used: {error}") from error
+    if folder is None:
+        pretrained, more = _open_clip_weights(name, arch, pretrained, download_root)
+        extra |= more
     try:
         model = open_clip.create_model(
             arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
@@ -207,7 +273,12 @@ def from_open_clip(name, download_root=None):
         if type(module) is LayerNorm:
             # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
             module.__class__ = LayerNormFp32
-    return _finish(model, name)
+    if not difference:
+        return _finish(CLIP(model), name)
+    try:
+        return _finish(TextTowerCLIP(model, tokenizer, difference), name)
+    except UnusableModel as error:
+        raise UnusableModel(f"{name} can't be used: {error}") from error
 
 
 def _local_config(folder):
@@ -255,17 +326,28 @@ def _near(word, choices):
     return f"; it has {', '.join(near)}" if near else ""
 
 
-def _check_text_layout(name, config):
-    """Raise UnusableModel unless an open_clip config describes CLIP's text tower, fed by CLIP's tokenizer."""
+def _text_config(name, config):
+    """`CLIPTextCfg` of an open_clip config; raises UnusableModel where its text tower gives no feature of a text."""
     try:
         text = CLIPTextCfg(**config["text_cfg"])
     except (KeyError, TypeError) as error:
         raise UnusableModel(f"{name} has no text_cfg that open_clip understands: {one_line(error)}") from error
+    if text.pool_type == "none" and not text.hf_model_name:
+        raise UnusableModel(f"{name} can't be used because its text tower does not pool: it gives a feature per "
+                            "position, none of the text")
+    if text.proj_type == "none" and text.width != config.get("embed_dim") and not text.hf_model_name:
+        raise UnusableModel(f"{name} can't be used because its text tower has no projection from its width "
+                            f"{text.width} to the image features' {config.get('embed_dim')}")
+    return text
+
+
+def _difference(text, config):
+    """What distinguishes a text tower (`CLIPTextCfg`) from CLIP's, fed by CLIP's tokenizer; "" for none."""
     blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn,
               text.scale_heads, text.scale_attn_inner, text.scale_attn, text.scale_fc,
               text.ls_init_value is not None)
     eos = text.pool_type == "argmax" or (text.pool_type == "eos" and text.eos_id == EOT)
-    problems = {
+    differences = {
         f"is the Hugging Face model {text.hf_model_name}": text.hf_model_name,
         "has no causal attention mask": text.no_causal_mask,
         "adds a class-token embedding": text.embed_cls or "multimodal_cfg" in config,
@@ -277,18 +359,26 @@ def _check_text_layout(name, config):
             text.hf_tokenizer_name or text.tokenizer_mode or text.tokenizer_kwargs
             or text.vocab_size != VOCAB_SIZE),
     }
-    for problem, found in problems.items():
-        if found:
-            raise UnusableModel(f"{name} can't be used for prompt tuning because its text tower {problem}")
+    return next((difference for difference, found in differences.items() if found), "")
 
 
-def _finish(source, name):
-    """open_clip model with preprocess settings -> `CLIP` in eval mode, image tower attributes as OpenAI's."""
-    model = CLIP(source)
+def _as_custom_text(text, config, folder, download_root):
+    """Arguments of create_model by which a model has its text tower as the module `text`, without pretrained parts."""
+    extra = {"force_custom_text": True}
+    if text.hf_model_name:
+        # Its layout stands in a config.json, in the model's folder or on the Hub.
+        if folder is None or not (folder / "config.json").is_file():
+            folder = hub_folder(text.hf_model_name, "config of the text model", ["config.json"], download_root)
+        extra["text_cfg"] = {**config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
+    return extra
+
+
+def _finish(model, name):
+    """`DualEncoder` with preprocess settings -> the same in eval mode, image tower attributes as OpenAI's."""
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
         raise UnusableModel(f"{name} takes images of {height}x{width}; only square input is supported")
     model.visual.input_resolution = height
-    model.visual.output_dim = model.text_projection.shape[1]
+    model.visual.output_dim = model.output_dim
     return model.eval()

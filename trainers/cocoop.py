@@ -24,8 +24,8 @@ class ConditionalContext(LearnedContext):
         image_dim: size of an image feature.
     """
 
-    def __init__(self, n_ctx, embedding, image_dim, init=""):
-        super().__init__(n_ctx, embedding, init=init)
+    def __init__(self, n_ctx, embedding, image_dim, init="", tokenizer=None):
+        super().__init__(n_ctx, embedding, init=init, tokenizer=tokenizer)
         self.meta_net = nn.Sequential(OrderedDict(
             linear1=nn.Linear(image_dim, image_dim // 16), relu=nn.ReLU(inplace=True),
             linear2=nn.Linear(image_dim // 16, embedding.embedding_dim)))
@@ -57,9 +57,9 @@ class ConditionalCLIP(MultiTaskCLIP):
         super().__init__(clip_model, tasks)
         encoder = self.text_encoder
         self.prompt_learner = ConditionalContexts(len(tasks), options.N_CTX, encoder.token_embedding,
-                                                  encoder.output_dim, init=options.CTX_INIT)
+                                                  encoder.output_dim, options.CTX_INIT, encoder.tokenizer)
         self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, context_of=self.task_of_class.tolist(),
-                                     max_length=encoder.max_length)
+                                     tokenizer=encoder.tokenizer)
         self.max_prompts = options.MAX_PROMPTS
         self.sizes = [len(task.classnames) for task in tasks]
 

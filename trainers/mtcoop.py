@@ -28,16 +28,16 @@ class SoftSharedCLIP(MultiTaskCLIP):
     def __init__(self, clip_model, tasks, options):
         super().__init__(clip_model, tasks)
         encoder, n_cls = self.text_encoder, len(self.classnames)
-        embedding, length = encoder.token_embedding, encoder.max_length
+        embedding, tokenizer = encoder.token_embedding, encoder.tokenizer
         self.pg_type = options.PG_TYPE
         self.per_class = options.CSC
         self.cls_sample_rate = options.CLS_SAMPLE_RATE
 
         def learner(n_ctx, specific, init, position, names):
             """A learned context, its own for each name if `specific`, and the prompts that use it."""
-            context = LearnedContext(n_ctx, embedding, count=len(names) if specific else None, init=init)
+            context = LearnedContext(n_ctx, embedding, len(names) if specific else None, init, tokenizer)
             context_of = range(len(names)) if specific else [0] * len(names)
-            return context, build_prompts(names, context.n_ctx, position, context_of, max_length=length)
+            return context, build_prompts(names, context.n_ctx, position, context_of, tokenizer=tokenizer)
 
         self.task_prompt_learner, self.task_prompts = learner(
             options.TASK_N_CTX, options.TASK_CSC, options.TASK_CTX_INIT, options.TASK_TOKEN_POSITION,
@@ -47,13 +47,13 @@ class SoftSharedCLIP(MultiTaskCLIP):
                 options.CLASS_N_CTX, options.CLASS_CSC, options.CLASS_CTX_INIT, options.CLASS_TOKEN_POSITION,
                 self.classnames)
             self.class_prompt_learner.requires_grad_(not options.FREEZE_CLS_PROMPT)
-        n_ctx = len(init_context(options.CTX_INIT, embedding)) if options.CTX_INIT else options.N_CTX
+        n_ctx = len(init_context(options.CTX_INIT, embedding, tokenizer)) if options.CTX_INIT else options.N_CTX
         in_dim = encoder.output_dim * (2 if self.per_class and self.pg_type == "lin" else 1)
         self.prompt_gen = MetaNetwork(in_dim, n_ctx, encoder.width)
         # The final prompts learn nothing of their own; the part is saved all the same, as in published checkpoints.
         self.prompt_learner = build_prompts(
             self.classnames, n_ctx, options.TOKEN_POSITION,
-            range(n_cls) if self.per_class else self.task_of_class.tolist(), max_length=length)
+            range(n_cls) if self.per_class else self.task_of_class.tolist(), tokenizer=tokenizer)
 
     def contexts(self, classes=None):
         """The meta network's contexts: (n_tasks, n_ctx, dim), or with `CSC` (n, n_ctx, dim) for n classes."""

@@ -11,7 +11,7 @@ from dassl.errors import UserError
 from runs.identity import digest_of_tensors
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
-from .text_encoder import TextEncoder
+from .text_encoder import TextEncoder, WholePromptEncoder
 
 
 def load_clip(cfg):
@@ -48,9 +48,11 @@ class MultiTaskCLIP(nn.Module):
     """
 
     def __init__(self, clip_model, tasks):
+        from clip.model import TextTowerCLIP  # open_clip is slow to import
+
         super().__init__()
         self.image_encoder = clip_model.visual
-        self.text_encoder = TextEncoder(clip_model)
+        self.text_encoder = (WholePromptEncoder if isinstance(clip_model, TextTowerCLIP) else TextEncoder)(clip_model)
         self.logit_scale = clip_model.logit_scale
         self.tasks = tasks
         self.classnames = [name for task in tasks for name in task.classnames]
@@ -73,7 +75,7 @@ class MultiTaskCLIP(nn.Module):
         if prec in ("fp16", "bf16"):
             self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
             convert_weights(self.image_encoder, self.dtype)
-            convert_weights(self.text_encoder.blocks, self.dtype)
+            self.text_encoder.cast(self.dtype)
         elif prec == "fp64":
             convert_to_double(self)
             self.image_encoder.float()  # there and back, a float32 stays as it was
@@ -81,7 +83,7 @@ class MultiTaskCLIP(nn.Module):
     @torch.no_grad()
     def template_features(self, templates):
         """Normalised text features (n_cls, embed_dim) of hand-written prompts; `templates` has one per task."""
-        prompts = template_prompts(self.tasks, templates, self.text_encoder.max_length)
+        prompts = template_prompts(self.tasks, templates, self.text_encoder.tokenizer)
         features = self.text_encoder(prompts.to(self.task_of_class.device))
         return F.normalize(features.to(self.learned_dtype), dim=-1)
 
@@ -149,24 +151,25 @@ class ContextCLIP(MultiTaskCLIP):
         super().__init__(clip_model, tasks)
         encoder, n_cls = self.text_encoder, len(self.classnames)
         if per == "task":
-            self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init)
+            self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init,
+                                               tokenizer=encoder.tokenizer)
         else:
             count = n_cls if per == "class" else None
-            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, count, init)
+            self.prompt_learner = LearnedContext(n_ctx, encoder.token_embedding, count, init, encoder.tokenizer)
         context_of = {"suite": [0] * n_cls, "task": self.task_of_class.tolist(), "class": range(n_cls)}[per]
         self.prompts = build_prompts(self.classnames, self.prompt_learner.n_ctx, position, context_of,
-                                     max_length=encoder.max_length)
+                                     tokenizer=encoder.tokenizer)
 
     def class_features(self, classes=None):
         prompts = self.prompts if classes is None else self.prompts.select(classes)
         return self.text_encoder(prompts, self.prompt_learner())
 
 
-def template_prompts(tasks, templates, max_length):
+def template_prompts(tasks, templates, tokenizer):
     """`Prompts` of all classes: each task's template filled with its class names.
 
     Args:
         templates: one template per task, `{}` standing for the class name.
     """
     texts = [template.format(words(name)) for task, template in zip(tasks, templates) for name in task.classnames]
-    return build_prompts(texts, end="", max_length=max_length)
+    return build_prompts(texts, end="", tokenizer=tokenizer)

@@ -64,7 +64,7 @@ class TransportCLIP(MultiTaskCLIP):
         self.prompt_learner = TaskContexts(len(tasks), options.N_CTX, encoder.token_embedding, count=self.n)
         names = [name for name in self.classnames for _ in range(self.n)]
         context_of = [self.n * t + i for t in self.task_of_class.tolist() for i in range(self.n)]
-        self.prompts = build_prompts(names, options.N_CTX, context_of=context_of, max_length=encoder.max_length)
+        self.prompts = build_prompts(names, options.N_CTX, context_of=context_of, tokenizer=encoder.tokenizer)
 
     def class_features(self):
         """Features of all prompts (n_cls, N, embed_dim)."""

@@ -2,7 +2,8 @@
 
 `[SOS] context name . [EOT]` (context at the "end" of the prefix), `[SOS] context/2 name context/2 . [EOT]`
 ("middle") and `[SOS] name context . [EOT]` ("front") are described once, by `build_prompts`. Task prompts, class
-prompts and final prompts differ only in where their context comes from; a hand-written prompt has none.
+prompts and final prompts differ only in where their context comes from; a hand-written prompt has none. What stands for
+[SOS] and [EOT] is the tokenizer's.
 """
 
 import functools
@@ -13,15 +14,14 @@ from torch import nn
 from dassl.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
-SOS, EOT = "<start_of_text>", "<end_of_text>"
 
 
 @functools.cache
-def tokenizer():
+def clip_tokenizer():
     """CLIP's tokenizer."""
-    from clip.simple_tokenizer import SimpleTokenizer  # open_clip is slow to import
+    from clip.text_towers import ClipTokenizer  # open_clip is slow to import
 
-    return SimpleTokenizer()
+    return ClipTokenizer()
 
 
 def words(name):
@@ -33,9 +33,10 @@ class Prompts(nn.Module):
     """`n` prompts as token ids and context slots.
 
     Buffers (all long):
-        tokens (n, L): token ids; positions that hold a context vector, or lie after [EOT], are 0.
+        tokens (n, L): token ids; positions that hold a context vector have the tokenizer's placeholder, those after the
+            end of a prompt 0.
         slots (n, L): which of its context's vectors stands at a position, -1 where a word does.
-        lengths (n,): positions up to and including [EOT].
+        lengths (n,): positions up to and including [EOT], or all with a tokenizer whose padding belongs to the prompt.
         context_of (n,): which context a prompt uses.
 
     Attributes:
@@ -61,7 +62,7 @@ class Prompts(nn.Module):
                        self.context_of[index] if context_of is None else context_of, self.prefix)
 
 
-def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_length=77):
+def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", tokenizer=None):
     """Describe one prompt per name.
 
     Args:
@@ -70,13 +71,13 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
         position: where they go, "end", "middle" (n_ctx // 2 of them before the name) or "front" (after the name).
         context_of: list of n context indices; by default all use context 0.
         end: what closes the prompt, "." as in CoOp.
-        max_length: number of positions of the text encoder.
+        tokenizer: of the text encoder; by default CLIP's.
 
     Returns:
         `Prompts`.
 
     Raises:
-        UserError: unknown position, or a prompt that does not fit (the message names it).
+        UserError: unknown position, or a prompt that does not fit or can't be tokenized (the message names it).
     """
     if position not in POSITIONS:
         raise UserError(f"token position {position!r} is unknown, use one of {POSITIONS}")
@@ -84,18 +85,29 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", max_
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     after = n_ctx if position == "front" else n_ctx - before
     after = 0 if position == "end" else after
+    from clip import ClipError  # open_clip is slow to import
+
+    tokenizer = tokenizer or clip_tokenizer()
     rows = []  # per prompt a list of (token id, slot)
     for name in names:
         # Tokenised with its closing mark, then split, as CoOp does: a name may end in punctuation.
-        ids = tokenizer().encode(words(name) + end)
-        n_name = len(tokenizer().encode(words(name)))
-        row = [(tokenizer().encoder[SOS], -1)] + [(0, slot) for slot in range(before)]
-        row += [(token, -1) for token in ids[:n_name]] + [(0, before + slot) for slot in range(after)]
-        row += [(token, -1) for token in ids[n_name:]] + [(tokenizer().encoder[EOT], -1)]
-        if len(row) > max_length:
-            raise UserError(f"the prompt for {name!r} has {len(row)} tokens with its {n_ctx} context vectors, but the "
-                             f"text encoder reads {max_length}: shorten the name or the context")
-        rows.append(row)
+        try:
+            ids = tokenizer.encode(words(name) + end, follows=before > 0)
+            n_name = len(tokenizer.encode(words(name), follows=before > 0))
+        except ClipError as error:
+            raise UserError(str(error)) from error
+        row = [(tokenizer.placeholder, slot) for slot in range(before)] + [(token, -1) for token in ids[:n_name]]
+        row += [(tokenizer.placeholder, before + slot) for slot in range(after)]
+        row += [(token, -1) for token in ids[n_name:]]
+        if len(row) > tokenizer.longest:
+            n_more = tokenizer.context_length - tokenizer.longest  # [SOS] and [EOT]
+            raise UserError(f"the prompt for {name!r} has {len(row) + n_more} tokens with its {n_ctx} context vectors, "
+                            f"but the text encoder reads {tokenizer.context_length}: shorten the name or the context")
+        if max(ids, default=0) >= tokenizer.vocab_size:
+            raise UserError(f"the tokenizer makes the id {max(ids)} of {name!r}, but the text encoder knows "
+                            f"{tokenizer.vocab_size} ids: tokenizer and weights do not belong together")
+        close = [(token, -1) for token in tokenizer.close(len(row))]
+        rows.append([(token, -1) for token in tokenizer.start] + row + close)
     longest = max(map(len, rows))
     padded = torch.tensor([row + [(0, -1)] * (longest - len(row)) for row in rows])  # (n, L, 2)
     shares = len(set(context_of)) < len(context_of)
@@ -111,11 +123,12 @@ class LearnedContext(nn.Module):
         embedding: the text encoder's token embedding, which tells the width and the vectors of `init`.
         count: None for one context, ctx (n_ctx, dim); else `count` of them, ctx (count, n_ctx, dim).
         init: words to start from, underscores are spaces; else normal with std 0.02 (CoOp).
+        tokenizer: of the text encoder, for these words; by default CLIP's.
     """
 
-    def __init__(self, n_ctx, embedding, count=None, init=""):
+    def __init__(self, n_ctx, embedding, count=None, init="", tokenizer=None):
         super().__init__()
-        start = init_context(init, embedding) if init else None  # (n_ctx, dim)
+        start = init_context(init, embedding, tokenizer) if init else None  # (n_ctx, dim)
         n_ctx = len(start) if init else n_ctx
         shape = (n_ctx, embedding.embedding_dim) if count is None else (count, n_ctx, embedding.embedding_dim)
         self.ctx = nn.Parameter(start.expand(shape).clone() if init else torch.empty(shape).normal_(std=0.02))
@@ -165,7 +178,7 @@ class MetaNetwork(nn.Module):
         return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
 
 
-def init_context(init, embedding):
+def init_context(init, embedding, tokenizer=None):
     """Token embeddings of the words of `CTX_INIT`, (number of tokens, dim), float32."""
-    ids = torch.tensor(tokenizer().encode(words(init)), device=embedding.weight.device)
+    ids = torch.tensor((tokenizer or clip_tokenizer()).encode(words(init)), device=embedding.weight.device)
     return embedding(ids).detach().float()

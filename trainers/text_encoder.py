@@ -1,12 +1,14 @@
-"""CLIP's frozen text encoder, exact and without needless work.
+"""CLIP's frozen text encoder, exact and without needless work; other text towers, exact and with all the work.
 
-Attention is causal and only the feature at [EOT] is read. So positions after [EOT] do not matter, and prompts that
-begin with the same context share the keys and values of that beginning: it is encoded once per context, not once per
-prompt. What differs, the suffixes, is packed into one list of rows.
+In CLIP attention is causal and only the feature at [EOT] is read. So positions after [EOT] do not matter, and prompts
+that begin with the same context share the keys and values of that beginning: it is encoded once per context, not once
+per prompt. What differs, the suffixes, is packed into one list of rows.
 
 The weights are frozen, so a backward pass needs few activations: the inputs of norms, attention and the MLP's
 nonlinearity. Attention and nonlinearity cost little next to the matrix products, so what they make on the way is
 computed again instead of kept.
+
+`WholePromptEncoder` serves the towers for which none of this holds.
 """
 
 import torch
@@ -14,7 +16,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from dassl.errors import UserError
+
 RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
+CHUNK = 64  # prompts of another text tower that are encoded at once where activations are recomputed
 
 
 class TextEncoder(nn.Module):
@@ -27,6 +32,7 @@ class TextEncoder(nn.Module):
     def __init__(self, clip_model):
         super().__init__()
         self.checkpoint = False
+        self.tokenizer = clip_model.tokenizer
         self.token_embedding = clip_model.token_embedding
         self.positional_embedding = clip_model.positional_embedding
         self.blocks = clip_model.transformer.resblocks
@@ -66,6 +72,12 @@ class TextEncoder(nn.Module):
             x = self._run(self._block, block, x, layout)
         x = self._run(self._last_block, self.blocks[-1], x, layout)  # (n, width): the rows of [EOT]
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
+
+    def cast(self, dtype):
+        """Cast the matrices of the blocks, in place, to torch.float16 or torch.bfloat16."""
+        from clip.model import convert_weights  # open_clip is slow to import
+
+        convert_weights(self.blocks, dtype)
 
     def compile_blocks(self):
         """Let `torch.compile` make the blocks' kernels, in the first step. It needs a C++ compiler."""
@@ -123,6 +135,63 @@ class TextEncoder(nn.Module):
         x = x + block.ls_1(block.attn.out_proj(attended))
         hidden = recomputed(block.mlp.gelu, block.mlp.c_fc(block.ln_2(x)))  # (rows, 4 * width)
         return x + block.ls_2(block.mlp.c_proj(hidden))
+
+
+class WholePromptEncoder(nn.Module):
+    """Text features of `Prompts` from a text tower of another layout than CLIP's: each prompt at all its positions.
+
+    Without a causal mask no two prompts have a beginning in common; how a tower pools, and whether it sees padding, is
+    its own. So the tower's own code runs, with the contexts in place of the embeddings of placeholders.
+
+    Attributes:
+        checkpoint: encode `CHUNK` prompts at a time, once more in the backward pass instead of keeping activations.
+    """
+
+    def __init__(self, clip_model):
+        super().__init__()
+        self.checkpoint = False
+        self.tokenizer = clip_model.tokenizer
+        self.tower = clip_model.text
+        print(f"The text tower {self.tower.difference}: no prefix is shared, every prompt is encoded whole (slower)")
+
+    @property
+    def token_embedding(self):
+        return self.tower.token_embedding
+
+    @property
+    def dtype(self):
+        return self.tower.dtype
+
+    @property
+    def width(self):
+        return self.token_embedding.embedding_dim
+
+    @property
+    def output_dim(self):
+        return self.tower.output_dim
+
+    def forward(self, prompts, ctx=None):
+        """As `TextEncoder.forward`."""
+        places = (prompts.slots >= 0).nonzero(as_tuple=True)
+        if ctx is None or not len(places[0]):
+            return self.tower(prompts.tokens)
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return self._encode(prompts, ctx)
+        chunks = torch.arange(len(prompts), device=prompts.tokens.device).split(CHUNK)
+        return torch.cat([checkpoint(self._encode, prompts.select(chunk), ctx, use_reentrant=False)
+                          for chunk in chunks])
+
+    def _encode(self, prompts, ctx):
+        row, position = (prompts.slots >= 0).nonzero(as_tuple=True)
+        return self.tower(prompts.tokens, (row, position), ctx[prompts.context_of[row], prompts.slots[row, position]])
+
+    def cast(self, dtype):
+        """Cast the tower's matrices, in place, to torch.float16 or torch.bfloat16."""
+        self.tower.cast(dtype)
+
+    def compile_blocks(self):
+        raise UserError("MODEL.COMPILE compiles a text tower of CLIP's layout only, but this backbone's "
+                        f"{self.tower.difference}: set MODEL.COMPILE False")
 
 
 def recomputed(function, x):
