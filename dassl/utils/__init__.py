@@ -6,11 +6,11 @@ from .tools import (
     collect_env_info,
     listdir_nohidden,
     mkdir_if_missing,
-    read_image,
     read_json,
     set_random_seed,
     write_json,
 )
+from .images import BrokenImage, MissingImage, list_broken, read_image
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry

@@ -1,0 +1,251 @@
+"""Image files as people have them: read with their contents, or refused in one sentence."""
+
+import io
+import os
+import pickle
+import socket
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dassl.utils import BrokenImage, MissingImage, read_image
+
+SIZE = (48, 32)  # width, height
+GREY = np.tile(np.linspace(0, 255, SIZE[0]).round().astype(np.uint8), (SIZE[1], 1))  # (H, W)
+COLOUR = np.stack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)], axis=2)  # (H, W, 3)
+L, RGB = Image.fromarray(GREY), Image.fromarray(COLOUR)
+TRANSPARENT = Image.merge("RGBA", [*RGB.split(), L])
+GREY3 = np.repeat(GREY[:, :, None], 3, axis=2)
+
+
+def saved(image, kind, frames=1, **options):
+    """A file's bytes; the frames after the first are red."""
+    if frames > 1:
+        options.update(save_all=True, append_images=[Image.new("RGB", SIZE, "red")] * (frames - 1))
+    with io.BytesIO() as buffer:
+        image.copy().save(buffer, kind, **options)  # Pillow leaves settings in what it saves
+        return buffer.getvalue()
+
+
+def png(bits, colour_type, rows):
+    """A PNG of rows of bytes, as Pillow does not write it."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *SIZE, bits, colour_type, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b""))
+
+
+def tiff(bits, rows, photometric=1, channels=1, sample_format=1):
+    """An uncompressed little-endian TIFF of rows of bytes, as Pillow does not write it."""
+    data = b"".join(rows)
+    depth = struct.pack(f"<{channels}H", *[bits] * channels)
+    at = 8 + len(data)
+    fields = [(256, 4, 1, SIZE[0]), (257, 4, 1, SIZE[1]),
+              (258, 3, channels, at if channels > 2 else bits), (259, 3, 1, 1), (262, 3, 1, photometric),
+              (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, SIZE[1]), (279, 4, 1, len(data)),
+              (339, 3, 1, sample_format)]
+    return (b"II*\0" + struct.pack("<I", at + len(depth)) + data + depth + struct.pack("<H", len(fields))
+            + b"".join(struct.pack("<HHII", *field) for field in fields) + b"\0" * 4)
+
+
+def big_endian16(array):
+    return [row.tobytes() for row in (array.astype(np.uint16) * 257).astype(">u2")]
+
+
+def packed12(array):
+    """Rows of 12-bit values, two in three bytes."""
+    values = array.astype(int) * 4095 // 255
+    return [b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in zip(row[::2], row[1::2]))
+            for row in values.tolist()]
+
+
+PACKED2 = [np.packbits(np.unpackbits(row[:, None] >> 6, axis=1)[:, 6:]).tobytes() for row in GREY]
+# name: (bytes, pixels (H, W, 3) that are expected within 1; None: as Pillow converts it, bit for bit)
+READ = {
+    "baseline.jpg": (saved(RGB, "JPEG"), None),
+    "progressive.jpg": (saved(RGB, "JPEG", progressive=True), None),
+    "grey.jpg": (saved(L, "JPEG"), None),
+    "cmyk.jpg": (saved(RGB.convert("CMYK"), "JPEG"), None),
+    "ycck.jpg": (saved(RGB.convert("CMYK"), "JPEG").replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2"), None),
+    "icc.jpg": (saved(RGB, "JPEG", icc_profile=b"\0" * 200), None),
+    "two.mpo.jpg": (saved(RGB, "MPO", frames=2), None),
+    "odd_exif.jpg": (saved(RGB, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), None),
+    "rgb.png": (saved(RGB, "PNG"), COLOUR),
+    "interlaced_1bit.png": (saved(L.convert("1"), "PNG"), None),
+    "palette.png": (saved(RGB.quantize(16), "PNG"), None),
+    "palette_transparent.png": (saved(RGB.quantize(16), "PNG", transparency=bytes(range(16))), None),
+    "palette_one_transparent.png": (saved(RGB.quantize(16), "PNG", transparency=3), None),
+    "rgba.png": (saved(TRANSPARENT, "PNG"), COLOUR),
+    "grey_alpha.png": (saved(Image.merge("LA", [L, L]), "PNG"), GREY3),
+    "grey_2bit.png": (png(2, 0, PACKED2),
+                      GREY3 // 64 * 85),
+    "grey16.png": (saved(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"), GREY3),
+    "grey16_alpha.png": (png(16, 4, big_endian16(np.stack([GREY, GREY], 2).reshape(SIZE[1], -1))), GREY3),
+    "rgb16.png": (png(16, 2, big_endian16(COLOUR.reshape(SIZE[1], -1))), COLOUR),
+    "rgba16.png": (png(16, 6, big_endian16(np.array(TRANSPARENT).reshape(SIZE[1], -1))), COLOUR),
+    "animated.png": (saved(RGB, "PNG", frames=2), COLOUR),
+    "lossless.webp": (saved(RGB, "WEBP", lossless=True), COLOUR),
+    "alpha.webp": (saved(TRANSPARENT, "WEBP"), None),
+    "animated.webp": (saved(RGB, "WEBP", lossless=True, frames=2), COLOUR),
+    "rgb.bmp": (saved(RGB, "BMP"), COLOUR),
+    "palette.bmp": (saved(RGB.quantize(16), "BMP"), None),
+    "rgb.tif": (saved(RGB, "TIFF"), COLOUR),
+    "lzw.tif": (saved(RGB, "TIFF", compression="tiff_lzw"), COLOUR),
+    "jpeg.tif": (saved(RGB, "TIFF", compression="jpeg"), None),
+    "pages.tif": (saved(RGB, "TIFF", frames=2), COLOUR),
+    "cmyk.tif": (saved(RGB.convert("CMYK"), "TIFF"), None),
+    "lab.tif": (saved(RGB.convert("LAB"), "TIFF"), None),
+    "grey12.tif": (tiff(12, packed12(GREY)), GREY3),
+    "grey16.tif": (saved(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"), GREY3),
+    "grey16_big_endian.tif": (saved(Image.fromarray((GREY.astype(np.uint16) * 257).astype(">u2")), "TIFF"), GREY3),
+    "rgb16.tif": (tiff(16, [row.tobytes() for row in COLOUR.astype("<u2") * 257], photometric=2, channels=3), COLOUR),
+    "signed16.tif": (tiff(16, [row.tobytes() for row in (GREY.astype(np.int32) * 257 - 32768).astype("<i2")],
+                          sample_format=2), GREY3),
+    "int32_small.tif": (saved(Image.fromarray(GREY.astype(np.int32)), "TIFF"), GREY3),
+    "int32_wide.tif": (saved(Image.fromarray(GREY.astype(np.int32) * 70000 - 900), "TIFF"), GREY3),
+    "int32_300.tif": (saved(Image.fromarray((GREY * (300 / 255)).astype(np.int32)), "TIFF"), GREY3),
+    "float_unit.tif": (saved(Image.fromarray((GREY / 255).astype(np.float32)), "TIFF"), GREY3),
+    "float_255.tif": (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), GREY3),
+    "float_metres.tif": (saved(Image.fromarray(GREY.astype(np.float32) * 9 - 400), "TIFF"), GREY3),
+    "float_nan.tif": (saved(Image.fromarray(np.where(GREY < 40, np.nan, GREY / 255).astype(np.float32)), "TIFF"),
+                      np.where(GREY3 < 40, 0, GREY3)),
+    "a_png.jpg": (saved(RGB, "PNG"), COLOUR),
+    "a_jpeg.tiff": (saved(RGB, "JPEG"), None),
+    "no_suffix": (saved(RGB, "PNG"), COLOUR),
+    "one_pixel.png": (saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG"), np.uint8([[[9, 8, 7]]])),
+    "panorama.png": (saved(Image.new("RGB", (60000, 3), (9, 8, 7)), "PNG"), np.uint8([[[9, 8, 7]]])),
+}
+JPEG = READ["baseline.jpg"][0]
+TEXTS = {"svg": b'<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+         "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n"}
+FTYP = b"\0\0\0\x18ftyp%s\0\0\0\0" + b"\0" * 40
+# name: (bytes, how the sentence goes on after the path)
+REFUSED = {
+    "empty.jpg": (b"", "is empty: extract or download it again"),
+    "truncated.jpg": (JPEG[:-90], "is damaged, or .*truncated.*: extract or download it again"),
+    "truncated.png": (READ["rgb.png"][0][:100], "is damaged, or .*: extract or download it again"),
+    "truncated.webp": (READ["lossless.webp"][0][:60], "is .*damaged.*: extract or download it again"),
+    "truncated.tif": (READ["rgb.tif"][0][:500], "is .*damaged.*: extract or download it again"),
+    "header_only.jpg": (JPEG[:10], "is damaged, or .*: extract or download it again"),
+    "flipped_bit.png": (READ["rgb.png"][0].replace(b"IDAT", b"IDAU"), "is .*damaged"),
+    "no_width.png": (READ["rgb.png"][0][:16] + b"\0" * 4 + READ["rgb.png"][0][20:], "is .*damaged"),
+    "zeros.jpg": (b"\0" * 999, "is damaged, or no image of a kind that is read"),
+    "text.jpg": (b"text", "is damaged, or no image of a kind that is read"),
+    "page.jpg": (b"\n<!DOCTYPE html><html>404</html>", "is a web page, not an image: download the image again"),
+    "pointer.jpg": (TEXTS["lfs"], "is a Git LFS pointer, not an image: run git lfs pull"),
+    "archive.jpg": (b"PK\3\4" + b"\0" * 50, "is a zip archive, not an image"),
+    "animation.jpg": (saved(RGB, "GIF"), "is a GIF image, which is not read: convert it to PNG or JPEG"),
+    "phone.jpg": (FTYP % b"heic", "is a HEIC image, which is not read: convert"),
+    "web.jpg": (FTYP % b"avif", "is an AVIF image, which is not read: convert"),
+    "clip.jpg": (FTYP % b"isom", "is a video, which is not read"),
+    "icon.png": (saved(RGB, "ICO"), "is an icon .ICO., which is not read: convert"),
+    "page.png": (saved(RGB, "PDF"), "is a PDF document, which is not read: convert"),
+    "print.png": (saved(RGB, "EPS"), "is an EPS or PostScript file, which is not read: convert"),
+    "layers.png": (b"8BPS\0\1" + b"\0" * 50, "is a Photoshop .PSD. file, which is not read"),
+    "drawing.png": (TEXTS["svg"], "is an SVG drawing, which is not read: convert"),
+    "plain.png": (saved(RGB, "PPM"), "is a PNM image, which is not read: convert"),
+    "medical.jpg": (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 50, "is a JPEG 2000 image, which is not read"),
+    "float_rgb.tif": (tiff(32, [row.tobytes() for row in (COLOUR / 255).astype("<f4")], 2, 3, 3),
+                      "is a TIFF file .* of a kind that Pillow does not read: .*convert it to 8-bit PNG"),
+    "all_nan.tif": (saved(Image.fromarray(np.full_like(GREY, np.nan, np.float32)), "TIFF"), "holds no finite value"),
+    "bomb.png": (READ["rgb.png"][0][:16] + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]
+                 + struct.pack(">I", zlib.crc32(b"IHDR" + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]))
+                 + READ["rgb.png"][0][33:], "has 300 million pixels, but at most 179 million are read: scale it down"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.parametrize("name", READ)
+def test_read_with_their_contents(name, tmp_path, capfd):
+    content, expected = READ[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    image = read_image(str(path))
+    found = np.asarray(image)
+    assert image.mode == "RGB" and not any(capfd.readouterr())
+    if expected is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plain = Image.open(path).convert("RGB")
+        assert np.array_equal(found, np.asarray(plain)) and found.std() > 10
+    else:
+        assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_sentence(name, tmp_path, capfd):
+    content, expected = REFUSED[name]
+    path = str(tmp_path / name)
+    with open(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(BrokenImage, match=f"^{path} {expected}") as error:
+        read_image(path)
+    assert not any(capfd.readouterr()) and "\n" not in str(error.value) and ": " in str(error.value)
+    again = pickle.loads(pickle.dumps(error.value))
+    assert (again.path, again.reason, str(again)) == (path, error.value.reason, str(error.value))
+
+
+def test_what_is_no_file(tmp_path, monkeypatch):
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink(tmp_path / "gone.jpg", tmp_path / "link.jpg")
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+    for name, kind, expected in (
+            ("none.jpg", MissingImage, "does not exist: check DATASET.ROOT"),
+            ("link.jpg", MissingImage, "is a link to .*gone.jpg, which does not exist: mend the link"),
+            ("folder.jpg", BrokenImage, "is a folder, not an image"), ("pipe.jpg", BrokenImage, "is a pipe"),
+            ("socket.jpg", BrokenImage, "is a pipe, a socket"), ("x" * 300, BrokenImage, "can't be opened .*too long"),
+            ("a\0b", BrokenImage, "can't be opened")):
+        with pytest.raises(kind, match=expected) as error:
+            read_image(str(tmp_path / name))
+        assert isinstance(error.value, FileNotFoundError) == (kind is MissingImage)
+        assert type(pickle.loads(pickle.dumps(error.value))) is kind
+
+
+def test_large_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(READ["rgb.png"][0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert read_image(str(path)).size == SIZE  # more, but not twice as many
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(READ["rgb.png"][0])
+    def refused(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refused)  # root may read all files
+    with pytest.raises(BrokenImage, match="a.png may not be read: change its permissions"):
+        read_image(str(path))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_exif_orientation(kind, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left of what the photographer saw
+    path = str(tmp_path / "photo")
+    with open(path, "wb") as file:
+        file.write(saved(RGB, kind, exif=exif, frames=2 if kind == "MPO" else 1))
+    as_stored, upright = np.asarray(read_image(path)), np.asarray(read_image(path, upright=True))
+    assert as_stored.shape == (SIZE[1], SIZE[0], 3)
+    assert np.array_equal(upright, np.rot90(as_stored, -1))
+
+
+def test_upright_changes_nothing_without_an_orientation(tmp_path):
+    for name in ("baseline.jpg", "odd_exif.jpg", "grey16.png", "rgb.tif", "grey12.tif"):
+        (tmp_path / name).write_bytes(READ[name][0])
+        path = str(tmp_path / name)
+        assert np.array_equal(read_image(path), read_image(path, upright=True)), name
