@@ -14,6 +14,7 @@ from math import ceil
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.errors import MissingFile, UserError
 
+from .check_images import leave_out_broken
 from .draws import draw_few_shot
 from .files import PARTS, read_split_zhou
 from .splits import complete_parts, relative, split_folder
@@ -57,11 +58,14 @@ class TaskData:
 
 
 class NamedDatum(Datum):
-    """A sample with the `name` of its image: the path below the data root, wherever that lies."""
+    """A sample with the `name` of its image: the path below the data root, wherever that lies.
 
-    def __init__(self, name, **kwargs):
+    `upright` says that the image is turned as its EXIF orientation says.
+    """
+
+    def __init__(self, name, upright=False, **kwargs):
         super().__init__(**kwargs)
-        self.name = name
+        self.name, self.upright = name, upright
 
 
 class MultiTaskDataset(DatasetBase):
@@ -79,6 +83,7 @@ class MultiTaskDataset(DatasetBase):
 
     dataset_dir = ""
     test_only = False
+    upright = False  # whether photographs are turned as their EXIF orientation says; public sets are read as stored
     sources = ()  # of `Source`: the files that the dataset consists of
     split_zhou = False  # whether CoOp publishes a split file
     class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
@@ -100,10 +105,10 @@ class MultiTaskDataset(DatasetBase):
     def load(cls, cfg):
         """The dataset's tasks as a list of `TaskData`, training and validation images drawn for `NUM_SHOTS`."""
         folder = cls.find_folder(cfg.DATASET.ROOT)
-        data = cls.read(folder, cfg)
+        whole = data = cls.read(folder, cfg)
         if cfg.DATASET.NUM_SHOTS >= 1 and not cls.test_only:
             data = draw_few_shot(data, folder, cls.split_zhou_path(folder), cfg)
-        return data
+        return leave_out_broken(whole, data, lambda path: place_of(path, cfg)) if cfg.DATASET.SKIP_BROKEN else data
 
     @classmethod
     def split_zhou_path(cls, folder):
@@ -131,18 +136,15 @@ class MultiTaskDataset(DatasetBase):
         """[(Task, official parts)], see `complete_parts`, from the files under `folder`; draws and stores nothing."""
         raise NotImplementedError
 
-    @staticmethod
-    def _merge(data, part, cfg):
+    @classmethod
+    def _merge(cls, data, part, cfg):
         """Datums of all tasks; labels are shifted by the number of classes of the tasks before."""
-        old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
         root = osp.abspath(osp.expanduser(cfg.DATASET.ROOT))
         datums, first = [], 0
         for task_data in data:
             for path, label in getattr(task_data, part):
                 name = relative(path, root).replace(os.sep, "/")
-                if old and path.startswith(old):
-                    path = new + path[len(old):]
-                datums.append(NamedDatum(name, impath=path, label=first + label,
+                datums.append(NamedDatum(name, cls.upright, impath=place_of(path, cfg), label=first + label,
                                          classname=task_data.task.classnames[label]))
             first += len(task_data.task.classnames)
         return datums
@@ -211,6 +213,12 @@ class Suite(MultiTaskDataset):
         return [task_data for member in cls.members for task_data in member.load(cfg)]
 
 
+def place_of(path, cfg):
+    """Where the image of a listed path lies."""
+    old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
+    return new + path[len(old):] if old and path.startswith(old) else path
+
+
 def select_tasks(data, which):
     """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>`, or several: `task<i>,task<j>`.
 
@@ -258,7 +266,7 @@ def select_classes(task_data, which):
 
 def check_files_exist(parts):
     """Raise FileNotFoundError naming the first missing image of {part: datums}."""
-    missing = [datum.impath for datums in parts.values() for datum in datums if not osp.isfile(datum.impath)]
+    missing = [datum.impath for datums in parts.values() for datum in datums if not osp.exists(datum.impath)]
     if missing:
         raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
                                 "swap a path prefix by --old-data-path and --new-data-path")

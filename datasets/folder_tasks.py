@@ -27,6 +27,8 @@ class FolderTasks(MultiTaskDataset):
     is split 50/20/30 once and the split is stored; without `val`, a fifth of `train` is taken.
     """
 
+    upright = True
+
     @classmethod
     def read(cls, folder, cfg):
         spec_path = osp.join(folder, "tasks.yaml")

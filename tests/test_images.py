@@ -3,16 +3,26 @@
 import io
 import os
 import pickle
+import shutil
 import socket
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dassl.utils import BrokenImage, MissingImage, read_image
+from dassl.data.datasets import build_dataset
+from dassl.utils import BrokenImage, MissingImage, UserError, list_broken, read_image
+from datasets import check_images
+from datasets.base import NamedDatum
+from datasets.check_images import broken_images, describe_ignored, ignored_files
+from tests.helpers import call, make_cfg, results, train_args
+from tests.miniature import make_general
+from trainers.feature_store import key_of
+from trainers.image_features import Images
 
 SIZE = (48, 32)  # width, height
 GREY = np.tile(np.linspace(0, 255, SIZE[0]).round().astype(np.uint8), (SIZE[1], 1))  # (H, W)
@@ -249,3 +259,181 @@ def test_upright_changes_nothing_without_an_orientation(tmp_path):
         (tmp_path / name).write_bytes(READ[name][0])
         path = str(tmp_path / name)
         assert np.array_equal(read_image(path), read_image(path, upright=True)), name
+
+
+# ------------------------------------------------------------------ images of datasets
+BAD = {"cut.png": READ["rgb.png"][0][:100], "page.png": b"<html>"}
+
+
+@pytest.fixture
+def photos(photo_root, tmp_path, monkeypatch):
+    """A copy of two small tasks that a test may change, and an empty cache."""
+    monkeypatch.setenv("SOFTCPT_CACHE", str(tmp_path / "cache"))
+    return shutil.copytree(photo_root, tmp_path / "photos", ignore=shutil.ignore_patterns("split_fewshot"))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths of the files that Pillow opens."""
+    paths, opener = [], Image.open
+
+    def counted(path, *args, **kwargs):
+        paths.append(path)
+        return opener(path, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", counted)
+    return paths
+
+
+def files(folder):
+    return sorted(map(str, folder.rglob("*.png")))
+
+
+def test_broken_images_are_found_and_sound_ones_are_remembered(photos, opened):
+    paths = files(photos)
+    assert broken_images(paths) == {} and sorted(opened) == paths
+    opened.clear()
+    assert broken_images(paths * 2) == {} and not opened
+    for path, content in zip(paths, BAD.values()):
+        Path(path).write_bytes(content)
+    os.utime(paths[2], (1e9, 1e9))
+    found = broken_images(paths)
+    assert list(found) == paths[:2] and sorted(opened) == paths[:3]
+    assert "is damaged" in found[paths[0]] and found[paths[1]].startswith("is a web page")
+    opened.clear()
+    assert broken_images(paths) == found and opened == paths[:2]  # they may have been mended
+    Path(paths[0]).write_bytes(READ["rgb.png"][0])
+    os.remove(paths[1])
+    assert broken_images(paths) == {
+        paths[1]: "does not exist: check DATASET.ROOT and that the dataset is complete"}
+
+
+def test_many_images_are_checked_by_several_processes(photos, monkeypatch):
+    for i in range(300):
+        (photos / f"{i}.png").write_bytes(READ["rgb.png"][0] if i % 100 else b"")
+    monkeypatch.setattr(check_images, "cpu_count", lambda: 2)
+    expected = [str(photos / f"{i}.png") for i in (0, 100, 200)]
+    assert sorted(broken_images(files(photos))) == expected
+    monkeypatch.setattr(check_images, "read_image", None)
+    with pytest.raises(TypeError):  # of the broken ones, the others are known
+        broken_images(files(photos))
+    assert broken_images(set(files(photos)) - set(expected)) == {}
+
+
+def test_without_memory_all_are_checked_and_a_line_says_so(photos, capsys, opened):
+    memory = photos.parent / "cache" / "checked_images.sqlite"
+    memory.parent.mkdir()
+    memory.write_bytes(b"damaged" * 100)
+    for _ in range(2):
+        opened.clear()
+        assert broken_images(files(photos)) == {} and len(opened) == 60
+        assert capsys.readouterr().out.count(f"{memory} can't be used (file is not a database)") == 1
+
+
+def test_files_that_their_suffix_hides_are_counted(tmp_path):
+    for name in ("a.gif", "b.GIF", "c.heic", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.gif").mkdir()
+    counts = ignored_files([tmp_path])
+    assert counts == {".gif": 2, ".heic": 1, "no suffix": 1} and describe_ignored({}) == ""
+    assert describe_ignored(counts).startswith("4 files in class folders are not read (2 .gif, 1 .heic, 1 no suffix): ")
+
+
+def run(root, backbone, output, trainer="MTCoOp", *extra, **options):
+    options = {"TRAINER.MTCOOP.TASK_N_CTX": 2, **options} if trainer == "MTCoOp" else options
+    return call(train_args(root, backbone, output, trainer, *extra, **options))
+
+
+def broken_one(part, photos, tmp_path, backbone, number=0):
+    """Spoil an image that a run reads in its `part`; returns its path."""
+    trainer = run(photos, backbone, tmp_path / "look", "MTCoOp", "--no-train")
+    datums = {"train": trainer.dataset.train_x, "val": trainer.dataset.val, "test": trainer.dataset.test}
+    path = datums[part][number].impath
+    Path(path).write_bytes(BAD["cut.png"])
+    return path
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_run_names_the_broken_images_before_it_trains_or_leaves_them_out(part, photos, backbone, tmp_path, capsys):
+    path = broken_one(part, photos, tmp_path, backbone)
+    options = {"TEST.FINAL_MODEL": "best_val"}
+    capsys.readouterr()
+    with pytest.raises(UserError) as error:
+        run(photos, backbone, tmp_path / "run", **options)
+    assert str(error.value).startswith(f"1 image can't be read:\n  {path} is damaged")
+    assert "set DATASET.SKIP_BROKEN True, which leaves them out" in str(error.value)
+    assert "epoch [1/" not in capsys.readouterr().out
+    trainer = run(photos, backbone, tmp_path / "skip", **options, **{"DATASET.SKIP_BROKEN": True})
+    assert "DATASET.SKIP_BROKEN leaves out 1 of 60 images" in capsys.readouterr().out
+    dataset = trainer.dataset
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (
+        10, 10 - (part == "val"), 20 - (part == "test"))  # only of training images there are others in the class
+    assert path not in [datum.impath for datum in dataset.train_x + dataset.val + dataset.test]
+    Path(path).write_bytes(READ["rgb.png"][0])
+    run(photos, backbone, tmp_path / "mended", **options)
+    skipped, mended = (results(tmp_path / name)["identity"] for name in ("skip", "mended"))
+    assert {key for key in mended if mended[key] != skipped[key]} == {"DATASET.SKIP_BROKEN", f"data.{part}"}
+
+
+@pytest.mark.parametrize("options", [{"DATALOADER.FEATURE_CACHE": False}, {"DATALOADER.NUM_WORKERS": 2}])
+def test_broken_images_without_cache_and_of_workers(options, photos, backbone, tmp_path):
+    paths = [broken_one("train", photos, tmp_path, backbone, number) for number in (0, 7)]
+    with pytest.raises(UserError, match="^2 images can't be read:") as error:
+        run(photos, backbone, tmp_path / "run", **options)
+    assert all(path in str(error.value) for path in paths) and "Traceback" not in str(error.value)
+
+
+def test_what_was_sound_is_not_encoded_again(photos, backbone, tmp_path, opened):
+    path = broken_one("test", photos, tmp_path, backbone)
+    for _ in range(2):
+        opened.clear()
+        with pytest.raises(UserError):
+            run(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
+    assert opened == [path]
+
+
+def test_at_most_ten_are_named():
+    text = list_broken({f"{i:02d}.png": "is empty" for i in range(12)})
+    assert text.startswith("12 images can't be read:\n  00.png is empty\n") and text.endswith("\n  ... and 2 more")
+    assert text.count("\n") == 11
+
+
+def test_draws_of_other_images_stay_and_a_class_keeps_its_shots(photos, backbone, tmp_path):
+    def draws(shots, **options):
+        dataset = build_dataset(make_cfg(photos, {
+            "DATASET.NAME": "FolderTasks", "DATASET.NUM_SHOTS": shots, **options}))
+        return [[datum.impath for datum in datums] for datums in (dataset.train_x, dataset.val, dataset.test)]
+
+    before = draws(2)
+    path = before[0][3]
+    Path(path).write_bytes(b"")
+    after = draws(2, **{"DATASET.SKIP_BROKEN": True})
+    assert len(after[0]) == 10 and after[1:] == before[1:]
+    assert [a == b for a, b in zip(after[0], before[0])] == [i != 3 for i in range(10)]
+    assert os.path.dirname(after[0][3]) == os.path.dirname(path) and len(set(after[0])) == 10
+    assert draws(2) == before  # what is stored is the draw from all images
+    for image in Path(path).parent.iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match="no training image of class 'green' of task 'colour naming' can be read"):
+        draws(2, **{"DATASET.SKIP_BROKEN": True})
+
+
+def test_own_photographs_are_turned_and_public_sets_are_not(photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in files(photos):
+        Path(path).write_bytes(saved(RGB, "PNG", exif=exif))
+    dataset = build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
+    cfg = make_cfg(photos)
+    images = Images(cfg, dataset.train_x, lambda image: np.asarray(image))
+    assert np.array_equal(images[0], np.rot90(COLOUR, -1))
+    turned_key = images.key(0)
+    dtd = make_general(tmp_path / "public", "dtd", 47)
+    for path in dtd.rglob("*.jpg"):
+        path.write_bytes(saved(RGB, "PNG", exif=exif))
+    public = build_dataset(make_cfg(tmp_path / "public", {"DATASET.NAME": "DescribableTextures"}))
+    assert np.array_equal(Images(cfg, public.train_x, lambda image: np.asarray(image))[0], COLOUR)
+    plain = NamedDatum("a", impath=dataset.train_x[0].impath)
+    plain_key = Images(cfg, [plain], None).key(0)
+    state = os.stat(plain.impath)
+    assert plain_key == key_of(plain.impath, state.st_size, state.st_mtime_ns, "") != turned_key  # of older versions
