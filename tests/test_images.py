@@ -404,18 +404,21 @@ def test_draws_of_other_images_stay_and_a_class_keeps_its_shots(photos, backbone
             "DATASET.NAME": "FolderTasks", "DATASET.NUM_SHOTS": shots, **options}))
         return [[datum.impath for datum in datums] for datums in (dataset.train_x, dataset.val, dataset.test)]
 
-    before = draws(2)
-    path = before[0][3]
-    Path(path).write_bytes(b"")
-    after = draws(2, **{"DATASET.SKIP_BROKEN": True})
-    assert len(after[0]) == 10 and after[1:] == before[1:]
-    assert [a == b for a, b in zip(after[0], before[0])] == [i != 3 for i in range(10)]
-    assert os.path.dirname(after[0][3]) == os.path.dirname(path) and len(set(after[0])) == 10
-    assert draws(2) == before  # what is stored is the draw from all images
-    for image in Path(path).parent.iterdir():
+    before = draws(5)  # of six training images a class
+    for number in (3, 8, 13, 18, 23):  # one of each class
+        path = Path(before[0][number])
+        content = path.read_bytes()
+        path.write_bytes(b"")
+        after = draws(5, **{"DATASET.SKIP_BROKEN": True})
+        assert len(set(after[0])) == 25 and after[1:] == before[1:]
+        assert [a == b for a, b in zip(after[0], before[0])] == [i != number for i in range(25)]
+        assert Path(after[0][number]).parent == path.parent
+        path.write_bytes(content)
+    assert draws(5) == before  # what is stored is the draw from all images
+    for image in path.parent.iterdir():
         image.write_bytes(b"")
-    with pytest.raises(UserError, match="no training image of class 'green' of task 'colour naming' can be read"):
-        draws(2, **{"DATASET.SKIP_BROKEN": True})
+    with pytest.raises(UserError, match=f"no training image of class '{path.parent.name}' of task .* can be read"):
+        draws(5, **{"DATASET.SKIP_BROKEN": True})
 
 
 def test_own_photographs_are_turned_and_public_sets_are_not(photos, tmp_path):
