@@ -13,6 +13,7 @@ from math import ceil
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.errors import MissingFile, UserError
 
+from .check_images import leave_out_broken
 from .draws import draw_few_shot
 from .files import MOST, PARTS, advice, look_alike, read_split_zhou
 from .schemas import METRICS, check_template
@@ -56,11 +57,14 @@ class TaskData:
 
 
 class NamedDatum(Datum):
-    """A sample with the `name` of its image: the path below the data root, wherever that lies."""
+    """A sample with the `name` of its image: the path below the data root, wherever that lies.
 
-    def __init__(self, name, **kwargs):
+    `upright` says that the image is turned as its EXIF orientation says.
+    """
+
+    def __init__(self, name, upright=False, **kwargs):
         super().__init__(**kwargs)
-        self.name = name
+        self.name, self.upright = name, upright
 
 
 class MultiTaskDataset(DatasetBase):
@@ -78,6 +82,7 @@ class MultiTaskDataset(DatasetBase):
 
     dataset_dir = ""
     test_only = False
+    upright = False  # whether photographs are turned as their EXIF orientation says; public sets are read as stored
     sources = ()  # of `Source`: the files that the dataset consists of
     split_zhou = False  # whether CoOp publishes a split file
     class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
@@ -113,10 +118,10 @@ class MultiTaskDataset(DatasetBase):
             raise UserError(problem)
         if problem:  # a split file may well be of some classes only
             print(f"Note: {problem}")
-        data = select_tasks(data, which)
+        whole = data = select_tasks(data, which)
         if cfg.DATASET.NUM_SHOTS >= 1 and not cls.test_only:
             data = draw_few_shot(data, folder, cls.split_zhou_path(folder), cfg)
-        return data
+        return leave_out_broken(whole, data, lambda path: place_of(path, cfg)) if cfg.DATASET.SKIP_BROKEN else data
 
     @classmethod
     def wrong_count(cls, folder, classes):
@@ -158,18 +163,15 @@ class MultiTaskDataset(DatasetBase):
         """[(Task, official parts)], see `complete_parts`, from the files under `folder`; draws and stores nothing."""
         raise NotImplementedError
 
-    @staticmethod
-    def _merge(data, part, cfg):
+    @classmethod
+    def _merge(cls, data, part, cfg):
         """Datums of all tasks; labels are shifted by the number of classes of the tasks before."""
-        old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
         root = osp.abspath(osp.expanduser(cfg.DATASET.ROOT))
         datums, first = [], 0
         for task_data in data:
             for path, label in getattr(task_data, part):
                 name = relative(path, root)
-                if old and path.startswith(old):
-                    path = new + path[len(old):]
-                datums.append(NamedDatum(name, impath=path, label=first + label,
+                datums.append(NamedDatum(name, cls.upright, impath=place_of(path, cfg), label=first + label,
                                          classname=task_data.task.classnames[label]))
             first += len(task_data.task.classnames)
         return datums
@@ -237,6 +239,12 @@ class Suite(MultiTaskDataset):
     def load(cls, cfg, which="all"):
         # selected before it is read: the others need not be there
         return [task_data for member in select_tasks(cls.members, which) for task_data in member.load(cfg)]
+
+
+def place_of(path, cfg):
+    """Where the image of a listed path lies."""
+    old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
+    return new + path[len(old):] if old and path.startswith(old) else path
 
 
 def select_tasks(data, which):
@@ -307,9 +315,9 @@ def first_of(names, most=MOST):
 
 
 def check_files_exist(parts):
-    """Raise FileNotFoundError naming the first missing images of {part: datums}."""
-    missing = [datum.impath for datums in parts.values() for datum in datums if not osp.isfile(datum.impath)]
+    """Raise FileNotFoundError naming the first missing image of {part: datums}."""
+    missing = [datum.impath for datums in parts.values() for datum in datums if not osp.exists(datum.impath)]
     if missing:
         raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
-                          f"swap a path prefix by --old-data-path and --new-data-path"
+                          "swap a path prefix by --old-data-path and --new-data-path"
                           f"{advice(osp.dirname(missing[0])) or advice(missing[0])}")

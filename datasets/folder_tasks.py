@@ -26,6 +26,8 @@ class FolderTasks(MultiTaskDataset):
     fifth of `train` is taken.
     """
 
+    upright = True
+
     @classmethod
     def read(cls, folder, cfg):
         store = osp.join(split_folder(folder, cfg), "split.json")

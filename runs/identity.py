@@ -53,8 +53,8 @@ OF_OPTIMIZER = {"OPTIM.MOMENTUM": ("sgd", "rmsprop"), "OPTIM.SGD_": ("sgd",), "O
 # May differ between the run that trained a model and one that tests it.
 OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "precision", "data.",
            "model")
-# May differ as well, but is the model's unless it is given: the dataset tested may have no split file of CoOp's.
-OF_DRAW = ("DATASET.FEWSHOT_DRAW",)
+# May differ as well, but are the model's unless they are given: the dataset tested may have no split file of CoOp's.
+OF_DRAW = ("DATASET.FEWSHOT_DRAW", "DATASET.SKIP_BROKEN")
 
 
 def reads(cfg, trainer, key):

@@ -18,6 +18,8 @@ OWN_KEYS = {
     "DATASET.FEWSHOT_DRAW": Key("auto", "how few shots are drawn: as CoOp's code from its split file, nested (k shots "
                                 "are among k + 1), auto: coop where split_zhou_*.json is there, else nested",
                                 Literal["auto", "coop", "nested"]),
+    "DATASET.SKIP_BROKEN": Key(False, "leave out images that can't be read, else they are listed and the run ends; all "
+                               "images of the dataset are decoded once to know them", bool),
     "DATALOADER.OLD_DATA_PATH": Key("", "a prefix of image paths ...", str),
     "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),

@@ -19,10 +19,10 @@ import numpy as np
 import PIL
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dassl.utils import NotFinite, read_image
+from dassl.utils import BrokenImage, NotFinite, UserError, list_broken, read_image
 from runs.identity import digest_of_tensors
 
 from .feature_store import FeatureCache, default_folder, key_of, megabytes
@@ -54,17 +54,35 @@ class Images(Dataset):
         return f"train-seed{self.cfg.SEED}-epoch{self.epoch:03d}" if self.is_train else "test"
 
     def key(self, idx):
-        """Key of an image's feature: its file, as it is now, and the draw of its augmentation."""
-        path = osp.abspath(self.data_source[idx].impath)
+        """Key of an image's feature: its file, as it is now, the draw of its augmentation, whether it is turned."""
+        datum = self.data_source[idx]
+        path = osp.abspath(datum.impath)
         state = os.stat(path)
-        return key_of(path, state.st_size, state.st_mtime_ns, self.draw(idx))
+        return key_of(path, state.st_size, state.st_mtime_ns, self.draw(idx), *["upright"] * datum.upright)
 
     def __getitem__(self, idx):
-        image = read_image(self.data_source[idx].impath)
+        datum = self.data_source[idx]
+        image = read_image(datum.impath, datum.upright)
         if not self.is_train:
             return self.transform(image)
         with seeded(self.draw(idx)):
             return self.transform(image)
+
+
+class OrBroken(Dataset):
+    """`Images` at `index`: (image, path, reason); of one that can't be read, zeros and the reason, else "" for both."""
+
+    def __init__(self, images, index):
+        self.images, self.index = images, index
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, i):
+        try:
+            return self.images[self.index[i]], "", ""
+        except BrokenImage as error:  # returned, not raised: the others are encoded, and all broken ones are named
+            return torch.zeros(3, *self.images.cfg.INPUT.SIZE), error.path, error.reason
 
 
 @contextlib.contextmanager
@@ -101,6 +119,7 @@ class ImageFeatures:
         self.folder = cfg.DATALOADER.FEATURE_CACHE_DIR or default_folder()
         self.caches = {}  # description of the transforms -> FeatureCache
         self.told = False  # how much the training images' features take
+        self.broken = {}  # path of an image that can't be read -> why
         if cfg.DATALOADER.FEATURE_CACHE:
             self.fingerprint = digest_of_tensors(encoder.state_dict())
             print(f"Image features are kept in {self.folder} (DATALOADER.FEATURE_CACHE False keeps none)")
@@ -124,7 +143,22 @@ class ImageFeatures:
         return self.caches[transforms]
 
     def __call__(self, images):
-        """Features (n, ...) of all `images` in their order, not normalised, on the CPU (perhaps memory-mapped)."""
+        """Features (n, ...) of all `images` in their order, not normalised, on the CPU (perhaps memory-mapped).
+
+        Raises:
+            UserError: images can't be read; all that were met are named, and the features of the others are kept.
+        """
+        features = self.find_or_make(images)
+        self.refuse_broken()
+        return features
+
+    def look_at(self, images):
+        """Meet the broken ones of images that are needed later: the next call names them, too. None is read twice."""
+        if len(images) and self.cache_for(images) is not None:
+            self.find_or_make(images)
+
+    def find_or_make(self, images):
+        """As a call, but the features of images that can't be read, which are in `broken`, are without meaning."""
         cache = self.cache_for(images)
         if cache is None:
             return torch.cat(list(self.encode(images, range(len(images)))))
@@ -137,7 +171,8 @@ class ImageFeatures:
             return features
         for chunk in np.split(missing, range(PACK, len(missing), PACK)):
             made = torch.cat(list(self.encode(images, chunk.tolist())))
-            cache.store(images.view, [keys[i] for i in chunk], made)
+            whole = [images.data_source[i].impath not in self.broken for i in chunk]
+            cache.store(images.view, [keys[i] for i in chunk[whole]], made[torch.tensor(whole)])
             if features is None:
                 features = made.new_empty(len(images), *made.shape[1:])
             features[torch.from_numpy(chunk)] = made
@@ -169,6 +204,7 @@ class ImageFeatures:
         rows = itertools.chain.from_iterable(self.encode(images, [i for index in batches for i in index], bar=False))
         for index in batches:
             features = torch.stack(list(itertools.islice(rows, len(index))))
+            self.refuse_broken()
             if not self.told:
                 self.told = True
                 print(f"Local features of {len(images):,} training images take "
@@ -178,14 +214,18 @@ class ImageFeatures:
 
     @torch.no_grad()
     def encode(self, images, index, bar=True):
-        """Yield features (b, ...) on the CPU of the images at `index`, batch by batch."""
+        """Yield features (b, ...) on the CPU of the images at `index`, batch by batch.
+
+        Those of images that can't be read are without meaning; why they can't is added to `broken`.
+        """
         options = self.cfg.DATALOADER
         cuda = self.device.type == "cuda"
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
-        loader = DataLoader(Subset(images, index), self.batch_size, num_workers=options.NUM_WORKERS, pin_memory=cuda,
+        loader = DataLoader(OrBroken(images, index), self.batch_size, num_workers=options.NUM_WORKERS, pin_memory=cuda,
                             generator=torch.Generator())
         done = 0
-        for pixels in tqdm(loader, desc="encoding images", disable=not bar or len(loader) < 20):
+        for pixels, paths, reasons in tqdm(loader, desc="encoding images", disable=not bar or len(loader) < 20):
+            self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
             pixels = pixels.to(self.device, self.dtype, non_blocking=True)  # (b, 3, H, W)
             n = len(pixels)
             pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n))  # (batch_size, 3, H, W)
@@ -196,6 +236,16 @@ class ImageFeatures:
             self.check_finite(features, images, index[done:done + n])
             done += n
             yield features
+
+    def refuse_broken(self):
+        """Stop where images can't be read.
+
+        Raises:
+            UserError: naming those that were met.
+        """
+        if self.broken:
+            raise UserError(f"{list_broken(self.broken)}\nput whole files in their places, or set DATASET.SKIP_BROKEN "
+                            "True, which leaves them out")
 
     def check_finite(self, features, images, index):
         """Stop where features (n, ...) of the images at `index` are NaN or infinite: they have no accuracy.

@@ -199,6 +199,9 @@ class MultiTaskTrainer(SavesParts):
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
         saved_at = time.time()
+        if not cfg.TEST.NO_TEST:  # so that broken images are met before training
+            for split in {cfg.TEST.SPLIT, "val" if cfg.TEST.FINAL_MODEL == "best_val" else cfg.TEST.SPLIT}:
+                self.encode.look_at(self.test_images[split])
         with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
                 began = time.time()

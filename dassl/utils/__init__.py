@@ -7,11 +7,11 @@ from .tools import (
     is_lfs_pointer,
     listdir_nohidden,
     mkdir_if_missing,
-    read_image,
     read_json,
     set_random_seed,
     write_json,
 )
+from .images import BrokenImage, MissingImage, list_broken, read_image
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry

@@ -1,4 +1,4 @@
-"""Files, images, seeds and messages."""
+"""Files, seeds and messages."""
 
 import errno
 import json
@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 
 from ..errors import MissingFile, UserError
 
@@ -87,23 +86,6 @@ def set_random_seed(seed):
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
-
-
-def read_image(path):
-    """Read an image file as a PIL image in RGB.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, or is not a whole image.
-    """
-    if not os.path.isfile(path):
-        raise MissingFile(f'No image at "{path}": check DATASET.ROOT and that the dataset is complete')
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL's decoders raise on broken files
-        raise UserError(
-            f'Cannot read the image "{path}" ({error}): the file is damaged; extract or download it again'
-        ) from error
 
 
 def collect_env_info():

@@ -1,0 +1,176 @@
+"""Image files as people have them: what is read, how, and one sentence for what is not."""
+
+import contextlib
+import os
+import re
+import stat
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import MissingFile, UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # MPO, several JPEG in one file, is opened by Pillow's JPEG
+AGAIN = "extract or download it again, or convert it to 8-bit PNG"
+READ = "JPEG, PNG, WebP, BMP, TIFF"
+# How files begin: those of FORMATS, which are damaged if Pillow does not open them, and others by name.
+ACCEPTED = {
+    rb"\xff\xd8\xff": "JPEG", rb"\x89PNG\r\n\x1a\n": "PNG", rb"RIFF....WEBP": "WebP", rb"BM": "BMP",
+    rb"II[*+]\0|MM\0[*+]": "TIFF"}
+OTHER = {
+    rb"GIF8": "a GIF image", rb"....ftypavi[fs]": "an AVIF image",
+    rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)": "a HEIC image",
+    rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ": "a video", rb"8BPS": "a Photoshop (PSD) file",
+    rb"\0\0[\x01\x02]\0": "an icon (ICO)", rb"%PDF": "a PDF document",
+    rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image",
+    rb"\xff\x0a|\0\0\0\x0cJXL ": "a JPEG XL image", rb"\s*(<\?xml.*)?(<!.*)?<svg": "an SVG drawing",
+    rb"P[1-7]\s": "a PNM image", rb"DDS ": "a DDS texture", rb"\x76\x2f\x31\x01": "an OpenEXR image"}
+NO_IMAGE = {rb"\s*<(!doctype )?html": "a web page", rb"PK\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive"}
+
+
+class BrokenImage(UserError):
+    """A file that is not read as an image.
+
+    Attributes:
+        path: of the file.
+        reason: why and what to do, as a sentence that begins with the path goes on ("is empty: ...").
+    """
+
+    def __init__(self, path, reason):
+        super().__init__(path, reason)  # both, so that it can be pickled
+        self.path, self.reason = path, reason
+
+    def __str__(self):
+        return f"{self.path} {self.reason}"
+
+
+class MissingImage(BrokenImage, MissingFile):
+    """There is no such file."""
+
+
+def read_image(path, upright=False):
+    """Read an image file as a PIL image in RGB; of several frames the first.
+
+    JPEG, PNG, WebP, BMP and TIFF files are read, whatever their suffix, with up to 178 million pixels. Images of 8 bits
+    and fewer are what Pillow's `convert("RGB")` makes of them (transparency is dropped), and so are colours of 16 bits.
+    Grey images of more bits become grey values from 0 to 255:
+
+    - 16 bits: divided by 257 (12 bits of TIFF: by 4095 / 255).
+    - 32-bit integers and floats: values that all lie in [0, 255] are taken as they are, but floats in [0, 1] are
+      multiplied by 255; others are stretched so that the image's smallest value becomes 0 and its largest 255. NaN
+      becomes 0.
+
+    Args:
+        upright: turn the image as its EXIF orientation says. TIFF files are always turned, by Pillow.
+
+    Raises:
+        BrokenImage: the file is no such image, is damaged, or can't be opened. MissingImage: there is none.
+    """
+    check_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on odd metadata, and on size, which is checked
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                if upright:
+                    turn(image)
+                return to_rgb(image)
+        except (BrokenImage, MemoryError):
+            raise
+        except PermissionError:
+            raise BrokenImage(path, "may not be read: change its permissions") from None
+        except Image.DecompressionBombError as error:
+            pixels = re.search(r"\d+", str(error))
+            raise BrokenImage(path, f"has {int(pixels[0]) / 1e6 if pixels else 179:,.0f} million pixels, but at most "
+                              f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million are read: scale it down") from None
+        except UnidentifiedImageError:
+            raise BrokenImage(path, what_it_is(path)) from None
+        except Exception as error:  # Pillow's decoders share no exception type
+            raise BrokenImage(path, f"is damaged, or of a kind that Pillow does not read ({one_line(error)}): {AGAIN}"
+                              ) from error
+
+
+def check_file(path):
+    """Refuse what is no file, before it is opened: to open a pipe is to wait for a writer."""
+    try:
+        state = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise MissingImage(path, f"is a link to {os.readlink(path)}, which does not exist: mend the link") from None
+        raise MissingImage(path, "does not exist: check DATASET.ROOT and that the dataset is complete") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BrokenImage(path, f"can't be opened ({reason}): check its name and permissions") from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, a socket or a device"
+        raise BrokenImage(path, f"is {kind}, not an image: remove it, or give it another name")
+    if not state.st_size:
+        raise BrokenImage(path, "is empty: extract or download it again")
+
+
+def what_it_is(path):
+    """Why Pillow does not know the file, from its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+
+    def find(kinds):
+        return next((name for start, name in kinds.items() if re.match(start, head, re.DOTALL | re.IGNORECASE)), None)
+
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not an image: run git lfs pull"
+    if find(ACCEPTED):
+        return f"is a {find(ACCEPTED)} file that is damaged, or of a kind that Pillow does not read: {AGAIN}"
+    if find(OTHER):
+        return f"is {find(OTHER)}, which is not read: convert it to PNG or JPEG"
+    if find(NO_IMAGE):
+        return f"is {find(NO_IMAGE)}, not an image: download the image again"
+    return f"is damaged, or no image of a kind that is read ({READ}): extract or download it again"
+
+
+def turn(image):
+    """Turn a loaded image as its EXIF orientation says; one that can't be read says nothing."""
+    with contextlib.suppress(Exception):  # as the decoders
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def to_rgb(image):
+    """An opened image of any mode in RGB, see `read_image`."""
+    bits = bits_of(image)
+    if bits <= 8:
+        return image.convert("RGB")
+    values = np.asarray(image).astype(np.float64)  # (H, W)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        raise BrokenImage(image.filename, "holds no finite value: make it again")
+    low, high = finite.min(), finite.max()
+    if bits < 32:
+        values = values * (255 / (2**bits - 1))
+    elif image.mode == "F" and 0 <= low and high <= 1:
+        values = values * 255
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / ((high - low) or 1))
+    values = np.nan_to_num(values, nan=0).clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(values).convert("RGB")
+
+
+def bits_of(image):
+    """Bits of a value, 8 for what Pillow has reduced to 8."""
+    if image.mode.startswith("I;16"):
+        return image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16  # 12: as some scanners save
+    if image.mode == "I" and image.format == "PNG":  # of Pillow 10
+        return 16
+    return 32 if image.mode in ("I", "F") else 8
+
+
+def one_line(error):
+    """An exception's text on one line, shortened."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def list_broken(broken, most=10):
+    """{path: reason} as text: how many there are, and a line for each of the first `most`."""
+    lines = [f"  {path} {reason}" for path, reason in sorted(broken.items())]
+    if len(lines) > most:
+        lines[most:] = [f"  ... and {len(lines) - most:,} more"]
+    return "\n".join([f"{len(broken):,} image{'s' if len(broken) > 1 else ''} can't be read:", *lines])
