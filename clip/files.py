@@ -132,7 +132,8 @@ def read_content(path):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
                 return torch.jit.load(str(path), map_location="cpu").state_dict()
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # by its path, PyTorch would go by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.
     except Exception as error:
         if isinstance(error, pickle.UnpicklingError):
@@ -150,7 +151,8 @@ def _zip_problem(path):
         return None
     if members and all(name.endswith(".npy") for name in members):
         return "is a NumPy archive: save its tensors as a state dict with torch.save"
-    return f"is a zip archive of other things ({members[0] if members else 'nothing'}): unpack it and give the weights"
+    first = members[0] if members else "nothing"
+    return f"is a zip archive of other things ({first}): unpack it and give the weight file"
 
 
 def _pickle_problem(reason):
@@ -158,8 +160,8 @@ def _pickle_problem(reason):
     named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)|function ([\w.]+)", reason)
     if named:
         name = next(filter(None, named.groups()))
-        return (f"holds Python objects besides tensors (class {name}), which could run any code: if you trust the file, "
-                "save its state dict alone with torch.save and give that")
+        return (f"holds Python objects besides tensors (class {name}), which could run any code: if you trust the "
+                "file, save its state dict alone with torch.save and give that")
     if "operand" in reason or "magic number" in reason:
         return "is a Python pickle that torch.save did not write: save its tensors as a state dict with torch.save"
     return "is damaged (it is no complete pickle): get the file again"

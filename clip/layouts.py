@@ -84,13 +84,13 @@ def _groups(content, place=()):
 
 
 def _prefixes(names):
-    """{(prefix, layout)} of the CLIPs among `names`."""
-    found = set()
+    """[(prefix, layout)] of the CLIPs among `names`."""
+    found = []
     for name in names:
         mark = next((mark for mark in _MARKS if f".{name}".endswith(f".{mark}")), None)
         if mark:
-            found.add((name.removesuffix(mark), _MARKS[mark]))
-    return found
+            found.append((name.removesuffix(mark), _MARKS[mark]))
+    return list(dict.fromkeys(found))
 
 
 def _some(names):
@@ -109,7 +109,7 @@ def _from_transformers(tensors, source):
         name = name.replace(old, _TRANSFORMERS[old], 1) if old else name
         for old, new in _BLOCK.items():
             name = name.replace(f".{old}", f".{new}", 1)
-        found[name] = value.T if name in ("text_projection", "visual.proj") else value
+        found[name] = value.T.contiguous() if name in ("text_projection", "visual.proj") else value
     for name in [name for name in found if ".self_attn.q_proj." in name]:
         parts = [found.pop(name.replace("q_proj", f"{part}_proj"), None) for part in "qkv"]
         if any(part is None for part in parts):
@@ -183,8 +183,8 @@ def _transformers_preprocess(folder, size):
         options = options.get("image_processor", options)
         crop, resize = (options.get(name) or size for name in ("crop_size", "size"))
         crop, resize = (set(value.values()) if isinstance(value, dict) else {value} for value in (crop, resize))
-        shortest = options.get("do_center_crop", True) and "height" not in (options.get("size") or ())
-        found = {"resize_mode": "shortest" if shortest else "squash",
+        squashes = isinstance(options.get("size"), dict) and "height" in options["size"]
+        found = {"resize_mode": "squash" if squashes else "shortest",
                  "interpolation": {2: "bilinear", 3: "bicubic"}.get(options.get("resample", 3))}
         for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
             if options.get(theirs):
@@ -195,7 +195,7 @@ def _transformers_preprocess(folder, size):
         f"resizes to {resize} and crops {crop}, but the model reads {size}x{size} images": {size} != crop | resize,
         f"has the resample {options.get('resample')}, which is neither bilinear (2) nor bicubic (3)":
             not found["interpolation"],
-        "neither crops nor gives a height": not shortest and "height" not in (options.get("size") or ()),
+        "neither crops nor gives a height": not squashes and not options.get("do_center_crop", True),
         "leaves out resizing, rescaling or normalising":
             not all(options.get(f"do_{step}", True) for step in ("resize", "rescale", "normalize")),
     }

@@ -165,12 +165,12 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
         raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
     if config is None and vision == "ViT" and len(state_dict["visual.conv1.weight"]) in _OTHER_HEADS:
         arch = _OTHER_HEADS[len(state_dict["visual.conv1.weight"])]
-        raise UnusableModel(f"{source} has the image tower of {arch}, whose attention heads are not 64 wide as those of "
-                            f"OpenAI's models: give it as open_clip:{arch}/PATH")
+        raise UnusableModel(f"{source} has the image tower of {arch}, whose attention heads are not 64 wide as "
+                            f"OpenAI's are: give it as open_clip:{arch}/PATH")
     for name, value in state_dict.items():
         if not value.is_floating_point() and not name.endswith("num_batches_tracked"):
-            raise UnusableModel(f"{source} has {name} as {str(value.dtype).removeprefix('torch.')}, as quantised models "
-                                "have: give the weights in fp16, bf16 or fp32")
+            raise UnusableModel(f"{source} has {name} as {str(value.dtype).removeprefix('torch.')}, as quantised "
+                                "models have: give the weights in fp16, bf16 or fp32")
     # A scalar in OpenAI's layout, of shape (1,) in some of open_clip's.
     if state_dict["logit_scale"].numel() == 1:
         state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
@@ -184,7 +184,7 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
             else:
                 model = open_clip.CLIP(**{**config, "quick_gelu": quick_gelu}, cast_dtype=torch.float16)
         dtypes = {name: value.dtype for name, value in model.state_dict().items()}
-        values = {name: value.to(dtypes[name], copy=True) for name, value in state_dict.items()}
+        values = {name: value.to(dtypes.get(name), copy=True) for name, value in state_dict.items()}
         model.load_state_dict(values, assign=True)
     except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
         layout = "OpenAI's layout" if config is None else "the layout that its config.json describes"
