@@ -7,8 +7,9 @@ from open_clip.pretrained import get_pretrained_url
 from open_clip.tokenizer import _tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from .files import UnusableModel, read_state_dict
+from .files import UnusableModel, read_content
 from .files import download as _download
+from .layouts import find_clip, is_transformers, read_transformers, transformers_config
 from .model import CLIP, VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
 
 __all__ = ["available_models", "load", "tokenize", "build_model", "_MODELS", "_download"]
@@ -26,51 +27,69 @@ def available_models():
     return [*_MODELS, "tiny"]
 
 
-def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False, download_root=None):
+def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False, download_root=None, quick_gelu=None):
     """Load a CLIP model and its image transform.
 
     Args:
-        name: one of `available_models()`; a `.pt`, `.pth` or `.safetensors` file in OpenAI's layout;
-            `local-dir:PATH` for a folder that open_clip saved; `open_clip:ARCH/PRETRAINED`.
+        name: one of `available_models()`; a weight file (safetensors, TorchScript, or of `torch.save`) with a CLIP
+            in the layout of OpenAI, open_clip's CustomTextCLIP or Hugging Face transformers, perhaps inside of a
+            checkpoint; a folder that open_clip or transformers saved, also written `local-dir:PATH`;
+            `open_clip:ARCH/PRETRAINED`.
         device: where the model goes. On CUDA its applicable weights are fp16, elsewhere all are fp32.
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
+        quick_gelu: whether the activation is QuickGELU or GELU; default: what the model's config says, or the
+            architecture of open_clip, and QuickGELU for a file without either.
     Returns:
         (model, preprocess): a `clip.model.CLIP` in eval mode, or, for an open_clip model with another
         text tower, a `clip.model.TextTowerCLIP`, whose `tokenizer` takes the place of `tokenize`; and a torchvision
         transform from a PIL image to the normalised (3, H, W) fp32 tensor that `encode_image` takes in batches.
     Raises:
-        ClipError: unknown name, missing or damaged file, a model of another layout, a failed download. It is a
-            FileNotFoundError, too, if a file is missing, and a ValueError if a name or file is no model to take.
+        ClipError: unknown name, missing or damaged file, weights that are not finite, a model of another layout, a
+            failed download. It is a FileNotFoundError, too, if a file is missing, and a ValueError if a name or file
+            is no model to take.
         ValueError: `jit` is True.
     """
     if jit:
         raise ValueError("clip.load has no jit=True: call it with jit=False")
-    model = _load_fp32(str(name), download_root)
+    model = _load_fp32(str(name), download_root, quick_gelu)
     if isinstance(model, CLIP) and model.vocab_size != VOCAB_SIZE:
         raise UnusableModel(
             f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
+    for weight, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise UnusableModel(f"{name} has NaN or infinite values in {weight}: get the weights again, or give those "
+                                "of an earlier epoch")
     model.to(device)
     if torch.device(device).type == "cuda":
         convert_weights(model)
     return model, image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
 
 
-def _load_fp32(name, download_root):
-    if name.startswith(("local-dir:", "open_clip:")):
-        return from_open_clip(name, download_root)
+def _load_fp32(name, download_root, quick_gelu):
+    if name.startswith("open_clip:"):
+        return from_open_clip(name, download_root, quick_gelu)
     if name in _MODELS:
         path = Path(_download(_MODELS[name], download_root))
     else:
-        path = _TINY if name == "tiny" else Path(name).expanduser()
-    if path.is_dir():
-        raise UnusableModel(f"{path} is a folder; an open_clip model folder is written local-dir:{path}")
-    if not path.exists() and path.suffix not in (".pt", ".pth", ".safetensors"):
-        raise UnusableModel(
-            f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a .pt, .pth or "
-            ".safetensors file, local-dir:PATH, or open_clip:ARCH/PRETRAINED"
-        )
-    return from_openai(read_state_dict(path), path)
+        path = _TINY if name == "tiny" else Path(name.removeprefix("local-dir:")).expanduser()
+    if name.startswith("local-dir:") or path.is_dir():
+        if (path / "open_clip_config.json").is_file() or not is_transformers(path):
+            return from_open_clip(f"local-dir:{path}", download_root, quick_gelu)
+        config, preprocess = transformers_config(path)
+        content = read_transformers(path)
+    else:
+        if not path.exists() and path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
+            raise UnusableModel(
+                f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a weight file, a model's "
+                "folder, or open_clip:ARCH/PRETRAINED")
+        config, preprocess, content = None, {}, read_content(path)
+    state_dict, layout = find_clip(content, path)
+    if layout == "transformers" and config is None and is_transformers(path.parent):
+        config, preprocess = transformers_config(path.parent)
+    if quick_gelu is None:
+        quick_gelu = config is None or config["quick_gelu"]
+    return from_openai(state_dict, path, config, preprocess, quick_gelu)
 
 
 def tokenize(texts, context_length=77, truncate=False):

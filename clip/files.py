@@ -2,14 +2,21 @@
 
 import errno
 import os
+import pickle
+import re
 import sys
 import warnings
 import zipfile
 from pathlib import Path
 
 import pooch
+import requests
 import torch
 from filelock import FileLock
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.pretrained import download_pretrained as open_clip_download
 from safetensors.torch import load_file
 
 
@@ -61,7 +68,7 @@ def _fetch(url, target, expected):
     part = Path(f"{target}.part")
     # Seconds to connect and between two packets. pooch.retrieve would do the rest, too, but a killed one leaves
     # files of random names, and what it makes only its owner can read.
-    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(5, 60))
+    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(4, 60))
     try:
         fetch(url, str(part), None)
         actual = pooch.file_hash(part)
@@ -73,53 +80,138 @@ def _fetch(url, target, expected):
         if error.errno == errno.ENOSPC:
             raise ClipError(f"the disk is full, {url} could not be stored in {target.parent}; free space and try "
                             "again") from error
-        # What requests says of a failed connection has the address twice and the reason at its end.
-        reason = getattr(error.args[0], "reason", error) if error.args else error
-        raise ClipError(f"could not download {url} ({one_line(reason)}); try again, which starts anew, or put the file "
+        raise ClipError(f"could not download {url} ({_reason(error)}); try again, which starts anew, or put the file "
                         f"at {target} by hand") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def read_state_dict(path):
-    """Read the tensors of a weight file, on the CPU: dict of name -> tensor.
+_NOT_WEIGHTS = {  # how a file begins that is something else -> what it is: what to do
+    b"version https://git-lfs": "is a Git LFS pointer, not the file: run git lfs pull where it was cloned",
+    b"\x93NUMPY": "is a NumPy array: save its tensors as a state dict with torch.save",
+    b"\x89HDF": "is an HDF5 file: give the model's PyTorch or safetensors weights",
+    b"GGUF": "is a GGUF file: give the model's PyTorch or safetensors weights",
+    b"\x1f\x8b": "is packed by gzip: unpack it first",
+    b"<": "is a web page or XML, not the file: download it again, with its direct link",
+    b"{": "is a JSON text: give the file with the weights",
+}
 
-    Takes `.safetensors`, a TorchScript archive (OpenAI's own files), or what `torch.save` writes: a state
-    dict, also under the key "state_dict" and with "module." before every name. Only tensors are unpickled.
+
+def read_content(path):
+    """Read what a weight file holds, on the CPU: for the most part a dict of name -> tensor, perhaps in other dicts.
+
+    Takes safetensors, a TorchScript archive (OpenAI's own files), and what `torch.save` writes, whatever the file's
+    name. Only tensors and plain values are unpickled.
 
     Raises:
         MissingFile: no such file.
-        UnusableModel: the file is damaged or holds something else.
+        UnusableModel: the file is damaged, something else, or holds Python objects.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UnusableModel(f"{path} is a folder, not a weight file: give the file in it")
     if not path.is_file():
         raise MissingFile(f"there is no weight file {path}")
+    with open(path, "rb") as file:
+        head = file.read(64)
+    problem = next((what for start, what in _NOT_WEIGHTS.items() if head.lstrip().startswith(start)), None)
+    if not head:
+        problem = "is empty: get the file again"
+    elif path.suffix == ".onnx":
+        problem = "is an ONNX graph, which has no weights by CLIP's names: give the weights it was exported from"
+    elif head.startswith(b"PK"):
+        problem = problem or _zip_problem(path)
+    elif head[8:9] != b"{" and head[:1] != b"\x80":  # safetensors, pickle
+        problem = problem or "holds no weights: it is neither a safetensors file nor one that torch.save wrote"
+    if problem:
+        raise UnusableModel(f"{path} {problem}")
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        elif _is_torchscript(path):
+        if head[8:9] == b"{" and not head.startswith(b"PK"):
+            return load_file(path)
+        if head.startswith(b"PK") and _is_torchscript(path):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
-                content = torch.jit.load(str(path), map_location="cpu").state_dict()
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+                return torch.jit.load(str(path), map_location="cpu").state_dict()
+        with open(path, "rb") as file:  # by its path, PyTorch would go by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.
     except Exception as error:
-        raise UnusableModel(
-            f"{path} is damaged or holds more than tensors ({one_line(error)}); get the file again"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise UnusableModel(f"{path} holds no state dict (names with tensors) but {type(content).__name__}")
-    if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): value for name, value in content.items()}
-    return content
+        if isinstance(error, pickle.UnpicklingError):
+            raise UnusableModel(f"{path} {_pickle_problem(str(error))}") from error
+        raise UnusableModel(f"{path} is damaged ({one_line(error)}): get the file again") from error
+
+
+def _zip_problem(path):
+    """What is wrong with a file that begins like a zip archive, or None."""
+    if not zipfile.is_zipfile(path):
+        return "is damaged (its end is missing): get the file again"
+    with zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    if any(name.endswith("data.pkl") for name in members):
+        return None
+    if members and all(name.endswith(".npy") for name in members):
+        return "is a NumPy archive: save its tensors as a state dict with torch.save"
+    first = members[0] if members else "nothing"
+    return f"is a zip archive of other things ({first}): unpack it and give the weight file"
+
+
+def _pickle_problem(reason):
+    """What is wrong with a file in which PyTorch's safe unpickler met something else than tensors and plain values."""
+    named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)|function ([\w.]+)", reason)
+    if named:
+        name = next(filter(None, named.groups()))
+        return (f"holds Python objects besides tensors (class {name}), which could run any code: if you trust the "
+                "file, save its state dict alone with torch.save and give that")
+    if "operand" in reason or "magic number" in reason:
+        return "is a Python pickle that torch.save did not write: save its tensors as a state dict with torch.save"
+    return "is damaged (it is no complete pickle): get the file again"
 
 
 def _is_torchscript(path):
-    if not zipfile.is_zipfile(path):
-        return False
     with zipfile.ZipFile(path) as archive:
         members = [name.partition("/")[2] for name in archive.namelist()]
     return "constants.pkl" in members and any(name.startswith("code/") for name in members)
+
+
+def download_pretrained(config, cache_dir=None):
+    """The weight file (str) of an entry of open_clip's table, from its cache or downloaded there.
+
+    What is in the cache is used without network. Without network the call fails at once, where the hub's and
+    urllib's own clients would try for minutes.
+
+    Raises:
+        OSError, or what huggingface_hub raises: no connection.
+    """
+    if "file" in config:
+        return config["file"]
+    place = config.get("hf_hub")
+    if not place:
+        cached = Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])
+        if not cached.is_file():
+            _check_connection(config["url"])
+        return open_clip_download(config, cache_dir=cache_dir)
+    repository, name = os.path.split(place)
+    name = name or HF_WEIGHTS_NAME
+    safe = HF_SAFE_WEIGHTS_NAME if name == HF_WEIGHTS_NAME else os.path.splitext(name)[0] + ".safetensors"
+    for cached in (True, False):
+        if not cached:
+            _check_connection(constants.ENDPOINT)
+        for file in dict.fromkeys((safe, name)):
+            try:
+                return hf_hub_download(repository, file, cache_dir=cache_dir, local_files_only=cached)
+            except EntryNotFoundError as error:
+                missing = error
+    raise missing
+
+
+def _check_connection(url):
+    """Raise an OSError unless a server answers within seconds."""
+    try:
+        requests.head(url, timeout=4)
+    except OSError as error:
+        raise OSError(_reason(error)) from error
+
+
+def _reason(error):
+    """What requests says of a failed connection has the address twice and the reason at its end: that, in a line."""
+    return one_line(getattr(error.args[0], "reason", error) if error.args else error)

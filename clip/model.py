@@ -18,13 +18,14 @@ from open_clip.model import (
     convert_weights_to_lp,
     set_model_preprocess_cfg,
 )
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
-from .files import ClipError, MissingFile, UnusableModel, one_line
+from .files import ClipError, MissingFile, UnusableModel, download_pretrained, one_line, read_content
+from .layouts import NO_WEIGHTS
 from .text_towers import ClipTokenizer, TextTower, hub_folder, make_tokenizer
 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
@@ -36,6 +37,7 @@ _LAYOUT_KEYS = {  # what a model's sizes are read from
     "ViT": ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "visual.proj"),
     "RN": ("visual.conv1.weight", "visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding"),
 }
+_OTHER_HEADS = {1280: "ViT-H-14", 1408: "ViT-g-14", 1664: "ViT-bigG-14"}  # by width; all others' are 64 wide
 
 
 class Transformer(nn.Module):
@@ -200,43 +202,61 @@ def build_model(state_dict):
     return model
 
 
-def from_openai(state_dict, source="the state dict"):
+def from_openai(state_dict, source="the state dict", config=None, preprocess=(), quick_gelu=True):
     """Build the model that a state dict in OpenAI's layout describes, in fp32 and eval mode.
 
     Args:
         state_dict: name -> tensor; copied, not changed. fp16 values become the same numbers in fp32.
         source: where it came from, for the error message.
+        config: keyword arguments of `open_clip.CLIP`; default: what OpenAI's models of these shapes have.
+        preprocess: dict of those of `PreprocessCfg` that are not OpenAI's.
+        quick_gelu: the activation, QuickGELU as in OpenAI's models, or GELU.
     Raises:
         UnusableModel: it's no CLIP in OpenAI's layout; names what is missing or does not fit.
     """
-    scalars = ("input_resolution", "context_length", "vocab_size")  # extra entries of OpenAI's own files
-    state_dict = {name: value for name, value in state_dict.items() if name not in scalars}
+    state_dict = {name: value for name, value in state_dict.items() if name not in NO_WEIGHTS}
     vision = "ViT" if {"visual.proj", "visual.class_embedding"} & state_dict.keys() else "RN"
     missing = [name for name in _LAYOUT_KEYS["text"] + _LAYOUT_KEYS[vision] if name not in state_dict]
     if missing:
         raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
+    if config is None and vision == "ViT" and len(state_dict["visual.conv1.weight"]) in _OTHER_HEADS:
+        arch = _OTHER_HEADS[len(state_dict["visual.conv1.weight"])]
+        raise UnusableModel(f"{source} has the image tower of {arch}, whose attention heads are not 64 wide as "
+                            f"OpenAI's are: give it as open_clip:{arch}/PATH")
+    for name, value in state_dict.items():
+        if not value.is_floating_point() and not name.endswith("num_batches_tracked"):
+            raise UnusableModel(f"{source} has {name} as {str(value.dtype).removeprefix('torch.')}, as quantised "
+                                "models have: give the weights in fp16, bf16 or fp32")
+    # A scalar in OpenAI's layout, of shape (1,) in some of open_clip's.
+    if state_dict["logit_scale"].numel() == 1:
+        state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
     try:
         # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds
         # nothing, since the values come afterwards. cast_dtype asks for norms that compute in fp32.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
-            model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=torch.float16).float()
+            if config is None:
+                model = build_model_from_openai_state_dict(dict(state_dict), quick_gelu, torch.float16).float()
+            else:
+                model = open_clip.CLIP(**{**config, "quick_gelu": quick_gelu}, cast_dtype=torch.float16)
         dtypes = {name: value.dtype for name, value in model.state_dict().items()}
-        values = {name: value.to(dtypes[name], copy=True) for name, value in state_dict.items()}
+        values = {name: value.to(dtypes.get(name), copy=True) for name, value in state_dict.items()}
         model.load_state_dict(values, assign=True)
     except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
-        raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: {one_line(error)}") from error
-    set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=model.visual.image_size)))
+        layout = "OpenAI's layout" if config is None else "the layout that its config.json describes"
+        raise UnusableModel(f"{source} is no CLIP in {layout}: {one_line(error)}") from error
+    set_model_preprocess_cfg(model, asdict(PreprocessCfg(**{"size": model.visual.image_size, **dict(preprocess)})))
     return _finish(CLIP(model), source)
 
 
-def from_open_clip(name, download_root=None):
+def from_open_clip(name, download_root=None, quick_gelu=None):
     """Load an open_clip model, in fp32 and eval mode: a `CLIP` or, with another text tower, a `TextTowerCLIP`.
 
     Args:
         name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or
             `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
+        quick_gelu: the activation; default: what the architecture, the folder's config or the tag says.
     Raises:
         MissingFile: folder or file missing.
         UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower that makes no use of prompts.
@@ -263,6 +283,8 @@ def from_open_clip(name, download_root=None):
     if folder is None:
         pretrained, more = _open_clip_weights(name, arch, pretrained, download_root)
         extra |= more
+    if quick_gelu is not None:
+        extra |= {"force_quick_gelu": False, "quick_gelu": quick_gelu}
     try:
         model = open_clip.create_model(
             arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
@@ -298,11 +320,13 @@ def _local_config(folder):
 
 
 def _open_clip_weights(name, arch, pretrained, download_root):
-    """(tag or file, extra arguments of create_model) for the PRETRAINED part; downloads a tag's file."""
+    """(file, extra arguments of create_model) for the PRETRAINED part; downloads a tag's file."""
     config = get_pretrained_cfg(arch, pretrained)
     if not config:
         file = Path(pretrained).expanduser()
         if pretrained and file.is_file():
+            if file.suffix != ".npz":  # open_clip reads big_vision's
+                read_content(file)  # refuses what is no weight file
             return str(file), {}
         if file.suffix or "/" in pretrained:
             raise MissingFile(f"{name}: there is no weight file {file}")
@@ -310,15 +334,17 @@ def _open_clip_weights(name, arch, pretrained, download_root):
         raise UnusableModel(
             f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
     try:
-        download_pretrained(config, cache_dir=download_root)
+        file = download_pretrained(config, cache_dir=download_root)
     except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
         url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
         raise ClipError(
             f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
             f"instead, as open_clip:{arch}/PATH"
         ) from error
-    # open_clip only warns where weights trained with QuickGELU meet an architecture without.
-    return pretrained, {"force_quick_gelu": bool(config.get("quick_gelu"))}
+    # open_clip would look for a tag's file on the network again. It only warns where weights trained with QuickGELU
+    # meet an architecture without.
+    preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
+    return file, {"force_preprocess_cfg": preprocess, "force_quick_gelu": bool(config.get("quick_gelu"))}
 
 
 def _near(word, choices):

@@ -53,6 +53,7 @@ class Features:
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         clip_model = load_clip(cfg)
         self.weights = digest_of_weights(clip_model)
+        self.input = {f"INPUT.{key}": value for key, value in cfg.INPUT.items()}  # as the backbone reads images
         self.encode = ImageFeatures(cfg, clip_model.visual.to(self.device), self.device)
         self.transform = build_transform(cfg, is_train=False)
         self.known = {}
@@ -219,7 +220,8 @@ def sweep(args):
         with contextlib.ExitStack() as folders:
             runs = []
             for seed in args.seeds:
-                runs += unfinished(args, sweep_cfg(args, seed, shots), features, folders)
+                cfg = changed(sweep_cfg(args, seed, shots), features.input)
+                runs += unfinished(args, cfg, features, folders)
             if not runs:
                 continue
             features.add([datum for *_, images in runs for datum in images.datums()])

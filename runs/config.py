@@ -30,8 +30,8 @@ def add_config_flags(parser):
     parser.add_argument("--output-dir", default="", help="folder of the run: log, checkpoints, results.json")
     parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
     parser.add_argument("--config-file", default="", help="config file of the trainer")
-    parser.add_argument("--backbone", default="", help="CLIP model: a name of clip.available_models(), a .pt or "
-                        ".safetensors file, local-dir:PATH, or open_clip:ARCH/PRETRAINED")
+    parser.add_argument("--backbone", default="", help="CLIP model: a name of clip.available_models(), a weight "
+                        "file, a model's folder, or open_clip:ARCH/PRETRAINED")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
 
 

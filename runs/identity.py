@@ -34,6 +34,8 @@ NEUTRAL = {
     "TEST.COMPUTE_CMAT": "writes more",
     "TRAINER.COCOOP.MAX_PROMPTS": "how many prompts are encoded at once",
 }
+# Keys younger than run folders that people have, and what those runs did: no part of an identity with that value.
+YOUNGER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto"}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
           "DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.STL10_FOLD", "DATASET.CIFAR_C_",
@@ -87,7 +89,8 @@ def settings_of(cfg, trainer):
     """The part of the identity that the config gives: {key: value} of what `trainer` reads and is not neutral."""
     known = all_keys()
     found = {key: value for key, value in flatten(cfg) if key in known and not key.endswith(".PREC")
-             and (key not in NEUTRAL or key in trainer.not_neutral) and reads(cfg, trainer, key)}
+             and (key not in NEUTRAL or key in trainer.not_neutral) and reads(cfg, trainer, key)
+             and YOUNGER.get(key) != value}
     return json.loads(json.dumps(found))  # as it is read back: lists for tuples
 
 

@@ -1,5 +1,6 @@
 """This project's config keys, besides Dassl's and those that each method declares."""
 
+from dataclasses import replace
 from typing import Literal
 
 from dassl.config import KEYS as DASSL_KEYS
@@ -9,6 +10,12 @@ from dassl.errors import UserError
 from .methods import TRAINERS
 
 OWN_KEYS = {
+    # The defaults are those of OpenAI's models.
+    **{key: replace(DASSL_KEYS[key], default=default,
+                    meaning=f"{DASSL_KEYS[key].meaning}; not set: the backbone's own") for key, default in {
+           "INPUT.SIZE": (224, 224), "INPUT.INTERPOLATION": "bicubic", "INPUT.RESIZE_MODE": "shortest",
+           "INPUT.PIXEL_MEAN": [0.48145466, 0.4578275, 0.40821073],
+           "INPUT.PIXEL_STD": [0.26862954, 0.26130258, 0.27577711]}.items()},
     "DATASET.SUBSAMPLE_CLASSES": Key("all", "classes of every task: all, the first half (base), the others (new)",
                                      Literal["all", "base", "new"]),
     "DATASET.SUBSAMPLE_TASKS": Key("all", "all, base (the first half), new (the others), task<i>, or task<i>,task<j>",
@@ -24,6 +31,9 @@ OWN_KEYS = {
     "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),
     "DATALOADER.FEATURE_CACHE_DIR": Key("", "where; empty: ~/.cache/softcpt/features", str),
+    "MODEL.BACKBONE.QUICK_GELU": Key("auto", "whether its activation is QuickGELU or GELU; auto: what its config or "
+                                     "ARCH says, and QuickGELU for a file without either",
+                                     Literal["auto", True, False]),
     "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",
                                  bool),
     "MODEL.COMPILE": Key(False, "torch.compile the text encoder's blocks: the first step takes half a minute", bool),

@@ -122,7 +122,7 @@ def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch
     assert capsys.readouterr().out.count("is finished, with these settings") == 3 and len(fits) == n_fits + 15
     # what is said of other runs is in nobody's log
     assert all("is finished" not in log.read_text() for log in (tmp_path / "lp").rglob("log.txt"))
-    with pytest.raises(ValueError, match="INPUT.INTERPOLATION is 'bilinear' there and 'nearest' here"):
+    with pytest.raises(ValueError, match="INPUT.INTERPOLATION is 'bicubic' there and 'nearest' here"):
         sweep(parse_args([*args, "INPUT.INTERPOLATION", "nearest"]))
 
 

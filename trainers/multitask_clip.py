@@ -8,14 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from dassl.errors import UserError
+from runs.config import set_value
 from runs.identity import digest_of_tensors
+from runs.keys import all_keys, refusal, source_of
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder, WholePromptEncoder
 
 
 def load_clip(cfg):
-    """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
+    """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`; `cfg` then says how it reads images.
 
     Raises:
         UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
@@ -24,14 +26,44 @@ def load_clip(cfg):
 
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
     try:
-        model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+        options = cfg.MODEL.BACKBONE
+        model, _ = clip.load(options.NAME, device="cpu",
+                             quick_gelu=None if options.QUICK_GELU == "auto" else options.QUICK_GELU)
     except ClipError as error:
         raise UserError(str(error)) from error
-    size = model.visual.input_resolution
-    if tuple(cfg.INPUT.SIZE) != (size, size):
-        raise UserError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {cfg.MODEL.BACKBONE.NAME} reads "
-                         f"{size}x{size} images: set INPUT.SIZE \"({size}, {size})\"")
+    read_as_trained(cfg, model.visual)
     return model.requires_grad_(False)
+
+
+def read_as_trained(cfg, visual):
+    """Give `cfg.INPUT` the image tower's own size, mean, std, interpolation and resize mode where they are not set.
+
+    Those that are set count; one that differs is said.
+
+    Raises:
+        UserError: `INPUT.SIZE` is set to another size, which the tower can't read.
+    """
+    own, size, keys = visual.preprocess_cfg, visual.input_resolution, all_keys()
+    own = {"INPUT.SIZE": (size, size), "INPUT.PIXEL_MEAN": own["mean"], "INPUT.PIXEL_STD": own["std"],
+           # open_clip takes all but bilinear for bicubic
+           "INPUT.INTERPOLATION": "bilinear" if own["interpolation"] == "bilinear" else "bicubic",
+           "INPUT.RESIZE_MODE": own["resize_mode"]}
+    backbone, sources = cfg.MODEL.BACKBONE.NAME, getattr(cfg, "sources", {})
+    cfg.defrost()
+    for key, value in own.items():
+        given = cfg.INPUT[key.removeprefix("INPUT.")]
+        if tuple(given) == tuple(value):
+            continue
+        if key not in sources:
+            set_value(cfg, keys, key, value, f"by the backbone {backbone}")
+            print(f"{key} is {value}, as the backbone was trained")
+        elif key == "INPUT.SIZE":
+            raise refusal(cfg, key, f"the backbone {backbone} reads {size}x{size} images: leave it out, or set "
+                          f"INPUT.SIZE \"({size}, {size})\"")
+        else:
+            print(f"Warning: {key} is {given!r}{source_of(cfg, key)}, but the backbone {backbone} was trained with "
+                  f"{value!r}: the former is used, leave it out for the latter")
+    cfg.freeze()
 
 
 def digest_of_weights(clip_model):

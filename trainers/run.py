@@ -6,7 +6,7 @@ from dassl.utils import UserError, collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
 from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import OF_TEST, check_model, reads
+from runs.identity import OF_TEST, YOUNGER, check_model, reads
 from runs.keys import all_keys
 from runs.results import print_results
 
@@ -30,7 +30,7 @@ def run(args):
     with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
         if args.model_dir:
             trained_as = model_identity(args.model_dir, args.load_epoch)
-            take_settings(cfg, trained_as or {}, args.model_dir)
+            take_settings(cfg, {**YOUNGER, **trained_as} if trained_as else {}, args.model_dir)
         print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
         check_unread(cfg, lambda key: reads(cfg, trainer_class, key))
         set_random_seed(cfg.SEED)
@@ -85,5 +85,6 @@ def take_settings(cfg, trained_as, model_dir):
     cfg.defrost()
     for key in keys:
         if key in trained_as and key not in cfg.sources and key != "TRAINER.NAME" and not key.startswith(OF_TEST):
-            set_value(cfg, keys, key, trained_as[key], f"by the model in {model_dir}")
+            cfg.sources[key] = f"in the model {model_dir}"
+            set_value(cfg, keys, key, trained_as[key], cfg.sources[key])
     cfg.freeze()

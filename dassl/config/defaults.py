@@ -22,6 +22,9 @@ KEYS = {
     # ---------------------------------------------------------------- images
     "INPUT.SIZE": Key((224, 224), "(height, width) of the images the model reads", Sizes),
     "INPUT.INTERPOLATION": Key("bilinear", "of resizing", Literal["bilinear", "bicubic", "nearest"]),
+    "INPUT.RESIZE_MODE": Key("shortest", "of test images: the shorter side becomes SIZE and the middle is cut out; the "
+                             "longest does and the rest is black; or both do, whatever the shape (squash)",
+                             Literal["shortest", "longest", "squash"]),
     "INPUT.TRANSFORMS": Key((), "names of the transforms of training images", Texts),
     "INPUT.NO_TRANSFORM": Key(False, "give images as they are read", bool),
     "INPUT.PIXEL_MEAN": Key([0.485, 0.456, 0.406], "mean that `normalize` subtracts, per channel",

@@ -30,7 +30,8 @@ def build_transform(cfg, is_train=True, choices=None):
     """Make the image transform (PIL image -> float tensor (3, H, W)) that ``cfg.INPUT`` describes.
 
     Args:
-        is_train: augment; otherwise resize the shorter side to max(SIZE) and crop SIZE from the middle.
+        is_train: augment; otherwise resize as INPUT.RESIZE_MODE says: by default the shorter side to max(SIZE), and
+            crop SIZE from the middle.
         choices: transform names to use instead of ``cfg.INPUT.TRANSFORMS``.
 
     Returns:
@@ -91,7 +92,15 @@ def _train_stages(options, choices):
 
 def _test_stages(options, choices):
     interpolation = INTERPOLATION_MODES[options.INTERPOLATION]
-    stages = [T.Resize(max(options.SIZE), interpolation), T.CenterCrop(options.SIZE), T.ToTensor()]
+    if options.RESIZE_MODE == "squash":
+        stages = [T.Resize(options.SIZE, interpolation)]
+    elif options.RESIZE_MODE == "longest":  # torchvision's rounds the shorter side in another way
+        from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
+
+        stages = [ResizeKeepRatio(options.SIZE, longest=1, interpolation=interpolation), CenterCropOrPad(options.SIZE)]
+    else:
+        stages = [T.Resize(max(options.SIZE), interpolation), T.CenterCrop(options.SIZE)]
+    stages.append(T.ToTensor())
     if "normalize" in choices:
         stages.append(T.Normalize(mean=options.PIXEL_MEAN, std=options.PIXEL_STD))
     return stages
