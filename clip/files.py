@@ -108,6 +108,30 @@ def read_content(path):
         UnusableModel: the file is damaged, something else, or holds Python objects.
     """
     path = Path(path)
+    head = check_weight_file(path)
+    try:
+        if head[8:9] == b"{" and not head.startswith(b"PK"):
+            return load_file(path)
+        if head.startswith(b"PK") and _is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
+                return torch.jit.load(str(path), map_location="cpu").state_dict()
+        with open(path, "rb") as file:  # by its path, PyTorch would go by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
+    # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError):
+            raise UnusableModel(f"{path} {_pickle_problem(str(error))}") from error
+        raise UnusableModel(f"{path} is damaged ({one_line(error)}): get the file again") from error
+
+
+def check_weight_file(path):
+    """The first bytes of a weight file, after a look at what kind of file it is.
+
+    Raises:
+        MissingFile: no such file.
+        UnusableModel: the file is something else.
+    """
     if path.is_dir():
         raise UnusableModel(f"{path} is a folder, not a weight file: give the file in it")
     if not path.is_file():
@@ -125,20 +149,7 @@ def read_content(path):
         problem = problem or "holds no weights: it is neither a safetensors file nor one that torch.save wrote"
     if problem:
         raise UnusableModel(f"{path} {problem}")
-    try:
-        if head[8:9] == b"{" and not head.startswith(b"PK"):
-            return load_file(path)
-        if head.startswith(b"PK") and _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated")
-                return torch.jit.load(str(path), map_location="cpu").state_dict()
-        with open(path, "rb") as file:  # by its path, PyTorch would go by its suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
-    # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.
-    except Exception as error:
-        if isinstance(error, pickle.UnpicklingError):
-            raise UnusableModel(f"{path} {_pickle_problem(str(error))}") from error
-        raise UnusableModel(f"{path} is damaged ({one_line(error)}): get the file again") from error
+    return head
 
 
 def _zip_problem(path):

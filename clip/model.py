@@ -24,7 +24,7 @@ from open_clip.transform import PreprocessCfg
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import nn
 
-from .files import ClipError, MissingFile, UnusableModel, download_pretrained, one_line, read_content
+from .files import ClipError, MissingFile, UnusableModel, check_weight_file, download_pretrained, one_line, read_content
 from .layouts import NO_WEIGHTS
 from .text_towers import ClipTokenizer, TextTower, hub_folder, make_tokenizer
 
@@ -312,10 +312,12 @@ def _local_config(folder):
     except (ValueError, KeyError, TypeError) as error:
         raise UnusableModel(
             f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
-    # open_clip would go on with random weights.
-    if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+    weights = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth")]
+    if not weights:  # open_clip would go on with random ones
         raise MissingFile(
             f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
+    for file in weights:
+        check_weight_file(file)
     return config
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from dassl.errors import UserError
-from dassl.utils import is_lfs_pointer
 
 LONGEST_NAME = 1024  # bytes, with its folders
 UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -43,17 +42,6 @@ class Member:
     kind: str
     size: int
     handle: object
-
-
-def not_as_named(path):
-    """What a file is instead of data, in words: an empty file, a web page or a Git LFS pointer; else ""."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if not head:
-        return "an empty file"
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    return "a Git LFS pointer, which only names the file" if is_lfs_pointer(path) else ""
 
 
 def extract(path, folder, name):

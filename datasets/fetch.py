@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from dassl.errors import UserError
 
-from .archives import extract, not_as_named
+from .archives import extract
+from .files import not_as_named
 
 
 def obtain(source, folder):

@@ -8,11 +8,12 @@ import shlex
 import numpy as np
 
 from dassl.errors import MissingFile, UserError
+from dassl.utils import is_lfs_pointer
 
 from .schemas import SplitZhou, read_checked
 
 PARTS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
 # Folders that file systems, archivers and servers leave beside the classes.
 LEFTOVERS = ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information",
              "__pycache__")
@@ -145,11 +146,24 @@ def read_many_class_folders(folders):
     return parts
 
 
+def not_as_named(path):
+    """What a file is instead of data, in words: an empty file, a web page or a Git LFS pointer; else ""."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return "an empty file"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    return "a Git LFS pointer, which only names the file" if is_lfs_pointer(path) else ""
+
+
 def check_official_file(path):
-    """Raise a MissingFile unless the file `path` exists."""
+    """Raise a MissingFile unless the file `path` exists, and a UserError if it is none of data."""
     if not osp.isfile(path):
         raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name "
                            f"there{advice(path)}", [path])
+    if other := not_as_named(path):
+        raise UserError(f"{path} is {other}: fetch the official file again")
 
 
 def parse_lines(path, parse):

@@ -4,7 +4,8 @@
     python -m datasets.prepare general10 --root R --check
 
 What a dataset consists of stands in its class as `sources`; `folder_tasks` stands for a user's own folder R. Exit code
-0: everything that is needed is there. Unusual numbers of images, and images that are there twice, are said.
+0: everything that is needed is there, and, with --check, which opens every image, can be read. Unusual numbers of
+images, images that are there twice, and files that are no images are said.
 """
 
 import argparse
@@ -21,8 +22,10 @@ from tabulate import tabulate
 import datasets  # noqa: F401, registers all datasets
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.errors import UserError
+from dassl.utils import list_broken
 
 from .base import SingleTaskDataset, Suite, first_of
+from .check_images import broken_images, describe_ignored, ignored_files
 from .fetch import obtain
 from .files import IMAGE_SUFFIXES, MOST, MissingFiles
 from .folder_tasks import FolderTasks
@@ -97,8 +100,8 @@ def missing_paths(source, cls, folder):
             for path in needed(source, cls, folder) if not source.is_there(path, folder)]
 
 
-def examine(cls, root):
-    """The `Report` on a dataset under `root`. Nothing is written."""
+def examine(cls, root, thorough=False):
+    """The `Report` on a dataset under `root`; `thorough` opens every image. Nothing is written below `root`."""
     folder = osp.normpath(osp.join(root, cls.dataset_dir))
     missing = [path for source in cls.sources for path in missing_paths(source, cls, folder)]
     some = any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
@@ -117,6 +120,9 @@ def examine(cls, root):
             images = len(listed) - len(absent)
             missing = fold(absent, listed)
             notes = notes_on(cls, tasks, absent)
+            broken = broken_images(sorted(listed - absent)) if thorough else {}
+            if broken:
+                problem = problem or list_broken(broken)
             problem = cls.wrong_count(folder, classes)
     if images is None:
         images = sum(count_images(osp.join(folder, path)) for source in cls.sources for path in source.folders)
@@ -148,6 +154,9 @@ def notes_on(cls, tasks, absent):
         yield f"{len(across):,} images are there in two parts, with the same content: {first_of(across, MOST // 2)}"
     elif pairs:
         yield f"{len(pairs):,} images are there more than once, with the same content: {first_of(pairs, MOST // 2)}"
+    ignored = describe_ignored(ignored_files({osp.dirname(path) for path in parts}))
+    if ignored:
+        yield ignored
 
 
 def find_copies(paths):
@@ -238,7 +247,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
     parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
-    parser.add_argument("--check", action="store_true", help="download nothing, only tell what is there")
+    parser.add_argument("--check", action="store_true", help="download nothing: tell what is there, and open every image")
     args = parser.parse_args(argv)
     root = osp.abspath(osp.expanduser(args.root))
     try:
@@ -252,7 +261,7 @@ def main(argv=None):
         if not args.check:
             for name, cls in members.items():
                 download(name, cls, root)
-        reports = {name: examine(cls, root) for name, cls in members.items()}
+        reports = {name: examine(cls, root, args.check) for name, cls in members.items()}
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return 130

@@ -416,3 +416,32 @@ def test_no_more_than_ten_paths_are_printed(tmp_path, capsys):
     table = out.split("\n\n")[0]
     assert code == 1 and table.count("fgvc_aircraft/images/0") == 10 and "... and 224 more" in table
     assert out.count("fgvc_aircraft/images/") == 20  # and five pairs of copies
+
+
+# ------------------------------------------------------------------ files that are something else
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.mark.parametrize("config, path", [
+    ("oxford_pets", "annotations/test.txt"), ("oxford_flowers", "imagelabels.mat"),
+    ("oxford_flowers", "cat_to_name.json"), ("dtd", "split_zhou_DescribableTextures.json")])
+@pytest.mark.parametrize("content, said", [(LFS, "Git LFS pointer"), ("<!DOCTYPE html><p>", None), ("", None)])
+@pytest.mark.usefixtures("few_classes")
+def test_lists_that_are_something_else(config, path, content, said, tmp_path):
+    file = make_general(tmp_path, config) / path
+    file.write_text(content)
+    with pytest.raises(UserError) as error:
+        build_config(tmp_path, config)
+    assert str(file) in str(error.value) and "\n" not in str(error.value) and (said or "") in str(error.value)
+
+
+def test_check_opens_every_image(tmp_path, capsys):
+    images(tmp_path, TASKS)
+    (tmp_path / "birds/owl/birds_owl_3.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    (tmp_path / "birds/owl/birds_owl_4.jpg").write_text(LFS)
+    (tmp_path / "birds/owl/more.heic").write_bytes(b"0")
+    code, out = check(tmp_path, "folder_tasks", capsys)
+    assert code == 1 and "folder_tasks: 2 images can't be read:\n" in out
+    assert f"{tmp_path}/birds/owl/birds_owl_4.jpg is a Git LFS pointer, not an image: run git lfs pull" in out
+    assert "1 files in class folders are not read (1 .heic)" in out
+    assert prepare.main(["folder_tasks", "--root", str(tmp_path)]) == 0  # without --check no image is opened

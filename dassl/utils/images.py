@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import MissingFile, UserError
+from .tools import is_lfs_pointer
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # MPO, several JPEG in one file, is opened by Pillow's JPEG
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"
@@ -117,7 +118,7 @@ def what_it_is(path):
     def find(kinds):
         return next((name for start, name in kinds.items() if re.match(start, head, re.DOTALL | re.IGNORECASE)), None)
 
-    if head.startswith(b"version https://git-lfs"):
+    if is_lfs_pointer(path):
         return "is a Git LFS pointer, not an image: run git lfs pull"
     if find(ACCEPTED):
         return f"is a {find(ACCEPTED)} file that is damaged, or of a kind that Pillow does not read: {AGAIN}"

@@ -71,7 +71,8 @@ def read_json(fpath):
         try:
             return json.load(file)
         except ValueError as error:
-            raise UserError(f'"{fpath}" is not valid JSON ({error}): repair it or fetch it again') from error
+            reason = "a Git LFS pointer: run git lfs pull" if is_lfs_pointer(fpath) else error
+            raise UserError(f'"{fpath}" is not valid JSON ({reason}): repair it or fetch it again') from error
 
 
 def write_json(obj, fpath):
