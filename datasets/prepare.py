@@ -121,9 +121,7 @@ def examine(cls, root, thorough=False):
             missing = fold(absent, listed)
             notes = notes_on(cls, tasks, absent)
             broken = broken_images(sorted(listed - absent)) if thorough else {}
-            if broken:
-                problem = problem or list_broken(broken)
-            problem = cls.wrong_count(folder, classes)
+            problem = cls.wrong_count(folder, classes) or (list_broken(broken) if broken else "")
     if images is None:
         images = sum(count_images(osp.join(folder, path)) for source in cls.sources for path in source.folders)
     return Report(tuple(missing), problem, classes, images, some or bool(images), tuple(notes))
@@ -247,7 +245,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
     parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
-    parser.add_argument("--check", action="store_true", help="download nothing: tell what is there, and open every image")
+    parser.add_argument("--check", action="store_true", help="download nothing: tell what is there, open every image")
     args = parser.parse_args(argv)
     root = osp.abspath(osp.expanduser(args.root))
     try:
