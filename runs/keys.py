@@ -20,6 +20,8 @@ OWN_KEYS = {
                                 Literal["auto", "coop", "nested"]),
     "DATALOADER.OLD_DATA_PATH": Key("", "a prefix of image paths ...", str),
     "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
+    "DATALOADER.VIEWS": Key(0, "augmented views of each training image: epoch e takes view e mod VIEWS, so fewer are "
+                            "encoded; 0: as many as epochs", Natural),
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),
     "DATALOADER.FEATURE_CACHE_DIR": Key("", "where; empty: ~/.cache/softcpt/features", str),
     "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",

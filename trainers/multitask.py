@@ -197,6 +197,9 @@ class MultiTaskTrainer(SavesParts):
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
+        if self.trained:
+            self.encode.make(self.train_images, range(first, self.max_epoch))
+            self.elapsed += self.encode.seconds
         saved_at = time.time()
         with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
@@ -347,7 +350,8 @@ class MultiTaskTrainer(SavesParts):
             self.cfg, row, self.identity, self.device, self.evaluator.per_task, precision=self.prec,
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
-            train_seconds=self.elapsed, test_seconds=self.test_seconds, wall_seconds=wall_seconds)
+            train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
+            wall_seconds=wall_seconds)
         self.folder.finish()
 
 
