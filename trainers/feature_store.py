@@ -99,15 +99,15 @@ class FeatureCache:
 
     def find(self, draw, keys):
         """The `Rows` of an array of different keys (n,), bytes of 16, in the packs of a draw."""
-        rows = Rows(len(keys))
+        rows, order = Rows(len(keys)), np.argsort(keys)
+        ordered = keys[order]
         for path in list_packs(osp.join(self.folder, draw)):
             if not len(rows.missing):
                 break
             try:
                 there = np.frombuffer(read_pack(path, "keys").numpy().tobytes(), dtype=f"S{KEY_BYTES}")
-                order = np.argsort(there)
-                place = order[np.searchsorted(there, keys, sorter=order) % len(there)]  # (n,)
-                here = (there[place] == keys) & (rows.pack < 0)
+                place = np.searchsorted(ordered, there) % len(keys)  # (m,)
+                here = (ordered[place] == there) & (rows.pack[order[place]] < 0)
                 if here.any():
                     check_pack(path)
             except FileNotFoundError:  # cleared meanwhile
@@ -118,7 +118,7 @@ class FeatureCache:
                     os.remove(path)
                 continue
             if here.any():
-                rows.put(here, partial(map_pack, path), place[here])
+                rows.put(order[place[here]], partial(map_pack, path), np.flatnonzero(here))
         return rows
 
     @contextlib.contextmanager
