@@ -7,11 +7,12 @@ its training: making the features of all epochs, keeping them, and the steps; of
 `bare s` reads and augments the same images (every view once) by a loader with as many workers in full batches, and
 gives them to the tower; it keeps nothing. Both read images as often as they must: an image is decoded once for all its
 views that follow each other. `tower s` are the tower's calls alone, on random pixels. Images are noise of a few
-frequencies, JPEG, `--side` pixels on a side. Each of `--repeats` rounds does both ways, one after the other.
+frequencies, JPEG, `--side` pixels on a side. On a busy machine CPU seconds (with the workers') tell more. Each of `--repeats` rounds does both ways, one after the other.
 """
 
 import contextlib
 import io
+import os
 import statistics
 import tempfile
 import time
@@ -54,18 +55,23 @@ def build(root, shots, epochs, backbone, size, workers):
 
 @torch.no_grad()
 def bare_seconds(trainer, epochs):
-    """Seconds of the tower for all training images of all epochs, with reading them and without."""
+    """Seconds of the tower for all views, with reading them and without, and CPU seconds of the former."""
     encoder, images, size = trainer.model.image_encoder, trainer.train_images, trainer.encode.batch_size
     items = np.arange(epochs * len(images))
     items = items[np.argsort(items % len(images), kind="stable")]
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), cpu_seconds()
     for pixels in DataLoader(Pass(images, items, range(epochs)), size, num_workers=trainer.encode.workers(len(items))):
         encoder(pixels.to(device())).cpu()
-    read = time.perf_counter() - start
+    read, worked = time.perf_counter() - start, cpu_seconds() - worked
     start = time.perf_counter()
     for first in range(0, len(items), size):
         encoder(torch.randn(min(size, len(items) - first), *pixels.shape[1:], device=device())).cpu()
-    return read, time.perf_counter() - start
+    return read, time.perf_counter() - start, worked
+
+
+def cpu_seconds():
+    """That this process and the workers that have ended took."""
+    return sum(os.times()[:4])
 
 
 def work(classes, shots, epochs, backbone, size, side, workers, repeats):
@@ -74,15 +80,15 @@ def work(classes, shots, epochs, backbone, size, side, workers, repeats):
         write_photos(root, classes, shots, side)
         for _ in range(repeats):
             trainer = build(root, shots, epochs, backbone, size, workers)
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), cpu_seconds()
             trainer.train()
-            run = time.perf_counter() - start
-            rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs)))
+            run, worked = time.perf_counter() - start, cpu_seconds() - worked
+            rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs), worked))
         n = epochs * len(trainer.train_images)
     return {"images": n, **{name: statistics.median(column) for name, column in zip(
-        ("run s", "encode s", "bare s", "tower s"), zip(*rounds))},
-        "run / bare": statistics.median(run / bare for run, _, bare, _ in rounds),
-        "run / tower": statistics.median(run / tower for run, *_, tower in rounds)}
+        ("run s", "encode s", "bare s", "tower s", "bare CPU s", "run CPU s"), zip(*rounds))},
+        "run / bare": statistics.median(run / bare for run, _, bare, *_ in rounds),
+        "run / bare, CPU": statistics.median(run / bare for *_, bare, run in rounds)}
 
 
 def bench(args):
