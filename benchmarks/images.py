@@ -5,9 +5,9 @@
 A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
 its training: making the features of all epochs, keeping them, and the steps; of these `encode s` are the features.
 `bare s` reads and augments the same images (every view once) by a loader with as many workers in full batches, and
-gives them to the tower; it keeps nothing. Both read images as often as they must: an image is decoded once for all its
-views that follow each other. `tower s` are the tower's calls alone, on random pixels. Images are noise of a few
-frequencies, JPEG, `--side` pixels on a side. On a busy machine CPU seconds (with the workers') tell more. Each of `--repeats` rounds does both ways, one after the other.
+gives them to the tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls
+alone, on random pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats`
+rounds does both ways, one after the other. On a busy machine CPU seconds (the workers' too) tell more.
 """
 
 import contextlib
