@@ -69,6 +69,8 @@ def reads(cfg, trainer, key):
         return trainer.reads_training_images
     if not trainer.learns(cfg) and (key.startswith(STEPS) or key == "INPUT.TRANSFORMS"):
         return False
+    if key == "DATALOADER.VIEWS":  # as many as epochs, or more, is as 0
+        return trainer.learns(cfg) and 0 < cfg.DATALOADER.VIEWS < cfg.OPTIM.MAX_EPOCH
     for prefix, transform in OF_TRANSFORM.items():
         if key.startswith(prefix):
             return transform in cfg.INPUT.TRANSFORMS

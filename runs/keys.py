@@ -29,6 +29,8 @@ OWN_KEYS = {
                                "images of the dataset are decoded once to know them", bool),
     "DATALOADER.OLD_DATA_PATH": Key("", "a prefix of image paths ...", str),
     "DATALOADER.NEW_DATA_PATH": Key("", "... and what to put in its place", str),
+    "DATALOADER.VIEWS": Key(0, "augmented views of each training image: epoch e takes view e mod VIEWS, so fewer are "
+                            "encoded; 0: as many as epochs", Natural),
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),
     "DATALOADER.FEATURE_CACHE_DIR": Key("", "where; empty: ~/.cache/softcpt/features", str),
     "MODEL.BACKBONE.QUICK_GELU": Key("auto", "whether its activation is QuickGELU or GELU; auto: what its config or "

@@ -63,3 +63,9 @@ def test_cocoop(tmp_path):
     assert row["prompts"] == 18 and row["plain rows"] == 18 * 77
     assert row["rows"] == 6 * 5 + 3 * suffix_rows(2, 6)
     assert row["faster"] == pytest.approx(row["plain s"] / row["s"]) and row["test images/s"] > 0
+
+
+def test_images(tmp_path):
+    row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
+    assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])
+    assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0

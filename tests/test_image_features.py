@@ -3,22 +3,27 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dassl.utils import NotFinite
+from dassl.utils import MissingFile, NotFinite
 from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
-from trainers import feature_store
-from trainers.feature_store import FeatureCache, key_of
+from trainers import feature_store, image_features
+from trainers.feature_store import FeatureCache, TemporaryPack, key_of
 from trainers.image_features import ImageFeatures, Images, describe, seeded
+from trainers.multitask import MultiTaskTrainer
 
-KEYS = [key_of(i) for i in range(6)]
+KEYS = np.array([key_of(i) for i in range(6)])
 
 
 @pytest.fixture
@@ -76,10 +81,11 @@ def test_other_methods_read_no_image(photos, backbone, tmp_path, reads):
 def test_a_changed_image_is_encoded_again_and_alone(photos, backbone, tmp_path, reads):
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
     images = trainer.test_images["test"]
-    before = trainer.encode(images).clone()
+    before = trainer.encode(images)
     changed = images.data_source[3].impath
     reads.clear()
     Path(changed).write_bytes(Path(images.data_source[15].impath).read_bytes())
+    trainer.encode.make(images, [0])
     after = trainer.encode(images)
     assert reads == [changed]
     assert torch.equal(after[3], before[15]) and torch.equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
@@ -137,23 +143,33 @@ def test_features_that_are_not_finite_name_their_image(photos, backbone, tmp_pat
 
 def test_known_and_unknown_features(tmp_path):
     cache = FeatureCache(str(tmp_path), {"a": 1})
-    assert cache.load("test", KEYS)[0] is None
-    rows = torch.arange(12.0).view(6, 2)
-    cache.store("test", KEYS[:2], rows[:2])
-    cache.store("test", [KEYS[4], KEYS[3]], rows[[4, 3]])
-    features, known = cache.load("test", KEYS)
-    assert known.tolist() == [True, True, False, True, True, False]
-    assert torch.equal(features[torch.from_numpy(known)], rows[[0, 1, 3, 4]])
-    assert torch.equal(cache.load("test", [KEYS[3], KEYS[0]])[0], rows[[3, 0]])
-    assert cache.load("other", KEYS)[0] is None
-    assert FeatureCache(str(tmp_path), {"a": 2}).load("test", KEYS)[0] is None
+    assert len(cache.find("test", KEYS).missing) == 6
+    features = torch.arange(12.0).view(6, 2)
+    cache.store("test", KEYS[:2], features[:2])
+    cache.store("test", KEYS[[4, 3]], features[[4, 3]])
+    rows = cache.find("test", KEYS)
+    assert rows.missing.tolist() == [2, 5]
+    assert torch.equal(rows.take(np.array([4, 0, 3, 1])), features[[4, 0, 3, 1]])
+    assert torch.equal(rows.spread(np.array([1, 3, 1])).take(np.array([2, 1])), features[[1, 3]])
+    assert torch.equal(cache.find("test", KEYS[[3, 0]]).take(np.arange(2)), features[[3, 0]])
+    assert len(cache.find("other", KEYS).missing) == 6
+    assert len(FeatureCache(str(tmp_path), {"a": 2}).find("test", KEYS).missing) == 6
+
+
+def test_keys_that_end_in_zeros(tmp_path):
+    keys = np.array([bytes([1, *[0] * 15]), bytes(16), bytes([1, 0, 2, *[0] * 13])], dtype="S16")
+    cache, features = FeatureCache(str(tmp_path), {}), torch.randn(3, 2)
+    cache.store("test", keys, features)
+    assert torch.equal(cache.find("test", keys[[2, 0, 1]]).take(np.arange(3)), features[[2, 0, 1]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_types_are_kept(dtype, tmp_path):
-    cache, rows = FeatureCache(str(tmp_path), {}), torch.randn(6, 3).to(dtype)
-    cache.store("test", KEYS, rows)
-    assert torch.equal(cache.load("test", KEYS)[0], rows) and cache.load("test", KEYS)[0].dtype == dtype
+    cache, features, temporary = FeatureCache(str(tmp_path), {}), torch.randn(6, 3).to(dtype), TemporaryPack()
+    cache.store("test", KEYS, features)
+    assert [temporary.add(part).tolist() for part in features.split(4)] == [[0, 1, 2, 3], [4, 5]]
+    for found in (cache.find("test", KEYS).take(np.arange(6)), temporary()):
+        assert torch.equal(found, features) and found.dtype == dtype
 
 
 @pytest.mark.parametrize("damage", [
@@ -163,8 +179,17 @@ def test_a_damaged_pack_is_made_again(damage, tmp_path, capsys):
     cache.store("test", KEYS, torch.randn(6, 3))
     pack, = tmp_path.rglob("*.safetensors")
     pack.write_bytes(damage(pack.read_bytes()))
-    assert cache.load("test", KEYS)[0] is None and not pack.exists()
+    assert len(cache.find("test", KEYS).missing) == 6 and not pack.exists()
     assert "damaged" in capsys.readouterr().out
+
+
+def test_a_pack_that_is_deleted_while_it_is_used_is_one_sentence(tmp_path):
+    cache = FeatureCache(str(tmp_path), {})
+    cache.store("test", KEYS, torch.randn(6, 3))
+    rows = cache.find("test", KEYS)
+    shutil.rmtree(cache.folder)
+    with pytest.raises(MissingFile, match="was deleted while this run used it: the same command makes it again"):
+        rows.take(np.arange(2))
 
 
 def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path):
@@ -257,3 +282,219 @@ def test_space_says_what_it_holds(photos, backbone, tmp_path):
     space, = (tmp_path / "features").iterdir()
     described = json.loads((space / "space.json").read_text())
     assert described["precision"] == "float32" and described["transforms"].startswith("Resize(size=32")
+
+
+# ---------------------------------------------------------------- one pass
+ALL = {"DATASET.NUM_SHOTS": -1, "DATALOADER.TEST.BATCH_SIZE": 8}  # 30 images in batches of 8: they span epochs
+
+
+def plain_features(trainer, epochs):
+    """Slow: every image on its own, in a batch that is filled up with zeros. (epochs, n, dim)."""
+    images, size = trainer.train_images, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+    rows = []
+    for images.epoch in epochs:
+        for i in range(len(images)):
+            pixels = torch.zeros(size, *images[i].shape)
+            pixels[0] = images[i]
+            with torch.no_grad():
+                rows.append(trainer.encode.encoder(pixels)[0])
+    return torch.stack(rows).unflatten(0, (len(epochs), -1))
+
+
+@pytest.mark.parametrize("options", [{}, {"DATALOADER.FEATURE_CACHE": False}, {"DATALOADER.NUM_WORKERS": 2}],
+                         ids=["kept", "temporary", "workers"])
+def test_a_pass_gives_every_epochs_features_bit_for_bit(options, photos, backbone, tmp_path, monkeypatch):
+    trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", **{**ALL, **options})
+    monkeypatch.setattr(image_features, "PACK_BYTES", 24 * trainer.encode.row_bytes)  # three batches
+    expected, images = plain_features(trainer, range(3)), trainer.train_images
+    trainer.encode.make(images, range(3))
+    for images.epoch in (2, 0, 1):
+        assert torch.equal(trainer.encode(images), expected[images.epoch])
+    packs = list(tmp_path.rglob("features/*/train-seed1/*.safetensors"))
+    assert len(packs) == (0 if "DATALOADER.FEATURE_CACHE" in options else -(-3 * len(images) // 24))
+
+
+def test_batches_are_full_across_epochs_and_workers_are_few(photos, backbone, tmp_path, monkeypatch):
+    trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", **ALL,
+                   **{"DATALOADER.NUM_WORKERS": 8})
+    loaders, loader = [], image_features.DataLoader
+    monkeypatch.setattr(image_features, "DataLoader", lambda *args, **kw: loaders.append(kw) or loader(*args, **kw))
+    sizes, encoder = [], trainer.encode.encoder
+    trainer.encode.encoder = lambda pixels: sizes.append(len(pixels)) or encoder(pixels)
+    trainer.encode.make(trainer.train_images, range(3))
+    assert sizes == [1] + [8] * -(-3 * len(trainer.train_images) // 8)  # the first tells how much a row takes
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert len(loaders) == 1 and loaders[0]["num_workers"] <= 8
+    assert [trainer.encode.workers(n) for n in (8, 9, 17, 800)] == [0, 2, 3, 8]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
+    assert trainer.encode.workers(800) == 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_training_opens_no_image(kept, photos, backbone, tmp_path, monkeypatch):
+    seen, read, step = [], image_features.read_image, MultiTaskTrainer.step
+    monkeypatch.setattr(image_features, "read_image", lambda path, upright: seen.append(path) or read(path, upright))
+
+    def last_look(self, *args):
+        seen.append("step")
+        if photos.exists():
+            photos.rename(tmp_path / "away")  # neither read nor asked for
+        return step(self, *args)
+
+    monkeypatch.setattr(MultiTaskTrainer, "step", last_look)
+    call(photos, backbone, tmp_path / "run", "MTCoOpHard", **{"DATALOADER.FEATURE_CACHE": kept, "TEST.NO_TEST": True})
+    first = seen.index("step")
+    assert first == 10 and set(seen[first:]) == {"step"}  # 5 classes x 2, each read once for its three views
+
+
+def test_a_killed_pass_loses_one_pack(photos, backbone, tmp_path, monkeypatch, reads):
+    """SIGKILL before the second pack is written; the first is not made again, and nothing differs."""
+    monkeypatch.setattr(image_features, "PACK_SECONDS", 0)  # a pack for every batch
+    options = {**ALL, "DATASET.SPLIT_DIR": tmp_path / "splits"}
+    calm = call(photos, backbone, tmp_path / "calm", "MTCoOpHard",
+                **{**options, "DATALOADER.FEATURE_CACHE_DIR": tmp_path / "calm_features"})
+    n = len(reads) - 20
+    pid = os.fork()
+    if pid == 0:
+        stored, store = [], FeatureCache.store
+
+        def killed(self, draw, keys, features):
+            stored.append(draw)
+            if len(stored) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return store(self, draw, keys, features)
+
+        try:
+            FeatureCache.store = killed
+            call(photos, backbone, tmp_path / "run", "MTCoOpHard", **options)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL and len(list(tmp_path.rglob("features/*/train*/*.safetensors"))) == 1
+    reads.clear()
+    trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", **options)
+    assert len(reads) - 20 == n - 8
+    assert all(torch.equal(a, b) for a, b in zip(learned(trainer), learned(calm)))
+
+
+def test_runs_side_by_side_encode_every_image_once(photo_root, backbone, tmp_path):
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "DATASET.NUM_SHOTS": 4}
+    call(photo_root, backbone, tmp_path / "draws", "MTCoOpHard", "--no-train", **options)  # the same for all
+    read = Images.__getitem__
+
+    def noted(self, idx):
+        with open(tmp_path / "read.txt", "a") as f:
+            f.write(f"{self.draw(idx)} {self.data_source[idx].impath}\n")
+        time.sleep(0.02)  # so that all want them at once
+        return read(self, idx)
+
+    pids = []
+    for i, (trainer, shots) in enumerate([("MTCoOpHard", 2), ("MTCoOpHard", 4), ("KgCoOp", 4)]):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                Images.__getitem__ = noted
+                call(photo_root, backbone, tmp_path / str(i), trainer, **{**options, "DATASET.NUM_SHOTS": shots})
+            finally:
+                os._exit(not (tmp_path / str(i) / "results.json").exists())
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    lines = (tmp_path / "read.txt").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 3 * 20 + 20
+    logs = [(tmp_path / str(i) / "log.txt").read_text() for i in range(3)]
+    assert any("makes features of these images now: waiting for it" in log for log in logs)
+
+
+def test_who_is_waited_for_is_said_once_and_a_dead_holder_lets_go(tmp_path, capsys):
+    cache = FeatureCache(str(tmp_path), {})
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with cache.alone("test"):
+            os.write(tell, b"x")
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.read(ready, 1)
+    with cache.alone("other"):  # is free
+        pass
+    with cache.alone("test"):
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert capsys.readouterr().out == (f"The run with pid {pid} on {socket.gethostname()} makes features of these "
+                                       "images now: waiting for it\n")
+
+
+def test_nothing_is_left_of_a_temporary_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pack = TemporaryPack()
+    pack.add(torch.ones(5, 2))
+    assert torch.equal(pack(), torch.ones(5, 2)) and not os.listdir(tmp_path)  # so a kill leaves nothing either
+
+
+@pytest.mark.parametrize("room", ["none in the cache", "none", "none after the first pack"])
+def test_disks_without_room(room, photos, backbone, tmp_path, monkeypatch, capsys):
+    expected = call(photos, backbone, tmp_path / "calm", "MTCoOpHard", **ALL)
+    monkeypatch.setattr(image_features, "PACK_SECONDS", 0)
+    other = tmp_path / "features2"
+    if room == "none after the first pack":
+        store, left = FeatureCache.store, [1]
+
+        def once(self, *args):
+            if not left:
+                monkeypatch.setattr(feature_store, "SPARE", 2**62)
+            left.clear()
+            return store(self, *args)
+
+        monkeypatch.setattr(FeatureCache, "store", once)
+    else:
+        monkeypatch.setattr(feature_store, "has_room", lambda folder, size: False)
+        monkeypatch.setattr(image_features, "has_room", lambda folder, size: room != "none")
+    capsys.readouterr()
+    trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", **{**ALL, "DATALOADER.FEATURE_CACHE_DIR": other})
+    assert all(torch.equal(a, b) for a, b in zip(learned(trainer), learned(expected)))
+    assert results(tmp_path / "run")["tasks"] == results(tmp_path / "calm")["tasks"]
+    said = {"none in the cache": "kept in a temporary file in ", "none after the first pack": "going on without",
+            "none": "in every epoch anew; a smaller DATALOADER.VIEWS takes less"}
+    assert said[room] in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- views
+def test_views(photos, backbone, tmp_path, reads):
+    """View e of k is epoch e's of a full run, in whichever order they are made."""
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 5}
+    two = call(photos, backbone, tmp_path / "two", "MTCoOpHard", **options, **{"DATALOADER.VIEWS": 2})
+    assert len(reads) == 2 * 10 + 20
+    images = two.train_images
+    drawn = []
+    for images.epoch in range(5):
+        drawn.append(two.encode(images))
+    assert all(torch.equal(drawn[e], drawn[e % 2]) for e in range(5)) and not torch.equal(drawn[0], drawn[1])
+    reads.clear()
+    full = call(photos, backbone, tmp_path / "full", "MTCoOpHard", **options)
+    assert len(reads) == 3 * 10
+    images = full.train_images
+    for images.epoch in range(2):
+        assert torch.equal(full.encode(images), drawn[images.epoch])
+    assert not all(torch.equal(a, b) for a, b in zip(learned(two), learned(full)))
+    for k, n in ((3, 0), (5, 0), (9, 0)):
+        reads.clear()
+        trainer = call(photos, backbone, tmp_path / str(k), "MTCoOpHard", **options, **{"DATALOADER.VIEWS": k})
+        assert len(reads) == n
+        assert (k >= 5) == all(torch.equal(a, b) for a, b in zip(learned(trainer), learned(full)))
+        assert ("DATALOADER.VIEWS" in trainer.identity) == (k < 5)
+
+
+def test_views_go_on_after_an_interruption(photos, backbone, tmp_path, monkeypatch, reads):
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "DATALOADER.VIEWS": 2, "TRAIN.RESUME_SECONDS": 0,
+               "DATALOADER.FEATURE_CACHE": False, "OPTIM.MAX_EPOCH": 4}
+    calm = call(photos, backbone, tmp_path / "calm", "MTCoOpHard", **options)
+    helpers.call_until(3, train_args(photos, backbone, tmp_path / "run", "MTCoOpHard", **options), monkeypatch)
+    reads.clear()
+    resumed = call(photos, backbone, tmp_path / "run", "MTCoOpHard", **options)
+    assert len(reads) == 10 + 20  # of the epoch that is left
+    assert all(torch.equal(a, b) for a, b in zip(learned(resumed), learned(calm)))
+
+
+def test_encoding_is_part_of_the_training_time(photos, backbone, tmp_path, monkeypatch):
+    read = Images.__getitem__
+    monkeypatch.setattr(Images, "__getitem__", lambda self, i: time.sleep(0.02) or read(self, i))
+    call(photos, backbone, tmp_path / "run", "MTCoOpHard")
+    written = results(tmp_path / "run")
+    assert written["train_seconds"] > 0.6 and written["encode_seconds"] > 1.0  # test images, too

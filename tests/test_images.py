@@ -430,13 +430,13 @@ def test_own_photographs_are_turned_and_public_sets_are_not(photos, tmp_path):
     cfg = make_cfg(photos)
     images = Images(cfg, dataset.train_x, lambda image: np.asarray(image))
     assert np.array_equal(images[0], np.rot90(COLOUR, -1))
-    turned_key = images.key(0)
+    turned_key = images.keys([0])[0]
     dtd = make_general(tmp_path / "public", "dtd", 47)
     for path in dtd.rglob("*.jpg"):
         path.write_bytes(saved(RGB, "PNG", exif=exif))
     public = build_dataset(make_cfg(tmp_path / "public", {"DATASET.NAME": "DescribableTextures"}))
     assert np.array_equal(Images(cfg, public.train_x, lambda image: np.asarray(image))[0], COLOUR)
     plain = NamedDatum("a", impath=dataset.train_x[0].impath)
-    plain_key = Images(cfg, [plain], None).key(0)
+    plain_key = Images(cfg, [plain], None).keys([0])[0]
     state = os.stat(plain.impath)
-    assert plain_key == key_of(plain.impath, state.st_size, state.st_mtime_ns, "") != turned_key  # of older versions
+    assert plain_key == np.bytes_(key_of(plain.impath, state.st_size, state.st_mtime_ns, "")) != turned_key  # of older versions

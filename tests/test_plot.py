@@ -18,7 +18,8 @@ from clip import clip
 from datasets.base import Task
 from tests import helpers
 from tests.helpers import make_cfg, results, train_args
-from trainers import plot
+from trainers import feature_store, image_features, plot
+from trainers.feature_store import Rows
 from trainers.image_features import Images
 from trainers.local_features import LocalImageEncoder, attention_pool, last_of
 from trainers.plot import TransportCLIP, sinkhorn
@@ -208,8 +209,7 @@ def test_run_is_saved_tested_again_and_the_same_without_cache(photo_root, backbo
     written = results(tmp_path / "run")
     assert written["n_params"] == 2 * 4 * 2 * 64 == sum(p.numel() for p in trainer.trained)
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "Finished training" in log and "20 images encoded and kept: " in log
-    assert log.count("they are encoded anew in each epoch and not kept on disk") == 1
+    assert "Finished training" in log and "20 images in 2 views have features of " in log
     call(photo_root, backbone, tmp_path / "test", "--eval-only", "--model-dir", str(tmp_path / "run"))
     assert results(tmp_path / "test")["tasks"] == written["tasks"]
     uncached = call(photo_root, backbone, tmp_path / "off", **{"DATALOADER.FEATURE_CACHE": False})
@@ -217,26 +217,36 @@ def test_run_is_saved_tested_again_and_the_same_without_cache(photo_root, backbo
     assert all(torch.equal(a, b) for a, b in zip(trainer.trained, uncached.trained))
 
 
-def test_test_images_are_kept_and_training_images_are_not(photo_root, backbone, tmp_path, monkeypatch):
+def test_local_features_are_kept_and_made_once(photo_root, backbone, tmp_path, monkeypatch):
     read, paths = Images.__getitem__, []
     monkeypatch.setattr(Images, "__getitem__", lambda self, i: paths.append((self.is_train, i)) or read(self, i))
-    for name, n_test in (("first", 20), ("second", 0)):
+    for name, n_train, n_test in (("first", 2 * 10, 20), ("second", 0, 0)):
         paths.clear()
         call(photo_root, backbone, tmp_path / name)
-        assert sum(is_train for is_train, _ in paths) == 2 * 8 and sum(not t for t, _ in paths) == n_test
-    space, = (tmp_path / "features").iterdir()
-    assert json.loads((space / "space.json").read_text())["features"] == "local"
-    assert [view.name for view in space.iterdir() if view.is_dir()] == ["test"]
+        assert sum(is_train for is_train, _ in paths) == n_train and sum(not t for t, _ in paths) == n_test
+    spaces = [json.loads(path.read_text()) for path in (tmp_path / "features").glob("*/space.json")]
+    assert [space["features"] for space in spaces] == ["local"] * 2  # of training and of test transforms
 
 
-def test_streamed_batches_are_the_features_of_their_images(photo_root, backbone, tmp_path):
-    trainer = call(photo_root, backbone, tmp_path / "run", "--no-train", **{"DATALOADER.TEST.BATCH_SIZE": 3})
-    images = trainer.train_images
-    whole = trainer.encode(images)
-    assert whole.ndim == 3
-    batches = [[7, 0, 3, 9], [1, 2, 5, 8], [6, 4]]
-    for index, (got, features) in zip(batches, trainer.encode.batches(images, batches), strict=True):
-        assert got.tolist() == index and torch.equal(features, whole[index])
+@pytest.mark.parametrize("options, room", [({}, True), ({"DATALOADER.FEATURE_CACHE": False}, True), ({}, False)],
+                         ids=["kept", "temporary", "anew"])
+def test_batches_are_the_features_of_their_images(options, room, photo_root, backbone, tmp_path, monkeypatch, capsys):
+    """In training and in testing; and no more rows than a batch has stand in memory."""
+    monkeypatch.setattr(feature_store, "has_room", lambda folder, size: room)
+    monkeypatch.setattr(image_features, "has_room", lambda folder, size: room)
+    trainer = call(photo_root, backbone, tmp_path / "run", "--no-train", **{"DATALOADER.TEST.BATCH_SIZE": 3}, **options)
+    taken, take = [], Rows.take
+    monkeypatch.setattr(Rows, "take", lambda self, index: taken.append(len(index)) or take(self, index))
+    for images, batches in ((trainer.train_images, [[7, 0, 3], [1, 2, 5], [6, 4]]),
+                            (trainer.test_images["test"], [[0, 1, 2], [18, 19]])):
+        trainer.encode.make(images, range(2))
+        for images.epoch in range(2):
+            whole = torch.cat(list(trainer.encode.encode(images, range(len(images)))))
+            assert whole.ndim == 3
+            for index, (got, features) in zip(batches, trainer.encode.batches(images, batches), strict=True):
+                assert got.tolist() == index and torch.equal(features, whole[index])
+    assert max(taken, default=0) == 3 * room
+    assert ("they are encoded when they are needed, in every epoch anew" in capsys.readouterr().out) == (not room)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of")  # of the scheduler, where nothing was stepped

@@ -265,7 +265,9 @@ def test_nothing_that_exists_is_touched(server, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "fgvc_aircraft/images/0000001.jpg" in out and "are incomplete, and are left as they are" in out
     shutil.copy(made / "images" / "0000001.jpg", gone)
-    assert call(tmp_path / "root", "fgvc_aircraft", "--check") == 0
+    assert call(tmp_path / "root", "fgvc_aircraft") == 0
+    assert call(tmp_path / "root", "fgvc_aircraft", "--check") == 1
+    assert "0000100.jpg is damaged, or no image of a kind that is read" in capsys.readouterr().out
 
 
 def test_a_file_in_the_way_is_named(dtd, tmp_path, capsys):

@@ -1,10 +1,10 @@
 """Image features on disk, shared by all runs; `python -m trainers.feature_cache` lists and clears them.
 
 A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
-`space.json`). In it, a *view* is a folder per draw of the augmentation, and "test" without one. A view holds packs:
-safetensors files of `keys` (n, 16) uint8, one per image, and `features` (n, dim) or, local ones, (n, positions, dim),
-with a checksum of both. A pack is written once, under a temporary name that is then renamed, so runs that share the
-folder never see half of one; at worst two of them do the same work. Packs are memory-mapped when they are read.
+`space.json`). In it, a *draw* is a folder per seed of the augmentation, and "test" without one. A draw holds packs:
+safetensors files of `keys` (n, 16) uint8, one per image and view of it, and `features` (n, dim) or, local ones,
+(n, positions, dim), with a checksum of both. A pack is written once, under a temporary name that is then renamed, so
+runs that share the folder never see half of one. Packs are memory-mapped while rows are taken from them.
 """
 
 import contextlib
@@ -14,15 +14,20 @@ import os
 import os.path as osp
 import re
 import shutil
+import socket
+import tempfile
 import time
+import weakref
 import zlib
+from functools import partial
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dassl.utils import UserError, atomic_path, write_json
+from dassl.utils import MissingFile, UserError, atomic_path, write_json
 
 KEY_BYTES = 16
 SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of a space's folder
@@ -41,6 +46,45 @@ def key_of(*parts):
     return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:KEY_BYTES]
 
 
+class Rows:
+    """Where the features of n images lie: of each its pack, -1 for none, and its row there.
+
+    Packs are functions that map their features (m, ...). They are mapped while rows are taken, so that no other rows
+    stand in memory.
+    """
+
+    def __init__(self, n):
+        self.packs, self.pack, self.row = [], np.full(n, -1), np.zeros(n, dtype=int)
+
+    @property
+    def missing(self):
+        """Sorted indices (m,) of those that lie nowhere."""
+        return np.flatnonzero(self.pack < 0)
+
+    def put(self, index, pack, rows):
+        """The images at `index` lie in the `rows` of `pack`."""
+        if pack not in self.packs:
+            self.packs.append(pack)
+        self.pack[index], self.row[index] = self.packs.index(pack), rows
+
+    def spread(self, index):
+        """The `Rows` of the images at `index`, which may repeat some."""
+        result = Rows(0)
+        result.packs, result.pack, result.row = self.packs, self.pack[index], self.row[index]
+        return result
+
+    def take(self, index):
+        """Features (b, ...) of the images at `index` (b,), a numpy array: a copy, on the CPU."""
+        packs, rows, result = self.pack[index], torch.from_numpy(self.row[index]), None
+        for number in np.unique(packs):
+            here = torch.from_numpy(packs == number)
+            taken = self.packs[number]()[rows[here]]
+            if result is None:
+                result = taken.new_empty(len(rows), *taken.shape[1:])
+            result[here] = taken
+        return result
+
+
 class FeatureCache:
     """The features of one space.
 
@@ -54,23 +98,19 @@ class FeatureCache:
         self.description = description
         self.full = False
 
-    def load(self, view, keys):
-        """Look up features.
-
-        Args:
-            view: name of the view.
-            keys: list of n keys.
-
-        Returns:
-            (features, known): (n, ...), of which the rows where `known` (n,) is False are undefined, or None if no
-            key is known.
-        """
-        wanted = b"".join(keys)
-        place = {}  # key -> (pack, row)
-        packs = []
-        for path in list_packs(osp.join(self.folder, view)):
+    def find(self, draw, keys):
+        """The `Rows` of an array of different keys (n,), bytes of 16, in the packs of a draw."""
+        rows, order = Rows(len(keys)), np.argsort(keys)
+        ordered = keys[order]
+        for path in list_packs(osp.join(self.folder, draw)):
+            if not len(rows.missing):
+                break
             try:
-                there, features = read_pack(path)
+                there = np.frombuffer(read_pack(path, "keys").numpy().tobytes(), dtype=f"S{KEY_BYTES}")
+                place = np.searchsorted(ordered, there) % len(keys)  # (m,)
+                here = (ordered[place] == there) & (rows.pack[order[place]] < 0)
+                if here.any():
+                    check_pack(path)
             except FileNotFoundError:  # cleared meanwhile
                 continue
             except (SafetensorError, DamagedPack) as error:
@@ -78,47 +118,135 @@ class FeatureCache:
                 with contextlib.suppress(FileNotFoundError):  # another run met it too
                     os.remove(path)
                 continue
-            if there == wanted:
-                return features, np.ones(len(keys), dtype=bool)  # the usual case: mapped, not copied
-            for row in range(len(features)):
-                place[there[KEY_BYTES * row:KEY_BYTES * (row + 1)]] = len(packs), row
-            packs.append(features)
-        found = np.array([place.get(key, (-1, 0)) for key in keys]).reshape(-1, 2)  # (n, 2): pack, row
-        known = found[:, 0] >= 0
-        if not known.any():
-            return None, known
-        result = packs[0].new_empty(len(keys), *packs[0].shape[1:])
-        for i, features in enumerate(packs):
-            here = found[:, 0] == i
-            result[torch.from_numpy(here)] = features[torch.from_numpy(found[here, 1])]
-        return result, known
+            if here.any():
+                rows.put(order[place[here]], partial(map_pack, path), np.flatnonzero(here))
+        return rows
 
-    def store(self, view, keys, features):
-        """Keep features (n, ...) under their keys (list of n). A disk that is full is said once, and no error."""
+    @contextlib.contextmanager
+    def alone(self, name):
+        """Let one run at a time make features. The others wait until it has, or has died, and say for whom.
+
+        Args:
+            name: of what is made: runs of different names do not wait for each other.
+        """
+        path = osp.join(self.folder, f"{name}.lock")
+        lock = FileLock(path)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{owner_of(path)} makes features of these images now: waiting for it")
+            lock.acquire()
+        except OSError as error:
+            self.give_up(error)
+        try:
+            if lock.is_locked:
+                with contextlib.suppress(OSError, UserError):  # it is for the message above only
+                    write_json({"pid": os.getpid(), "host": socket.gethostname()}, f"{path}.owner")
+            yield
+        finally:
+            lock.release()
+
+    def has_room(self, size):
+        """Whether `size` bytes may be kept."""
+        return not self.full and has_room(self.folder, size)
+
+    def store(self, draw, keys, features):
+        """Keep features (n, ...) under an array of keys (n,). A disk that is full is said once, and no error.
+
+        Returns:
+            The pack, a function as `Rows` has them, or None if it could not be written.
+        """
         if self.full:
-            return
+            return None
         try:
             write_json(self.description, osp.join(self.folder, "space.json"))
             if shutil.disk_usage(self.folder).free < features.nbytes + SPARE:
                 raise OSError(f"the disk has less than {megabytes(features.nbytes + SPARE)} left")
             # Named after its keys: two runs that made the same pack write the same file.
-            path = osp.join(self.folder, view, f"{key_of(*keys).hex()}.safetensors")
-            data = torch.from_numpy(np.frombuffer(b"".join(keys), dtype=np.uint8).copy()).view(-1, KEY_BYTES)
+            data = keys.astype(f"S{KEY_BYTES}").tobytes()
+            path = osp.join(self.folder, draw, f"{key_of(data).hex()}.safetensors")
+            data = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(-1, KEY_BYTES)
             remove_abandoned(osp.dirname(path))
             features = features.contiguous()
             with atomic_path(path) as temporary:
                 save_file({"keys": data, "features": features}, temporary, {"crc32": checksum(data, features)})
+            return partial(map_pack, path)
         except (OSError, UserError, SafetensorError) as error:
+            self.give_up(error)
+
+    def give_up(self, error):
+        """Keep no more features, and say why."""
+        if not self.full:
             print(f"Image features can't be kept in {self.folder} ({error}): going on without")
-            self.full = True
+        self.full = True
+
+
+class TemporaryPack:
+    """A growing pack in a file without a name, which is gone when the process is, however it ends."""
+
+    def __init__(self):
+        self.file, self.shape, self.dtype = None, (0,), None
+
+    def add(self, features):
+        """Append features (n, ...); returns their rows (n,)."""
+        if self.file is None:
+            self.file = tempfile.TemporaryFile(prefix="softcpt-")
+            weakref.finalize(self, self.file.close)
+        rows = np.arange(self.shape[0], self.shape[0] + len(features))
+        self.shape, self.dtype = (self.shape[0] + len(features), *features.shape[1:]), features.dtype
+        self.file.seek(0, os.SEEK_END)
+        self.file.write(features.contiguous().flatten().view(torch.uint8).numpy())
+        self.file.flush()
+        return rows
+
+    def __call__(self):
+        return torch.from_numpy(np.memmap(self.file, np.uint8, "c")).view(self.dtype).view(self.shape)
+
+
+def has_room(folder, size):
+    """Whether `size` bytes are at most half of what may be written to the disk of a folder, which need not exist."""
+    while not osp.isdir(folder):
+        folder = osp.dirname(folder) or "."
+    return size <= (shutil.disk_usage(folder).free - SPARE) // 2
+
+
+def owner_of(lock):
+    """Who holds a lock, in words. It writes that down right after it got it, so wait for it a moment."""
+    for _ in range(20):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(f"{lock}.owner", encoding="utf-8") as f:
+                owner = json.load(f)
+            return f"The run with pid {owner['pid']} on {owner['host']}"
+        time.sleep(0.05)
+    return f"The run that holds {lock}"
 
 
 class DamagedPack(Exception):
     """A pack does not hold what it was written with."""
 
 
-def read_pack(path):
-    """(keys as bytes, features (n, ...), memory-mapped) of a pack.
+def read_pack(path, name):
+    """A tensor of a pack, memory-mapped."""
+    with safe_open(path, "pt") as pack:
+        return pack.get_tensor(name)
+
+
+def map_pack(path):
+    """Features (n, ...) of a pack that was checked, memory-mapped.
+
+    Raises:
+        MissingFile: it is not there any more.
+    """
+    try:
+        return read_pack(path, "features")
+    except FileNotFoundError:
+        raise MissingFile(f"{path} was deleted while this run used it: the same command makes it again and goes on"
+                          ) from None
+
+
+def check_pack(path):
+    """Compare a pack with its checksum.
 
     Raises:
         DamagedPack, SafetensorError: it is not what was written.
@@ -130,7 +258,6 @@ def read_pack(path):
         raise DamagedPack(f"keys {tuple(keys.shape)} {keys.dtype}, features {tuple(features.shape)} {features.dtype}")
     if written != checksum(keys, features):
         raise DamagedPack("its checksum is another one")
-    return keys.numpy().tobytes(), features
 
 
 def checksum(keys, features):
@@ -142,7 +269,7 @@ def checksum(keys, features):
 
 
 def remove_abandoned(folder):
-    """Remove the temporaries that killed runs left in a view's folder; other machines may write there now."""
+    """Remove the temporaries that killed runs left in a draw's folder; other machines may write there now."""
     for entry in os.scandir(folder) if osp.isdir(folder) else ():
         with contextlib.suppress(FileNotFoundError):
             if TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
@@ -150,7 +277,7 @@ def remove_abandoned(folder):
 
 
 def list_packs(folder):
-    """Sorted paths of the packs in a view's folder."""
+    """Sorted paths of the packs in a draw's folder."""
     return sorted(entry.path for entry in os.scandir(folder)
                   if entry.name.endswith(".safetensors")) if osp.isdir(folder) else []
 
@@ -173,7 +300,7 @@ def spaces(folder):
                 description = json.load(f)
         except (OSError, ValueError):
             description = {}
-        size = sum(osp.getsize(path) for view in os.scandir(entry.path) if view.is_dir()
-                   for path in list_packs(view.path))
+        size = sum(osp.getsize(path) for draw in os.scandir(entry.path) if draw.is_dir()
+                   for path in list_packs(draw.path))
         found.append((description if isinstance(description, dict) else {}, entry.path, size))
     return found

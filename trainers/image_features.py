@@ -1,11 +1,13 @@
 """Images and their features. The image tower is frozen, so no image is encoded twice.
 
-Augmentation is drawn from (seed, epoch, image) alone. So the features of an epoch's images depend on nothing that is
-learned, nor on the method, the number of workers or the order of batches: they are made before the epoch, in the order
-of the dataset, and kept on disk (`DATALOADER.FEATURE_CACHE`), where every later run finds them.
+Augmentation is drawn from (seed, view, image) alone, where the view is the epoch, or with `DATALOADER.VIEWS` k the
+epoch mod k. So the features of all epochs depend on nothing that is learned, nor on the method, the number of workers
+or the order of batches: a run makes all that it needs in one pass before it trains, in full batches across epochs, and
+keeps them on disk (`DATALOADER.FEATURE_CACHE`), where every later run finds them, or in a temporary file. What training
+and testing read of them is mapped from there, so they never stand in memory together. Where no disk has room for them
+they are encoded when their turn comes, in every epoch anew.
 
-Local features (`LocalImageEncoder`: one per position) take some 50 times as much. Of these only the test and validation
-images' are kept; training images are encoded anew in each epoch, batch by batch.
+Local features (`LocalImageEncoder`: one per position) take some 50 times as much.
 """
 
 import contextlib
@@ -13,7 +15,12 @@ import itertools
 import os
 import os.path as osp
 import random
+import tempfile
+import time
 import zlib
+from copy import copy
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import PIL
@@ -25,64 +32,99 @@ from tqdm import tqdm
 from dassl.utils import BrokenImage, NotFinite, UserError, list_broken, read_image
 from runs.identity import digest_of_tensors
 
-from .feature_store import FeatureCache, default_folder, key_of, megabytes
+from .feature_store import (KEY_BYTES, FeatureCache, Rows, TemporaryPack, default_folder, has_room, key_of,
+                            megabytes)
 from .local_features import LocalImageEncoder
 
-PACK = 16384  # images after which a pack is written, so that a crash loses little
+# A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
+PACK_BYTES, PACK_SECONDS = 2**27, 30
 
 
 class Images(Dataset):
     """A torch dataset over a list of `Datum`: each image as the transform makes it, (3, H, W).
 
-    Augmentation is drawn from (seed, epoch, image) alone; `epoch` is set by the trainer.
+    Augmentation is drawn from (seed, view, image) alone; `epoch`, which decides the view, is set by the trainer.
     """
 
     def __init__(self, cfg, data_source, transform, is_train=False):
         self.cfg, self.data_source, self.transform, self.is_train = cfg, data_source, transform, is_train
         self.epoch = 0
+        self.last = None, None  # path and pixels of the image that was read last: its next view needs no reading
 
     def __len__(self):
         return len(self.data_source)
 
-    def draw(self, idx):
-        """What the augmentation of an image is drawn from, as text; "" for test transforms, which draw nothing."""
-        return f"{self.cfg.SEED}/{self.epoch}/{self.data_source[idx].name}" if self.is_train else ""
+    def view_of(self, epoch):
+        """Number of what is drawn in an epoch; 0 for test transforms, which draw nothing."""
+        views = self.cfg.DATALOADER.VIEWS
+        return (epoch % views if views else epoch) if self.is_train else 0
+
+    def draw(self, idx, view=None):
+        """What the augmentation of an image is drawn from, as text; "" for test transforms."""
+        view = self.view_of(self.epoch) if view is None else view
+        return f"{self.cfg.SEED}/{view}/{self.data_source[idx].name}" if self.is_train else ""
 
     @property
-    def view(self):
-        """Name of the cache's folder for what is drawn now."""
-        return f"train-seed{self.cfg.SEED}-epoch{self.epoch:03d}" if self.is_train else "test"
+    def folder(self):
+        """Name of the cache's folder for what is drawn."""
+        return f"train-seed{self.cfg.SEED}" if self.is_train else "test"
 
-    def key(self, idx):
-        """Key of an image's feature: its file, as it is now, the draw of its augmentation, whether it is turned."""
+    def keys(self, views):
+        """Keys (views * n,) of the features of all images in each view.
+
+        Of each the file, as it is now, the draw of its augmentation, and whether it is turned.
+        """
+        paths = [osp.abspath(datum.impath) for datum in self.data_source]
+        files = [(path, *state_of(path)) for path in paths]
+        return np.array([key_of(*files[i], self.draw(i, view), *["upright"] * datum.upright)
+                         for view in views for i, datum in enumerate(self.data_source)], dtype=f"S{KEY_BYTES}")
+
+    def read(self, idx):
         datum = self.data_source[idx]
-        path = osp.abspath(datum.impath)
-        state = os.stat(path)
-        return key_of(path, state.st_size, state.st_mtime_ns, self.draw(idx), *["upright"] * datum.upright)
+        if self.last[0] != datum.impath:
+            self.last = datum.impath, read_image(datum.impath, datum.upright)
+        return self.last[1]
 
     def __getitem__(self, idx):
-        datum = self.data_source[idx]
-        image = read_image(datum.impath, datum.upright)
+        image = self.read(idx)
         if not self.is_train:
             return self.transform(image)
         with seeded(self.draw(idx)):
             return self.transform(image)
 
 
-class OrBroken(Dataset):
-    """`Images` at `index`: (image, path, reason); of one that can't be read, zeros and the reason, else "" for both."""
+class Pass(Dataset):
+    """Some images in some views, as `Images` makes them: item `view * n + image`, where views count by their place.
 
-    def __init__(self, images, index):
-        self.images, self.index = images, index
+    Of an image there are its pixels, "" and ""; of one that can't be read zeros, its path and the reason.
+
+    Args:
+        images: `Images`. items: array of items. views: their numbers.
+    """
+
+    def __init__(self, images, items, views):
+        self.images, self.items, self.views = copy(images), items, views
+        self.images.last = None, None
 
     def __len__(self):
-        return len(self.index)
+        return len(self.items)
 
-    def __getitem__(self, i):
+    def __getitem__(self, idx):
+        view, image = divmod(int(self.items[idx]), len(self.images))
+        self.images.epoch = self.views[view]
         try:
-            return self.images[self.index[i]], "", ""
+            return self.images[image], "", ""
         except BrokenImage as error:  # returned, not raised: the others are encoded, and all broken ones are named
             return torch.zeros(3, *self.images.cfg.INPUT.SIZE), error.path, error.reason
+
+
+def state_of(path):
+    """Size and time of a file; of none zeros, since reading it will say so better."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -110,6 +152,9 @@ class ImageFeatures:
             (B, positions, dim), on its device, in eval mode.
         dtype: of the images it takes.
         autocast: whether it runs under `torch.autocast`, in fp16.
+
+    Attributes:
+        seconds: that finding and making features took.
     """
 
     def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False):
@@ -118,15 +163,16 @@ class ImageFeatures:
         self.batch_size = cfg.DATALOADER.TEST.BATCH_SIZE
         self.folder = cfg.DATALOADER.FEATURE_CACHE_DIR or default_folder()
         self.caches = {}  # description of the transforms -> FeatureCache
-        self.told = False  # how much the training images' features take
+        self.made = WeakKeyDictionary()  # Images -> (views, their `Rows`, or None where nothing is kept)
         self.broken = {}  # path of an image that can't be read -> why
+        self.seconds = 0.0
         if cfg.DATALOADER.FEATURE_CACHE:
             self.fingerprint = digest_of_tensors(encoder.state_dict())
             print(f"Image features are kept in {self.folder} (DATALOADER.FEATURE_CACHE False keeps none)")
 
     def cache_for(self, images):
         """The `FeatureCache` of these images' transforms, or None if nothing is to be kept."""
-        if not self.cfg.DATALOADER.FEATURE_CACHE or self.local and images.is_train:
+        if not self.cfg.DATALOADER.FEATURE_CACHE:
             return None
         import torchvision  # slow to import
 
@@ -142,100 +188,150 @@ class ImageFeatures:
                 **({"features": "local"} if self.local else {})})
         return self.caches[transforms]
 
-    def __call__(self, images):
-        """Features (n, ...) of all `images` in their order, not normalised, on the CPU (perhaps memory-mapped).
+    def make(self, images, epochs):
+        """Find the features of all `images` in `epochs`, and make those that are missing, in one pass.
 
-        Raises:
-            UserError: images can't be read; all that were met are named, and the features of the others are kept.
+        A run that makes features of the same dataset and seed now is waited for. Images that can't be read are left
+        out, see `refuse_broken`.
         """
-        features = self.find_or_make(images)
-        self.refuse_broken()
-        return features
-
-    def look_at(self, images):
-        """Meet the broken ones of images that are needed later: the next call names them, too. None is read twice."""
-        if len(images) and self.cache_for(images) is not None:
-            self.find_or_make(images)
-
-    def find_or_make(self, images):
-        """As a call, but the features of images that can't be read, which are in `broken`, are without meaning."""
+        began = time.time()
+        views = sorted({images.view_of(epoch) for epoch in epochs})
         cache = self.cache_for(images)
-        if cache is None:
-            return torch.cat(list(self.encode(images, range(len(images)))))
-        keys = [images.key(i) for i in range(len(images))]
-        features, known = cache.load(images.view, keys)
-        if known.any():
-            self.check_finite(features[known], images, np.flatnonzero(known))
-        missing = np.flatnonzero(~known)
-        if not len(missing):
+        keys, item, place = np.unique(images.keys(views), return_index=True, return_inverse=True)
+        rows = cache.find(images.folder, keys) if cache else Rows(len(keys))
+        if len(rows.missing):
+            with cache.alone(f"{images.folder}-{self.cfg.DATASET.NAME}") if cache else contextlib.nullcontext():
+                rows = cache.find(images.folder, keys) if cache else rows  # another run may have made them meanwhile
+                if len(rows.missing) and not self.fill(rows, images, views, item, keys, cache):
+                    rows = None
+        self.made[images] = views, rows and rows.spread(place)
+        self.seconds += time.time() - began
+
+    def fill(self, rows, images, views, item, keys, cache):
+        """Encode what `rows` lacks and keep it, pack by pack.
+
+        Args:
+            item, keys: of each row, its place in `Pass` and its key.
+
+        Returns:
+            Whether there is room to keep it.
+        """
+        # The views of an image follow each other, so that it is read once.
+        missing = rows.missing[np.argsort(item[rows.missing] % len(images), kind="stable")]
+        size = len(missing) * self.row_bytes
+        text = (f"{len(missing):,} images{f' in {len(views)} views' * (len(views) > 1)} have features of "
+                f"{megabytes(size)}")
+        cached, temporary = cache is not None and cache.has_room(size), TemporaryPack()
+        if not cached and not has_room(tempfile.gettempdir(), size):
+            print(f"{text}, more than half of what the disk has left: they are encoded when they are needed, in every "
+                  "epoch anew" + "; a smaller DATALOADER.VIEWS takes less" * images.is_train)
+            return False
+        print(f"{text}: they are made now and kept " + ("" if cached else
+                                                        f"in a temporary file in {tempfile.gettempdir()}, ")
+              + ("on disk" if cached else "as long as this run"))
+        pack, began, done = [], time.time(), 0
+        for features in self.encode(images, item[missing], views):
+            pack.append(features)
+            n = sum(map(len, pack))
+            if n * self.row_bytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
+                continue
+            index, made = missing[done:done + n], torch.cat(pack)
+            pack, began, done = [], time.time(), done + n
+            whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
+            index, made = index[whole], made[torch.from_numpy(whole)]
+            if len(index):
+                kept = cache.store(images.folder, keys[index], made) if cached else None
+                rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.add(made))
+        return True
+
+    @cached_property
+    def row_bytes(self):
+        """Bytes of an image's features."""
+        return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE)).nbytes
+
+    def rows_of(self, images):
+        """(`Rows`, index (n,) in them) of all `images` as they are drawn now; `Rows` is None if nothing is kept."""
+        view = images.view_of(images.epoch)
+        if images not in self.made or view not in self.made[images][0]:
+            self.make(images, [images.epoch])
+        self.refuse_broken()
+        views, rows = self.made[images]
+        return rows, views.index(view) * len(images) + np.arange(len(images))
+
+    def __call__(self, images):
+        """Features (n, ...) of all `images` in their order, as they are drawn now, not normalised, on the CPU."""
+        rows, index = self.rows_of(images)
+        if rows is None:
+            features = torch.cat(list(self.encode(images, range(len(images)))))
+            self.refuse_broken()
             return features
-        for chunk in np.split(missing, range(PACK, len(missing), PACK)):
-            made = torch.cat(list(self.encode(images, chunk.tolist())))
-            whole = [images.data_source[i].impath not in self.broken for i in chunk]
-            cache.store(images.view, [keys[i] for i in chunk[whole]], made[torch.tensor(whole)])
-            if features is None:
-                features = made.new_empty(len(images), *made.shape[1:])
-            features[torch.from_numpy(chunk)] = made
-        size = len(missing) * features[0].nbytes
-        if not images.is_train:
-            print(f"{len(missing):,} images encoded and kept: {megabytes(size)}")
-        elif not self.told:
-            self.told = True
-            epochs = self.cfg.OPTIM.MAX_EPOCH
-            print(f"{len(missing):,} images encoded and kept: {megabytes(size)} an epoch, "
-                  f"{megabytes(epochs * size)} in {epochs} epochs")
+        features = rows.take(index)
+        self.check_finite(features, images, range(len(images)))
         return features
 
     def batches(self, images, batch_sampler):
         """Yield (index (B,), features (B, ...)) on the device for the lists of indices in `batch_sampler`."""
-        if self.local and images.is_train:
+        rows, place = self.rows_of(images)
+        if rows is None:
             yield from self.stream(images, list(batch_sampler))
             return
-        features = self(images)
-        if not self.local:  # small: moved at once
-            features = features.to(self.device)
+        features = None if self.local else self(images).to(self.device)  # small: moved at once
         for index in batch_sampler:
-            index = torch.tensor(index)
-            batch = features[index.to(features.device, non_blocking=True)]
-            yield index.to(self.device, non_blocking=True), batch.to(self.device, non_blocking=True)
+            if self.local:
+                batch = rows.take(place[index])
+                self.check_finite(batch, images, index)
+                yield torch.tensor(index).to(self.device), batch.to(self.device)
+            else:
+                index = torch.tensor(index).to(self.device, non_blocking=True)
+                yield index, features[index]
 
     def stream(self, images, batches):
         """`batches` of images that are encoded when their turn comes, never more at once than the encoder takes."""
-        rows = itertools.chain.from_iterable(self.encode(images, [i for index in batches for i in index], bar=False))
+        rows = itertools.chain.from_iterable(self.encode(images, [i for index in batches for i in index]))
         for index in batches:
             features = torch.stack(list(itertools.islice(rows, len(index))))
             self.refuse_broken()
-            if not self.told:
-                self.told = True
-                print(f"Local features of {len(images):,} training images take "
-                      f"{megabytes(len(images) * features[0].nbytes)} an epoch: they are encoded anew in each epoch "
-                      "and not kept on disk")
             yield torch.tensor(index).to(self.device), features.to(self.device)
 
     @torch.no_grad()
-    def encode(self, images, index, bar=True):
-        """Yield features (b, ...) on the CPU of the images at `index`, batch by batch.
+    def tower(self, pixels):
+        """Images (B, 3, H, W) -> their features (B, ...), on the device."""
+        cuda = self.device.type == "cuda"
+        pixels = pixels.to(self.device, self.dtype, non_blocking=True)
+        if cuda:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.float16, enabled=self.autocast):
+            return self.encoder(pixels)
+
+    def encode(self, images, items, views=None):
+        """Yield features (b, ...) on the CPU, batch by batch.
 
         Those of images that can't be read are without meaning; why they can't is added to `broken`.
+
+        Args:
+            items: as `Pass` has them. views: their numbers; None: of what is drawn now.
         """
-        options = self.cfg.DATALOADER
         cuda = self.device.type == "cuda"
+        source = Pass(images, items, views or [images.view_of(images.epoch)])
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
-        loader = DataLoader(OrBroken(images, index), self.batch_size, num_workers=options.NUM_WORKERS, pin_memory=cuda,
+        loader = DataLoader(source, self.batch_size, num_workers=self.workers(len(items)), pin_memory=cuda,
                             generator=torch.Generator())
         done = 0
-        for pixels, paths, reasons in tqdm(loader, desc="encoding images", disable=not bar or len(loader) < 20):
-            self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
-            pixels = pixels.to(self.device, self.dtype, non_blocking=True)  # (b, 3, H, W)
-            n = len(pixels)
-            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n))  # (batch_size, 3, H, W)
-            if cuda:
-                pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.float16, enabled=self.autocast):
-                features = self.encoder(pixels)[:n].cpu()
-            self.check_finite(features, images, index[done:done + n])
-            done += n
-            yield features
+        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
+            for pixels, paths, reasons in loader:  # (b, 3, H, W)
+                self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
+                n = len(pixels)
+                features = self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n].cpu()
+                self.check_finite(features, images, np.asarray(items[done:done + n]) % len(images))
+                done += n
+                bar.update(n)
+                yield features
+
+    def workers(self, n):
+        """Processes that read n images: not more than there are batches or cores, and none for a single batch."""
+        batches = -(-n // self.batch_size)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return min(self.cfg.DATALOADER.NUM_WORKERS, cores, batches) if batches > 1 else 0
 
     def refuse_broken(self):
         """Stop where images can't be read.

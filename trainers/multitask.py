@@ -198,10 +198,14 @@ class MultiTaskTrainer(SavesParts):
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        saved_at = time.time()
-        if not cfg.TEST.NO_TEST:  # so that broken images are met before training
+        if self.trained:
+            self.encode.make(self.train_images, range(first, self.max_epoch))
+            self.elapsed += self.encode.seconds
+        if not cfg.TEST.NO_TEST:  # now, so that all images that can't be read are named before anything is trained
             for split in {cfg.TEST.SPLIT, "val" if cfg.TEST.FINAL_MODEL == "best_val" else cfg.TEST.SPLIT}:
-                self.encode.look_at(self.test_images[split])
+                self.encode.make(self.test_images[split], [0])
+        self.encode.refuse_broken()
+        saved_at = time.time()
         with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
                 began = time.time()
@@ -351,7 +355,8 @@ class MultiTaskTrainer(SavesParts):
             self.cfg, row, self.identity, self.device, self.evaluator.per_task, precision=self.prec,
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
-            train_seconds=self.elapsed, test_seconds=self.test_seconds, wall_seconds=wall_seconds)
+            train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
+            wall_seconds=wall_seconds)
         self.folder.finish()
 
 

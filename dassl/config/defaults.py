@@ -60,7 +60,8 @@ KEYS = {
     "DATASET.CIFAR_C_LEVEL": Key(1, UNREAD, int),
     "DATASET.ALL_AS_UNLABELED": Key(False, UNREAD, bool),
     # ---------------------------------------------------------------- data loaders
-    "DATALOADER.NUM_WORKERS": Key(4, "processes that read images", Natural),
+    "DATALOADER.NUM_WORKERS": Key(4, "processes that read images; no more are started than there are cores or batches "
+                                  "of DATALOADER.TEST.BATCH_SIZE, and none for a single batch", Natural),
     "DATALOADER.K_TRANSFORMS": Key(1, "how many times the training transform is applied to each image", Count),
     "DATALOADER.RETURN_IMG0": Key(False, "also return the image without augmentation, as `img0`", bool),
     "DATALOADER.TRAIN_X.SAMPLER": Key("RandomSampler", "order of the training images", str),

@@ -1,0 +1,106 @@
+"""A run that finds no image features, against the bare image tower on the same images.
+
+    python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--side 500] [--workers 8]
+
+A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
+its training: making the features of all epochs, keeping them, and the steps; of these `encode s` are the features.
+`bare s` reads and augments the same images (every view once) by a loader with as many workers in full batches, and
+gives them to the tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls
+alone, on random pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats`
+rounds does both ways, one after the other. On a busy machine CPU seconds (the workers' too) tell more.
+"""
+
+import contextlib
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import datasets  # noqa: F401  registers FolderTasks
+from runs.config import make_cfg
+from trainers.image_features import Pass
+from trainers.mtcoop_hard import MTCoOpHard
+
+from .common import device, in_own_process, main
+
+
+def write_photos(root, classes, shots, side):
+    """A `FolderTasks` root of one task whose classes have enough images for `shots` training images."""
+    rng = np.random.default_rng(0)
+    for c in range(classes):
+        folder = Path(root) / "images" / "photos" / f"class {c}"
+        folder.mkdir(parents=True)
+        for i in range(2 * shots + 2):
+            small = Image.fromarray(rng.integers(0, 256, (side // 16, side // 16, 3), dtype=np.uint8))
+            noise = np.asarray(small.resize((side, side), Image.BICUBIC)) + rng.integers(-8, 9, (side, side, 3))
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=90)
+
+
+def build(root, shots, epochs, backbone, size, workers):
+    return MTCoOpHard(make_cfg({
+        "TRAINER.NAME": "MTCoOpHard", "TRAINER.MTCOOPH.PREC": "fp32", "MODEL.BACKBONE.NAME": backbone, "SEED": 1,
+        "INPUT.SIZE": (size, size), "INPUT.TRANSFORMS": ("random_resized_crop", "random_flip", "normalize"),
+        "DATASET.NAME": "FolderTasks", "DATASET.ROOT": f"{root}/images", "DATASET.NUM_SHOTS": shots,
+        "DATALOADER.FEATURE_CACHE_DIR": tempfile.mkdtemp(dir=root), "DATALOADER.NUM_WORKERS": workers,
+        "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": epochs, "OPTIM.LR_SCHEDULER": "cosine",
+        "OUTPUT_DIR": tempfile.mkdtemp(dir=root), "TEST.NO_TEST": True, "VERBOSE": False}))
+
+
+@torch.no_grad()
+def bare_seconds(trainer, epochs):
+    """Seconds of the tower for all views, with reading them and without, and CPU seconds of the former."""
+    encoder, images, size = trainer.model.image_encoder, trainer.train_images, trainer.encode.batch_size
+    items = np.arange(epochs * len(images))
+    items = items[np.argsort(items % len(images), kind="stable")]
+    start, worked = time.perf_counter(), cpu_seconds()
+    for pixels in DataLoader(Pass(images, items, range(epochs)), size, num_workers=trainer.encode.workers(len(items))):
+        encoder(pixels.to(device())).cpu()
+    read, worked = time.perf_counter() - start, cpu_seconds() - worked
+    start = time.perf_counter()
+    for first in range(0, len(items), size):
+        encoder(torch.randn(min(size, len(items) - first), *pixels.shape[1:], device=device())).cpu()
+    return read, time.perf_counter() - start, worked
+
+
+def cpu_seconds():
+    """That this process and the workers that have ended took."""
+    return sum(os.times()[:4])
+
+
+def work(classes, shots, epochs, backbone, size, side, workers, repeats):
+    rounds = []
+    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
+        write_photos(root, classes, shots, side)
+        for _ in range(repeats):
+            trainer = build(root, shots, epochs, backbone, size, workers)
+            start, worked = time.perf_counter(), cpu_seconds()
+            trainer.train()
+            run, worked = time.perf_counter() - start, cpu_seconds() - worked
+            rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs), worked))
+        n = epochs * len(trainer.train_images)
+    return {"images": n, **{name: statistics.median(column) for name, column in zip(
+        ("run s", "encode s", "bare s", "tower s", "bare CPU s", "run CPU s"), zip(*rounds))},
+        "run / bare": statistics.median(run / bare for run, _, bare, *_ in rounds),
+        "run / bare, CPU": statistics.median(run / bare for *_, bare, run in rounds)}
+
+
+def bench(args):
+    rows = []
+    for case in args.cases.split(","):
+        classes, shots, epochs = map(int, case.split(":"))
+        rows.append({"classes": classes, "shots": shots, "epochs": epochs, **in_own_process(
+            "benchmarks.images", classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size,
+            side=args.side, workers=args.workers, repeats=args.repeats)})
+    return rows
+
+
+if __name__ == "__main__":
+    main("benchmarks.images", work, bench, __doc__.splitlines()[0], cases="10:1:20,74:4:10", arch="tiny", size=64,
+         side=500, workers=8)
