@@ -128,6 +128,8 @@ def test_what_is_added_later_is_drawn_and_leaves_the_others(fixed, tmp_path):
     later = few(tmp_path)
     assert later["a"].pop("b") and later.pop("new")["c"] and later == first
     assert test < set(names(build(tmp_path).test))
+    labels = [datum.label for datum in build(tmp_path, **{"DATASET.NUM_SHOTS": 2}).train_x]
+    assert labels == sorted(labels)  # the order of a draw made at once
     again = few(tmp_path)
     shutil.rmtree(tmp_path / "a" / ("train/b" if fixed else "b"))
     if fixed:
