@@ -14,17 +14,24 @@ from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder
 
 
+def read_clip(name):
+    """CLIP of a backbone's name; a process that does many runs replaces this by one that reads it once."""
+    from clip import clip  # open_clip is slow to import
+
+    return clip.load(name, device="cpu")[0]
+
+
 def load_clip(cfg):
     """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`.
 
     Raises:
         UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
     """
-    from clip import ClipError, clip  # open_clip is slow to import
+    from clip import ClipError  # open_clip is slow to import
 
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
     try:
-        model, _ = clip.load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+        model = read_clip(cfg.MODEL.BACKBONE.NAME)
     except ClipError as error:
         raise UserError(str(error)) from error
     size = model.visual.input_resolution
