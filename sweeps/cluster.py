@@ -1,9 +1,13 @@
 """The Ray cluster of a sweep, and how many runs it has room for."""
 
 import os
+import socket
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what it would print between our lines, deaths of workers too
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a share of a GPU sees none
+if "RAY_AUTH_MODE" not in os.environ and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+    os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` decides; one who joins its cluster must do the same
 
 import ray
 from ray.exceptions import RayError
@@ -38,6 +42,9 @@ class Cluster:
             local = {"num_cpus": max(cores, self.threads), "include_dashboard": False,
                      "object_store_memory": OBJECT_BYTES}
         try:
+            if ":" in self.address:  # Ray would wait minutes for it
+                host, _, port = self.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(self.address, log_to_driver=False, logging_level="CRITICAL", **local)
         except (ConnectionError, RayError, ValueError, OSError) as error:
             raise UserError(f"--address {self.address}: Ray can't be started or joined ({str(error).splitlines()[0]}); "

@@ -12,18 +12,17 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import ray
 import torch
-from ray.cluster_utils import Cluster as Machines
 
 import sweep
 from sweeps import warm
-from sweeps.cluster import Cluster
+from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
 from sweeps.engine import Sweep
 from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
 from tests.commands import make_recorder, recorded_calls
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip
+from ray.cluster_utils import Cluster as Machines  # isort: skip
 
 TIMES = ("train_seconds", "test_seconds", "encode_seconds", "wall_seconds", "peak_memory_mb", "config")
 METHODS = ["CoOp-MT", "KgCoOp", "SoftCPT-NATA"]
