@@ -59,15 +59,15 @@ def list_calls(args):
     """[(label, argument list of Python)] of `all_methods.sh`, in its order; the linear probe's one call is split.
 
     Args:
-        args: namespace with dataset, cfg, methods, shots, seeds, opts, root, output.
+        args: namespace with dataset, cfg, root, output, and lists of words: methods, shots, seeds, opts.
 
     Raises:
         UserError: an unknown method, or words that a script does not take.
     """
-    for word in (args.dataset, args.cfg, *args.opts):
+    for word in (args.dataset, args.cfg, *args.shots, *args.seeds, *args.opts):
         if not word or word.split() != [word]:
             raise UserError(f"{word!r} must be a word without blanks, such as (64,64)")
-    shots, seeds = ([str(n) for n in numbers] for numbers in (args.shots, args.seeds))
+    shots, seeds = args.shots, args.seeds
     environment = {"DATA": args.root, "OUTPUT": args.output, "SHOTS": " ".join(shots), "SEEDS": " ".join(seeds),
                    "OPTS": " ".join(args.opts), "METHODS": ""}
     found = []

@@ -49,22 +49,22 @@ def machines():
 @pytest.fixture
 def arguments(photo_root, options, tmp_path):
     """What `sweep.py` parses, for runs below `tmp_path`."""
-    return SimpleNamespace(dataset="folder_tasks", cfg="tiny_ep50", methods=METHODS, shots=[2], seeds=[1],
+    return SimpleNamespace(dataset="folder_tasks", cfg="tiny_ep50", methods=METHODS, shots=["2"], seeds=["1"],
                            opts=options, root=str(photo_root), output=str(tmp_path / "output"))
 
 
 def command(arguments, *extra):
     """The same as a command line."""
     return ["sweep.py", arguments.dataset, arguments.cfg, "--methods", *arguments.methods, "--shots",
-            *map(str, arguments.shots), "--seeds", *map(str, arguments.seeds), "--root", arguments.root, "--output",
+            *arguments.shots, "--seeds", *arguments.seeds, "--root", arguments.root, "--output",
             arguments.output, *extra, "--opts", *arguments.opts]
 
 
 def environment(arguments, **others):
     """The same as the scripts take it."""
     return {**os.environ, "DATA": arguments.root, "OUTPUT": arguments.output, "PYTHON": sys.executable,
-            "METHODS": " ".join(arguments.methods), "SHOTS": " ".join(map(str, arguments.shots)),
-            "SEEDS": " ".join(map(str, arguments.seeds)), "OPTS": " ".join(arguments.opts), **others}
+            "METHODS": " ".join(arguments.methods), "SHOTS": " ".join(arguments.shots),
+            "SEEDS": " ".join(arguments.seeds), "OPTS": " ".join(arguments.opts), **others}
 
 
 def outcome(folder):
@@ -84,8 +84,8 @@ def equal(one, other):
 # ------------------------------------------------------------------ the list of runs
 @pytest.mark.parametrize("dataset, cfg", [("shapes8", "tiny_ep50"), ("general10", "rn50_ep50")])
 def test_the_calls_are_those_of_the_scripts(dataset, cfg, tmp_path):
-    arguments = SimpleNamespace(dataset=dataset, cfg=cfg, methods=[], shots=[1, 4], seeds=[1, 2], root="my data",
-                                output="my output", opts=["OPTIM.MAX_EPOCH", "7"])
+    arguments = SimpleNamespace(dataset=dataset, cfg=cfg, methods=[], shots=["1", "4"], seeds=["1", "2"],
+                                root="my data", output="my output", opts=["OPTIM.MAX_EPOCH", "7"])
     env = environment(arguments, **make_recorder(tmp_path))
     commands = subprocess.run([sys.executable, "-m", "trainers", dataset, cfg, "--shots", "1", "4"], cwd=REPOSITORY,
                               capture_output=True, text=True, check=True).stdout.splitlines()
@@ -102,7 +102,9 @@ def test_the_calls_are_those_of_the_scripts(dataset, cfg, tmp_path):
 @pytest.mark.parametrize("change, message", [
     ({"methods": ["CoOp"]}, "METHODS has 'CoOp'"), ({"opts": ["OPTIM.LR", "(1, 2)"]}, "must be a word without blanks"),
     ({"opts": ["OPTIM.LRR", "1"]}, "did you mean OPTIM.LR?"), ({"cfg": "tiny 1"}, "must be a word without blanks"),
-    ({"opts": ["--eval-only"]}, "OPTS is '--eval-only'"), ({"cfg": "nix"}, "configs/trainers/MTCoOpHard/nix.yaml does")])
+    ({"shots": ["1", "x"]}, "SHOTS has 'x'"), ({"seeds": ["1 2"]}, "must be a word"),
+    ({"opts": ["--eval-only"]}, "OPTS is '--eval-only'"),
+    ({"cfg": "nix"}, "configs/trainers/MTCoOpHard/nix.yaml does not exist")])
 def test_wrong_calls_are_refused_before_anything_starts(change, message, arguments):
     vars(arguments).update(change)
     with pytest.raises(Exception, match=".*") as error:
@@ -112,7 +114,7 @@ def test_wrong_calls_are_refused_before_anything_starts(change, message, argumen
 
 def test_dry_run(arguments, monkeypatch, capsys):
     arguments.methods = ["LP-CLIP", "CoOp-MT"]
-    arguments.shots = [1, 2]
+    arguments.shots = ["1", "2"]
     folders = [Path(job.folder.replace("*", "0")) for job in list_jobs(arguments)]
     for folder, name in zip(folders, ("results.json", "log.txt", "results.json", "resume.pth.tar")):
         folder.mkdir(parents=True)
@@ -126,7 +128,7 @@ def test_dry_run(arguments, monkeypatch, capsys):
 
 
 def test_features_are_made_once_for_all_runs_that_need_them(arguments):
-    arguments.shots, arguments.methods = [1, 2], ["ZS-CLIP", "LP-CLIP", "CoOp-MT", "KgCoOp"]
+    arguments.shots, arguments.methods = ["1", "2"], ["ZS-CLIP", "LP-CLIP", "CoOp-MT", "KgCoOp"]
     jobs = list_jobs(arguments)
     made = add_feature_jobs(jobs)
     assert [len(job.calls) for job in made] == [2, 2]
@@ -226,7 +228,7 @@ def kill(folder, times, done):
 
 def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tmp_path):
     """Of six runs on two machines one is killed once, one three times, one is refused, and a machine goes away."""
-    arguments.shots, arguments.seeds = [1, 2], [1]
+    arguments.shots = ["1", "2"]
     arguments.opts = [*arguments.opts, "OPTIM.MAX_EPOCH", "60"]
     jobs = list_jobs(arguments)
     once, always, refused = jobs[0], jobs[2], jobs[4]
