@@ -179,7 +179,7 @@ def test_a_run_leaves_nothing_to_the_next(monkeypatch):
         torch.set_float32_matmul_precision("medium")
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(9)
-        os.environ["SOFTCPT_CACHE"] = "elsewhere"
+        os.environ["SOFTCPT_CACHE"] = os.environ["SOFTCPT_NEW"] = "elsewhere"
         os.chdir("/")
         for place, name in warm.FLAGS:
             setattr(place, name, not getattr(place, name))
@@ -266,7 +266,7 @@ def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tm
     assert seen == {"both", "gone"}
     assert failed.keys() == {always.folder, refused.folder}
     assert failed[always.folder].startswith("3 times: epoch [") or "Resuming" in failed[always.folder]
-    assert "holds a finished run with other settings: OPTIM.MAX_EPOCH is 1 there and 60 here" in failed[refused.folder]
+    assert failed[refused.folder].startswith(f"{refused.folder} holds a finished run with other settings: OPTIM.MAX")
     assert len(work.ended) == 4 and all((Path(job.folder) / "results.json").exists() for job in work.ended)
     assert "Resuming from" in (Path(once.folder) / "log.txt").read_text()
     assert equal(once.folder, list_jobs(calm)[0].folder)
