@@ -267,6 +267,7 @@ def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tm
     assert failed.keys() == {always.folder, refused.folder}
     assert failed[always.folder].startswith("3 times: epoch [") or "Resuming" in failed[always.folder]
     assert failed[refused.folder].startswith(f"{refused.folder} holds a finished run with other settings: OPTIM.MAX")
+    assert refused not in work.failures  # one attempt
     assert len(work.ended) == 4 and all((Path(job.folder) / "results.json").exists() for job in work.ended)
     assert "Resuming from" in (Path(once.folder) / "log.txt").read_text()
     assert equal(once.folder, list_jobs(calm)[0].folder)
