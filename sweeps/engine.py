@@ -8,6 +8,9 @@ import time
 import ray
 from ray.exceptions import RayError
 
+from runs.program import Stopped
+from trainers.progress import until_sigterm
+
 ATTEMPTS = 3  # of a run, or a worker's start
 BUSY_SECONDS = 5, 90  # before the second and third attempt at a folder whose lock a machine that is gone may hold
 LINE_SECONDS = 60  # between two lines, where the output is no terminal
@@ -39,23 +42,30 @@ class Sweep:
             [(folder, sentence)] of the runs that failed.
 
         Raises:
-            RuntimeError: no worker can be started.
+            RuntimeError: no worker can be started. Stopped: a SIGTERM came.
         """
-        while self.waiting or self.running:
-            self.start_workers()
-            self.give_jobs()
-            self.line.show(self.status())
-            pending = [*self.starting, *self.running]
-            if not pending:
-                time.sleep(0.5)
-                continue
-            for reference in ray.wait(pending, timeout=1)[0]:
-                if reference in self.starting:
-                    self.take_worker(reference)
-                else:
-                    self.take_outcome(reference)
-        self.line.end(self.status())
+        with until_sigterm() as stop:  # Ray's own way ends the process at once
+            while (self.waiting or self.running) and not stop.requested:
+                self.start_workers()
+                self.give_jobs()
+                self.line.show(self.status())
+                self.take()
+        if stop.requested:
+            raise Stopped("stopped by SIGTERM; the same command goes on with each run from its last saved epoch")
+        self.line.say(self.status())
         return self.failed
+
+    def take(self):
+        """What workers have to say, waiting a second at most."""
+        pending = [*self.starting, *self.running]
+        if not pending:
+            time.sleep(0.5)
+            return
+        for reference in ray.wait(pending, timeout=1)[0]:
+            if reference in self.starting:
+                self.take_worker(reference)
+            else:
+                self.take_outcome(reference)
 
     def start_workers(self):
         here = len(self.starting) + len(self.running) + len(self.idle)
@@ -156,6 +166,3 @@ class Line:
         """A line that stays, above the live one."""
         print(f"\r\033[K{text}" if self.live else text, file=sys.stderr, flush=True)
         self.shown = ""
-
-    def end(self, text):
-        self.say(text)
