@@ -22,6 +22,10 @@ LOCK_FILE, OWNER_FILE = ".lock", ".lock.owner"
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # of `atomic_path`
 
 
+class FolderInUse(UserError):
+    """Another process works in the folder of a run."""
+
+
 class RunFolder:
     """The owner of a run's folder while it is entered: no other process enters the same one.
 
@@ -38,14 +42,14 @@ class RunFolder:
         """Make the folder, lock it, and remove the temporaries of killed runs.
 
         Raises:
-            UserError: another process has it.
+            FolderInUse: another process has it.
         """
         os.makedirs(self.path, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"another process works in {self.path}: {self._owner()}; wait for its end, or give another "
-                            "--output-dir") from None
+            raise FolderInUse(f"another process works in {self.path}: {self._owner()}; wait for its end, or give "
+                              "another --output-dir") from None
         write_json({"pid": os.getpid(), "host": socket.gethostname()}, osp.join(self.path, OWNER_FILE))
         self._remove_temporaries()
         return self

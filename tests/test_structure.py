@@ -157,6 +157,7 @@ def imports(folder):
     ("dassl", set()), ("clip", set()), ("shapes", {"clip", "dassl", "datasets"}), ("runs", {"dassl"}),
     ("datasets", {"dassl", "shapes"}), ("trainers", {"runs", "clip", "dassl", "lpclip"}),
     ("lpclip", {"runs", "trainers", "dassl", "datasets"}),
+    ("sweeps", {"runs", "trainers", "dassl", "datasets", "lpclip"}),
     ("benchmarks", {"runs", "trainers", "datasets", "clip", "dassl"})])
 def test_dependencies_point_one_way(folder, allowed):
     for path, names in imports(folder).items():

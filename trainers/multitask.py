@@ -198,13 +198,7 @@ class MultiTaskTrainer(SavesParts):
         cfg = self.cfg
         loader = self.make_train_loader() if self.trained else ()
         first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        if self.trained:
-            self.encode.make(self.train_images, range(first, self.max_epoch))
-            self.elapsed += self.encode.seconds
-        if not cfg.TEST.NO_TEST:  # now, so that all images that can't be read are named before anything is trained
-            for split in {cfg.TEST.SPLIT, "val" if cfg.TEST.FINAL_MODEL == "best_val" else cfg.TEST.SPLIT}:
-                self.encode.make(self.test_images[split], [0])
-        self.encode.refuse_broken()
+        self.make_features(range(first, self.max_epoch))
         saved_at = time.time()
         with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
             for self.epoch in range(first, self.max_epoch if self.trained else 0):
@@ -307,6 +301,20 @@ class MultiTaskTrainer(SavesParts):
 
     # ------------------------------------------------------------------ testing
     @torch.no_grad()
+    def make_features(self, epochs):
+        """Find or make the image features of training in these epochs, and of what is tested in the end.
+
+        Raises:
+            UserError: images can't be read; all are named, before anything is trained.
+        """
+        test = self.cfg.TEST
+        if self.trained:
+            self.encode.make(self.train_images, epochs)
+            self.elapsed += self.encode.seconds
+        for split in () if test.NO_TEST else {test.SPLIT, "val" if test.FINAL_MODEL == "best_val" else test.SPLIT}:
+            self.encode.make(self.test_images[split], [0])
+        self.encode.refuse_broken()
+
     def test(self, split=None):
         """Evaluate on `split` ("val" or "test"; None: TEST.SPLIT); the text features of all classes are made once.
 

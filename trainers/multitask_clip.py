@@ -16,19 +16,25 @@ from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder, WholePromptEncoder
 
 
+def read_clip(name, quick_gelu=None):
+    """CLIP of a backbone's name; a process that does many runs replaces this by one that reads it once."""
+    from clip import clip  # open_clip is slow to import
+
+    return clip.load(name, device="cpu", quick_gelu=quick_gelu)[0]
+
+
 def load_clip(cfg):
     """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`; `cfg` then says how it reads images.
 
     Raises:
         UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
     """
-    from clip import ClipError, clip  # open_clip is slow to import
+    from clip import ClipError  # open_clip is slow to import
 
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
     try:
         options = cfg.MODEL.BACKBONE
-        model, _ = clip.load(options.NAME, device="cpu",
-                             quick_gelu=None if options.QUICK_GELU == "auto" else options.QUICK_GELU)
+        model = read_clip(options.NAME, None if options.QUICK_GELU == "auto" else options.QUICK_GELU)
     except ClipError as error:
         raise UserError(str(error)) from error
     read_as_trained(cfg, model.visual)

@@ -1,0 +1,58 @@
+"""The results table of scripts/all_methods.sh, its runs at once on the cores, GPUs and machines that Ray has.
+
+    python sweep.py DATASET CFG [--methods ...] [--shots 1 2 4 8 16] [--seeds 1 2 3] [--opts KEY VALUE ...]
+"""
+
+import argparse
+import os
+import sys
+
+import torch
+
+import parse_test_res
+from runs.program import program
+from sweeps.jobs import REPOSITORY, add_feature_jobs, list_jobs
+
+
+def words(name, default=""):
+    """Words of a variable of the environment that the scripts read, too."""
+    return (os.environ.get(name) or default).split()
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help="name of a file in configs/datasets")
+    parser.add_argument("cfg", help="name of a file in configs/trainers")
+    parser.add_argument("--methods", nargs="+", default=words("METHODS"), help="rows (default: the published)")
+    parser.add_argument("--shots", nargs="+", default=words("SHOTS", "1 2 4 8 16"), help="training images per class")
+    parser.add_argument("--seeds", nargs="+", default=words("SEEDS", "1 2 3"), help="of the methods that train")
+    parser.add_argument("--opts", nargs="+", default=words("OPTS"), metavar="WORD", help="KEY VALUE ... of every run")
+    parser.add_argument("--root", default=os.environ.get("DATA") or "data", help="folder of the datasets")
+    parser.add_argument("--output", default=os.environ.get("OUTPUT") or "output", help="folder of the runs")
+    parser.add_argument("--address", default="local", help="of a Ray cluster to join: auto, or HOST:PORT")
+    parser.add_argument("--gpus-per-run", type=float, help="such as 0.25 (default: 1 where there are GPUs)")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their states, and start nothing")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    os.chdir(REPOSITORY)
+    with program():
+        jobs = list_jobs(args)
+        if args.dry_run:
+            for job in jobs:
+                print(f"{job.state:<10}  {job.label:<12}  {job.folder}")
+            return
+        from sweeps.cluster import Cluster  # Ray is slow to import
+        from sweeps.engine import Sweep
+
+        with Cluster(args.address, torch.get_num_threads(), args.gpus_per_run) as cluster:
+            failed = Sweep(jobs, add_feature_jobs(jobs), cluster).work()
+    place = os.path.join(args.output, args.dataset)
+    parse_test_res.main(["--table", place, "--format", "github", "--chart", os.path.join(place, "accuracy.png")])
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The Ray cluster of a sweep, and how many runs it has room for."""
+
+import os
+import socket
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what it would print between our lines, deaths of workers too
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a share of a GPU sees none
+if "RAY_AUTH_MODE" not in os.environ and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+    os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` decides; one who joins its cluster must do the same
+
+import ray
+from ray.exceptions import RayError
+
+from dassl.errors import UserError
+
+from .worker import Worker, environment
+
+OBJECT_BYTES = 80 * 2**20  # of Ray's object store, the least it takes: runs exchange files only
+
+
+class Cluster:
+    """Ray, entered; left, its workers are ended, and a cluster that was started here.
+
+    Args:
+        address: "local" starts a cluster on this machine; "auto" or an address joins one.
+        threads: of PyTorch in a run. Without a GPU a run takes as many cores.
+        gpus: share of a GPU that a run takes; None: one where the cluster has GPUs, else none.
+
+    Raises:
+        UserError: there is no such cluster, or no machine has room for a run.
+    """
+
+    def __init__(self, address, threads, gpus=None):
+        self.address, self.threads, self.gpus = address, threads, gpus
+        self.workers = set()
+
+    def __enter__(self):
+        local = {}
+        if self.address == "local":
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            local = {"num_cpus": max(cores, self.threads), "include_dashboard": False,
+                     "object_store_memory": OBJECT_BYTES}
+        try:
+            if ":" in self.address:  # Ray would wait minutes for it
+                host, _, port = self.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(self.address, log_to_driver=False, logging_level="CRITICAL", **local)
+        except (ConnectionError, RayError, ValueError, OSError) as error:
+            raise UserError(f"--address {self.address}: Ray can't be started or joined ({str(error).splitlines()[0]}); "
+                            "`ray start --head` starts a cluster") from None
+        if self.gpus is None:
+            self.gpus = 1 if any(node.get("GPU", 0) >= 1 for node in self.nodes()) else 0
+        self.cpus = 1 if self.gpus else self.threads
+        if not self.room():
+            ray.shutdown()
+            need = f"{self.gpus} GPU" if self.gpus else f"{self.threads} cores (OMP_NUM_THREADS sets another number)"
+            raise UserError(f"a run takes {need}, which no machine of the cluster has")
+        return self
+
+    def __exit__(self, *_):
+        for worker in self.workers:
+            ray.kill(worker)
+        ray.shutdown()
+
+    @staticmethod
+    def nodes():
+        """What each machine that is alive has, dicts."""
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def room(self):
+        """How many runs the cluster can do at once now."""
+        return sum(self.room_on(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes())
+
+    def room_on(self, cpus, gpus):
+        """How many runs a machine can do at once."""
+        by_cpus = int(cpus / self.cpus)
+        if not self.gpus:
+            return by_cpus
+        # a share of a GPU is of one GPU
+        return min(by_cpus, int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus < 1 else int(gpus / self.gpus))
+
+    def start_worker(self):
+        """(worker, a reference that is ready when it is)."""
+        actor = ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)
+        worker = actor.remote(os.getcwd(), environment(), self.threads)
+        self.workers.add(worker)
+        return worker, worker.pid.remote()
+
+    def end_worker(self, worker):
+        self.workers.remove(worker)
+        ray.kill(worker)

@@ -1,0 +1,152 @@
+"""Runs in a process that has done others: each has the same result, bit for bit, as in a process of its own."""
+
+import contextlib
+import copy
+import gc
+import os
+import random
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import datasets  # noqa: F401  registers the datasets
+import trainers  # noqa: F401  registers the methods
+from dassl.errors import UserError
+from dassl.utils import set_random_seed
+from lpclip import linear_probe
+from runs.config import build_parser, find_trainer, setup_cfg
+from runs.folder import FolderInUse
+from runs.program import sentence
+from trainers import multitask_clip
+from trainers.run import run
+
+SETTINGS = (  # what a run may change of the process: how it is read, and set
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_rng_state, torch.set_rng_state),
+    (np.random.get_state, np.random.set_state),
+    (random.getstate, random.setstate),
+    (os.getcwd, os.chdir),
+)
+FLAGS = ((torch.backends.cudnn, "benchmark"), (torch.backends.cudnn, "deterministic"),
+         (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"))
+
+
+class KeptClip:
+    """Reads CLIP once, and gives each run a copy of its own.
+
+    Args:
+        read: function from a backbone's name and its activation to the model.
+    """
+
+    def __init__(self, read):
+        self.read, self.key, self.model = read, None, None
+
+    def __call__(self, name, quick_gelu=None):
+        key = name, quick_gelu, state_of_files(name)
+        if key != self.key:
+            self.key = self.model = None  # never two at once
+            self.key, self.model = key, self.read(name, quick_gelu)
+        return copy.deepcopy(self.model)
+
+
+def state_of_files(name):
+    """[(path, size, time)] of the files of a backbone that is named by a path; empty of others, which never change."""
+    path = Path(name.partition("/")[2] if name.startswith("open_clip:") else name.removeprefix("local-dir:"))
+    path = path.expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+class Process:
+    """This process, which is to do many runs: keeps CLIP between them, and nothing else that a run left.
+
+    Args:
+        threads: that PyTorch has.
+    """
+
+    def __init__(self, threads):
+        self.threads = threads
+        self.keep_threads()
+        self.settings = [read() for read, _ in SETTINGS]
+        self.flags = [getattr(place, name) for place, name in FLAGS]
+        multitask_clip.read_clip = KeptClip(multitask_clip.read_clip)
+
+    def keep_threads(self):
+        if torch.get_num_threads() != self.threads:  # to set it tells MKL more than the number
+            torch.set_num_threads(self.threads)
+
+    @contextlib.contextmanager
+    def as_new(self):
+        """What is done inside finds the process as it was at first, but for CLIP and what was imported."""
+        environment = dict(os.environ)
+        forget_peak_memory()
+        try:
+            with warnings.catch_warnings():  # what was warned of is warned of again
+                yield
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            self.keep_threads()
+            for (_, change), value in zip(SETTINGS, self.settings):
+                change(value)
+            for (place, name), value in zip(FLAGS, self.flags):
+                setattr(place, name, value)
+            if "torch._dynamo" in sys.modules:  # it compiles a function a few times only, then never again
+                torch._dynamo.reset()
+
+    def do(self, work, calls):
+        """Do `work(calls)`.
+
+        Returns:
+            (how, sentence): "done"; "refused" (a user must mend something), "busy" (another process has the folder) or
+            "failed", with the error.
+        """
+        try:
+            with self.as_new():
+                work(calls)
+        except FolderInUse as error:
+            return "busy", sentence(error)
+        except UserError as error:
+            return "refused", sentence(error)
+        except (Exception, SystemExit) as error:
+            return "failed", sentence(error)
+        return "done", ""
+
+
+def forget_peak_memory():
+    """Free what the last run had, and count the highest use of memory from here, where the system can do that."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # other workers share the GPU
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
+
+
+def run_all(calls):
+    """The runs of some argument lists of Python, as the scripts have them."""
+    for call in calls:
+        if call[0] == "train.py":
+            run(build_parser().parse_args(call[1:]))
+        else:
+            linear_probe.sweep(linear_probe.parse_args(call[2:]))
+
+
+def make_features(calls):
+    """Make the image features that training runs with the same data will look for: of every epoch, and of the tests.
+
+    The first method whose features are kept makes them for all.
+    """
+    for call in calls:
+        cfg = setup_cfg(build_parser().parse_args(call[1:]))
+        set_random_seed(cfg.SEED)
+        trainer = find_trainer(cfg)(cfg)
+        if trainer.trained and not trainer.encode.local:
+            trainer.make_features(range(trainer.max_epoch))
+            return
