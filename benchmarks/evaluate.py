@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dassl.data.datasets import Datum
+from datasets.base import NamedDatum
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from trainers.image_features import Images
@@ -48,7 +48,7 @@ def test_seconds(trainer, n_images, classes, folder):
     for i in range(n_images):
         path = folder / f"{i}.jpg"
         path.touch()
-        datums.append(Datum(str(path), label=i % classes))
+        datums.append(NamedDatum(path.name, impath=str(path), label=i % classes))
     images = Images(cfg, datums, build_transform(cfg, is_train=False))
     features = torch.randn(n_images, trainer.model.text_encoder.output_dim)
     trainer.encode.cache_for(images).store(images.folder, images.keys([0]), features)

@@ -161,10 +161,13 @@ FOLDERS = {"caltech101": ("Caltech101", "101_ObjectCategories"), "dtd": ("Descri
            "eurosat": ("EuroSAT", "2750"), "food101": ("Food101", "images")}
 
 
-def make_small_general(root, n):
-    """All members with n classes each; a split file says that class folders are complete with so few."""
-    for config in GENERAL:
-        folder = make_general(root, config, n)
+def make_small_general(root, n, whole=()):
+    """All members with n classes each, those in `whole` with all of theirs.
+
+    A split file says that class folders are complete with so few; lists of so few are refused without `few_classes`.
+    """
+    for config, (_, _, classes, *_) in GENERAL.items():
+        folder = make_general(root, config, classes if config in whole else n)
         if config in FOLDERS:
             dataset, image_dir = FOLDERS[config]
             classes = sorted(path.name for path in (folder / image_dir).iterdir())[-n:]

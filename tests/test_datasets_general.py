@@ -236,7 +236,7 @@ def test_a_malformed_line_is_named(config, path, line, tmp_path):
 
 
 @pytest.mark.parametrize("config, path, content, message", [
-    ("oxford_flowers", "imagelabels.mat", None, "is not a MATLAB file with the array 'labels': fetch"),
+    ("oxford_flowers", "imagelabels.mat", None, "is a web page: fetch the official file again"),
     ("oxford_flowers", "imagelabels.mat", {"other": [1]}, "is not a MATLAB file with the array 'labels': fetch"),
     ("oxford_flowers", "imagelabels.mat", {"labels": [1, 2, 9]}, "does not name all 9 classes"),
     ("stanford_cars", "cars_test_annos_withlabels.mat", {"annotations": {"fname": "00001.jpg"}},

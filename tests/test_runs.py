@@ -348,11 +348,15 @@ def test_of_two_processes_one_gets_the_folder(tmp_path):
                 try:
                     time.sleep(max(0, start - time.time()))
                     with RunFolder(str(place)):
-                        time.sleep(0.3)
+                        for _ in range(2000):  # until the other was refused, however late it starts
+                            if (tmp_path / f"{attempt}-refused").exists():
+                                break
+                            time.sleep(0.01)
                     code = 0
                 except UserError as error:
                     told = f"another process works in {place}: pid " in str(error) and " on " in str(error)
                     code = 1 if told else 3
+                    (tmp_path / f"{attempt}-refused").touch()
                 finally:
                     os._exit(code)
             children.append(pid)
@@ -360,7 +364,7 @@ def test_of_two_processes_one_gets_the_folder(tmp_path):
 
 
 def test_two_runs_started_together(arguments, tmp_path):
-    command = [sys.executable, "train.py", *arguments(tmp_path / "run", **{"OPTIM.MAX_EPOCH": 200})]
+    command = [sys.executable, "train.py", *arguments(tmp_path / "run", **{"OPTIM.MAX_EPOCH": 600})]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
                  for _ in range(2)]
     said = {process.returncode: text for process in processes for text in [process.communicate(timeout=120)[1]]}

@@ -22,11 +22,14 @@ import parse_test_res
 from tests.commands import BASE2NEW, execute, make_recorder, run_folders, shell
 from tests.conftest import DATA
 from tests.helpers import REPOSITORY, results
-from tests.miniature import FASHION, ONE_TASK, SUITES, make_class_folders, make_fashion20, make_small_general
+from tests.miniature import FASHION, GENERAL, ONE_TASK, SUITES, make_class_folders, make_fashion20, make_small_general
+
+pytestmark = pytest.mark.usefixtures("few_classes")
 
 COMMANDS = (DATA / "seed_commands.txt").read_text().splitlines()
 PARSE = "python parse_test_res.py PATH_TO_RESULTS"
-N_GENERAL = 3  # classes of each member of the miniature General-10
+N_GENERAL = 3  # classes of each member of the miniature General-10 ...
+WHOLE = ("fgvc_aircraft", "oxford_flowers", "oxford_pets", "stanford_cars", "sun397", "ucf101")  # ... but of these
 N_CLASSES = {"general10": 10 * [N_GENERAL], "plant6": [len(ONE_TASK[name][0][1]) for name in SUITES["plant6"][1]],
              "fashion20": [n for _, n, _ in FASHION]}
 
@@ -139,14 +142,17 @@ def test_linear_probe(command, place, monkeypatch, capsys):
 def real_place(place, tmp_path_factory):
     """The same with this interpreter, which is also what `python` finds, and an output folder of its own."""
     folder = tmp_path_factory.mktemp("real")
+    make_small_general(folder / "data", N_GENERAL, WHOLE)
     (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (folder / "python").chmod(0o755)
-    return {**place, "PYTHON": sys.executable, "OUTPUT": str(folder / "output"), "taskid": "5",
+    return {**place, "PYTHON": sys.executable, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"), "taskid": "5",
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize("script", MEANING)  # in this order, a base-to-new test comes after its training
-def test_first_command_of_each_script_with_the_real_interpreter(script, real_place, capsys):
+def test_first_command_of_each_script_with_the_real_interpreter(script, real_place, capsys, monkeypatch):
+    monkeypatch.setitem(N_CLASSES, "general10", [n if config in WHOLE else N_GENERAL
+                                                 for config, (_, _, n, *_) in GENERAL.items()])
     command = next(line for line in COMMANDS if line.split()[1] == script)
     before = run_folders(real_place)
     shell(command, real_place)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from shapes import scenes
 from shapes.captions import caption
 from shapes.render import RGB, draw_objects, render
 from shapes.scenes import Scene, Style, random_scene
+from tests.helpers import make_cfg
 
 # Of the pixels of the first test image of the last class of every task. If an image changes on purpose, raise
 # `shapes8.VERSION` with it: folders of the old images are then refused.
@@ -27,10 +27,7 @@ PIXELS = "2 d6297705455920bb"
 
 
 def cfg(root, shots=-1):
-    node = SimpleNamespace
-    return node(SEED=1, DATASET=node(ROOT=str(root), NUM_SHOTS=shots, SPLIT_DIR="", FEWSHOT_DRAW="auto",
-                                     SUBSAMPLE_TASKS="all", SUBSAMPLE_CLASSES="all"),
-                DATALOADER=node(OLD_DATA_PATH="", NEW_DATA_PATH=""))
+    return make_cfg(root, {"DATASET.NUM_SHOTS": shots})
 
 
 def test_image(task, label, number=0, part="test"):

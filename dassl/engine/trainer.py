@@ -16,6 +16,13 @@ from ..utils import get_rng_state, load_checkpoint, resume_from_checkpoint, save
 BEST_MODEL = "model-best.pth.tar"
 
 
+def __getattr__(name):
+    if name == "SummaryWriter":  # code written for Dassl imports it from here; TensorBoard is slow to import
+        from torch.utils.tensorboard import SummaryWriter
+        return SummaryWriter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class TrainerBase:
     """Keeps named models with their optimizers and schedulers, and runs epochs.
 
