@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from datasets.base import NamedDatum
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
+from datasets.base import NamedDatum
 from trainers.image_features import Images
 
 from .common import in_own_process, made_up_tasks, main, measure

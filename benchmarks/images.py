@@ -60,7 +60,8 @@ def bare_seconds(trainer, epochs):
     items = np.arange(epochs * len(images))
     items = items[np.argsort(items % len(images), kind="stable")]
     start, worked = time.perf_counter(), cpu_seconds()
-    for pixels, *_ in DataLoader(Pass(images, items, range(epochs)), size, num_workers=trainer.encode.workers(len(items))):
+    workers = trainer.encode.workers(len(items))
+    for pixels, *_ in DataLoader(Pass(images, items, range(epochs)), size, num_workers=workers):
         encoder(pixels.to(device())).cpu()
     read, worked = time.perf_counter() - start, cpu_seconds() - worked
     start = time.perf_counter()

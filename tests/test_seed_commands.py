@@ -143,6 +143,9 @@ def real_place(place, tmp_path_factory):
     """The same with this interpreter, which is also what `python` finds, and an output folder of its own."""
     folder = tmp_path_factory.mktemp("real")
     make_small_general(folder / "data", N_GENERAL, WHOLE)
+    for other in Path(place["DATA"]).iterdir():
+        if not (folder / "data" / other.name).exists():
+            (folder / "data" / other.name).symlink_to(other)
     (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (folder / "python").chmod(0o755)
     return {**place, "PYTHON": sys.executable, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"), "taskid": "5",
