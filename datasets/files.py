@@ -243,4 +243,7 @@ def read_split_zhou(path, images):
     pairs = sorted({(label, name.replace("_", " ")) for part in PARTS for _, label, name in split[part]})
     if [label for label, _ in pairs] != list(range(len(pairs))):
         raise UserError(f"{path} must give each of the labels 0, 1, 2 ... one class name: {remedy}")
+    twice = {image for image, _ in parts["test"]} & {image for part in ("train", "val") for image, _ in parts[part]}
+    if twice:  # published so, perhaps: it is not for us to change
+        print(f"Note: {path} has {len(twice):,} test images that are trained on, too; one is {min(twice)}")
     return tuple(name for _, name in pairs), parts

@@ -15,6 +15,7 @@ from datasets import prepare
 from tests.helpers import make_cfg
 from tests.miniature import make_class_folders, make_general, write_images
 from tests.test_datasets_general import build as build_config
+from tests.test_datasets_general import write_split_zhou
 
 
 def images(root, folders, count=6):
@@ -297,6 +298,15 @@ def test_files_written_on_windows_are_read(tmp_path):
         assert "\\" not in path.read_text()
         path.write_text(path.read_text().replace("/", "\\\\"))
     assert few(tmp_path) == first
+
+
+def test_a_split_file_with_images_in_two_parts_is_said(tmp_path, capsys):
+    parts = {part: [[f"{c}/{i}.jpg", c, f"class {c}"] for c in (0, 1) for i in numbers]
+             for part, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (1, 3)))}
+    write_split_zhou(tmp_path / "dtd", "images", "DescribableTextures", parts)
+    assert len(build_config(tmp_path, "dtd").test) == 4
+    out = capsys.readouterr().out
+    assert "has 2 test images that are trained on, too; one is" in out and "2 classes instead of 47" in out
 
 
 # ------------------------------------------------------------------ public datasets in other places
