@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks.common import kept_for_backward, made_up_tasks
+from benchmarks.common import made_up_tasks
 from clip.simple_tokenizer import SimpleTokenizer
 from tests.helpers import REPOSITORY
+from trainers.text_encoder import kept_for_backward
 
 
 def bench(name, tmp_path, *arguments):
