@@ -49,6 +49,7 @@ def gradients(trainer, chunk=None):
     encode = type(encoder).encode
 
     def counted(prompts, ctx=None):
+        assert torch.is_autocast_enabled("cpu") == (trainer.scaler is not None)  # in the backward pass, too
         sizes.append(len(prompts))
         return encode(encoder, prompts, ctx)
 
