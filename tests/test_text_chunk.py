@@ -43,7 +43,7 @@ def make(method, backbone, position="end", prec="fp64", **settings):
 
 
 def gradients(trainer, chunk=None):
-    """{name: value} of what a batch's gradients and losses are, and the numbers of prompts that were encoded at once."""
+    """{name: value} of a batch's losses and gradients, and the numbers of prompts that were encoded at once."""
     encoder, sizes = trainer.model.text_encoder, []
     encoder.chunk = encoder.chunk if chunk is None else chunk
     encode = type(encoder).encode
