@@ -13,8 +13,8 @@ from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.tokenizer import _tokenizer as clip_tokenizer
 from tabulate import tabulate
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from clip import load
 from clip.model import CLIP
@@ -45,10 +45,19 @@ def random_clip(arch="RN50-quickgelu"):
     return model.eval().requires_grad_(False).to(device())
 
 
-def made_up_tasks(n_tasks, n_classes):
-    """Tasks with names of one to three words for the classes, about as long as those of the public benchmarks."""
-    names = [" ".join(WORDS[(7 * i + 3 * k + i // len(WORDS)) % len(WORDS)] for k in range(1 + i % 3)) + f" {i}"
-             for i in range(n_classes)]
+def made_up_tasks(n_tasks, n_classes, pairs=False):
+    """Tasks with names of one to three words for the classes, about as long as those of the public benchmarks.
+
+    Args:
+        pairs: names are two words of CLIP's vocabulary instead, at most 22,500 of them.
+    """
+    if pairs:
+        known = [word.removesuffix("</w>") for word in clip_tokenizer.encoder if word.endswith("</w>")]
+        known = [word for word in known if word.isascii() and word.isalpha() and len(word) > 8][:150]
+        names = [f"{first} {second}" for first in known for second in known][:n_classes]
+    else:
+        names = [" ".join(WORDS[(7 * i + 3 * k + i // len(WORDS)) % len(WORDS)] for k in range(1 + i % 3)) + f" {i}"
+                 for i in range(n_classes)]
     sizes = [n_classes // n_tasks + (t < n_classes % n_tasks) for t in range(n_tasks)]
     tasks, first = [], 0
     for t, size in enumerate(sizes):
@@ -81,23 +90,6 @@ def measure(step, repeats):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:] or seconds), peak_memory(device()) - idle
-
-
-def kept_for_backward(forward, frozen):
-    """Bytes of what `forward()` keeps for its backward pass. They are counted and not kept, so it fits anywhere.
-
-    Args:
-        frozen: tensors not to count, since they are there anyway.
-    """
-    sizes = {}
-
-    def count(tensor):
-        storage = tensor.untyped_storage()
-        sizes[StorageWeakRef(storage)] = storage.nbytes()  # tensors may share one; the reference tells new from old
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
-        forward()
-    return sum(sizes.values()) - sum(sizes.get(StorageWeakRef(t.untyped_storage()), 0) for t in frozen)
 
 
 def in_own_process(module, limit_gb=0, **case):

@@ -1,12 +1,14 @@
 """One training step: ours with cached image features, against the plain way and against its bare matrix products.
 
     python -m benchmarks.train_step [--cases nata:6:116,cata:6:116] [--arch RN50-quickgelu] [--batch 32]
+                                    [--without-plain 1] [--without-products 1] [--chunk N] [--pairs 1]
 
 `ours` is a whole step of the real trainer (scores, loss, backward pass, three or four optimizer steps). `plain` also
 encodes the images of the batch, and all 77 positions of every prompt. `products` are the matrix products that no exact
 step can avoid, on the rows that ours encodes: per row and block the four linear maps, forward and to their input (the
 weights are frozen); in the last block only [EOT]'s rows after the keys and values; the meta network forward, to its
 input and to its weight. Attention's own products, norms, nonlinearities and the optimizer are not counted.
+`--chunk` is MODEL.TEXT_CHUNK; `--pairs` gives the classes names of two words.
 """
 
 import torch
@@ -67,8 +69,8 @@ def products(trainer):
     return compute, 2 * sum(rows * a * b for rows, a, b in shapes)
 
 
-def work(variant, tasks, classes, arch, encoder, batch, repeats):
-    trainer = build_trainer(variant, made_up_tasks(tasks, classes), arch, encoder)
+def work(variant, tasks, classes, arch, encoder, batch, repeats, with_products, chunk, pairs):
+    trainer = build_trainer(variant, made_up_tasks(tasks, classes, pairs), arch, encoder, {"MODEL.TEXT_CHUNK": chunk})
     model = trainer.model
     assert type(model.text_encoder) is ENCODERS[encoder]
     size = model.image_encoder.input_resolution
@@ -85,7 +87,7 @@ def work(variant, tasks, classes, arch, encoder, batch, repeats):
 
     seconds, memory = measure(step, repeats)
     result = {"seconds": seconds, "mb": memory / 2**20}
-    if encoder == "ours":
+    if with_products:
         compute, multiplications = products(trainer)
         result["products"], result["gflop"] = measure(compute, repeats)[0], 2 * multiplications / 1e9
     return result
@@ -96,13 +98,15 @@ def bench(args):
     for case in args.cases.split(","):
         variant, tasks, classes = case.split(":")
         given = dict(variant=variant, tasks=int(tasks), classes=int(classes), arch=args.arch, batch=args.batch,
-                     repeats=args.repeats)
-        ours = in_own_process("benchmarks.train_step", encoder="ours", **given)
+                     repeats=args.repeats, chunk=args.chunk, pairs=bool(args.pairs))
+        ours = in_own_process("benchmarks.train_step", encoder="ours", with_products=not args.without_products, **given)
         row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "s": ours["seconds"],
-               "MB": ours["mb"], "GFLOP of products": ours["gflop"], "products s": ours["products"],
-               "over products": ours["seconds"] / ours["products"]}
+               "MB": ours["mb"]}
+        if not args.without_products:
+            row |= {"GFLOP of products": ours["gflop"], "products s": ours["products"],
+                    "over products": ours["seconds"] / ours["products"]}
         if not args.without_plain:
-            plain = in_own_process("benchmarks.train_step", encoder="plain", **given)
+            plain = in_own_process("benchmarks.train_step", encoder="plain", with_products=False, **given)
             row |= {"plain s": plain["seconds"], "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
         rows.append(row)
     return rows
@@ -110,4 +114,4 @@ def bench(args):
 
 if __name__ == "__main__":
     main("benchmarks.train_step", work, bench, __doc__.splitlines()[0], cases="nata:6:116,cata:6:116",
-         arch="RN50-quickgelu", batch=32, without_plain=0)
+         arch="RN50-quickgelu", batch=32, without_plain=0, without_products=0, chunk=0, pairs=0)

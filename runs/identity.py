@@ -24,6 +24,7 @@ NEUTRAL = {
     "DATALOADER.TEST.BATCH_SIZE": "how many images are encoded or tested at once",
     "MODEL.BACKBONE.NAME": "the digest of the weights stands for it, under `weights`",
     "MODEL.CHECKPOINT_TEXT": "memory for time",
+    "MODEL.TEXT_CHUNK": "how many prompts are encoded at once",
     "MODEL.COMPILE": "how kernels are made",
     "TRAIN.CHECKPOINT_FREQ": "how often the run is saved",
     "TRAIN.RESUME_SECONDS": "how often the run is saved",

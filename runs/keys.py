@@ -1,7 +1,9 @@
 """This project's config keys, besides Dassl's and those that each method declares."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dassl.config import KEYS as DASSL_KEYS
 from dassl.config.keys import Key, Natural, build_cfg
@@ -38,6 +40,9 @@ OWN_KEYS = {
                                      Literal["auto", True, False]),
     "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",
                                  bool),
+    "MODEL.TEXT_CHUNK": Key(0, "most prompts encoded at once, and again in the backward pass: less memory, up to half "
+                            "as much time again; 0: as many as the memory asks for, -1: all",
+                            Annotated[int, Field(ge=-1)]),
     "MODEL.COMPILE": Key(False, "torch.compile the text encoder's blocks: the first step takes half a minute", bool),
     "OPTIM.STEP_PER_PART": Key(True, "step optimizer and scheduler once per trained part, as the published code, or "
                                "once", bool),

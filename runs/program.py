@@ -61,7 +61,7 @@ def sentence(error):
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if lacks_memory(error):
-        return ("the GPU has too little memory: set MODEL.CHECKPOINT_TEXT True, or a smaller "
+        return ("the GPU has too little memory: set MODEL.TEXT_CHUNK 64, or a smaller "
                 "DATALOADER.TRAIN_X.BATCH_SIZE or DATALOADER.TEST.BATCH_SIZE")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full{f', {error.filename} could not be written' if error.filename else ''}: free space"

@@ -21,10 +21,11 @@ from lpclip import linear_probe
 from tests import test_lpclip
 from tests.helpers import call, make_cfg, results, train_args
 from tests.test_clip import VISION, randomise
+from trainers import text_encoder
 from trainers.mtcoop import SoftSharedCLIP
 from trainers.multitask_clip import ContextCLIP
 from trainers.prompts import LearnedContext, build_prompts, init_context
-from trainers.text_encoder import CHUNK, WholePromptEncoder
+from trainers.text_encoder import WholePromptEncoder
 from trainers.zsclip import TemplateCLIP
 
 CLASSES = ("red", "dark_blue", "it's a dog.", "green")
@@ -189,10 +190,10 @@ def test_hand_written_prompts_are_open_clips(names, kind):
     torch.testing.assert_close(model(images, model.tokenizer(texts))[0], logits[:, :4], rtol=1e-5, atol=1e-5)
 
 
-def test_a_context_of_words_is_those_words(names, kind):
-    """And gradients reach it, the same with activations kept or made again."""
+def test_a_context_of_words_is_those_words(names, kind, monkeypatch):
+    """And gradients reach it, the same with activations kept or made again for a chunk of prompts at a time."""
     model, _, features_of = load(names, kind)
-    tasks = [Task("colours", CLASSES * (CHUNK // 4 + 1), repeated_names=True)]
+    tasks = [Task("colours", CLASSES * 3, repeated_names=True)]
     learned = ContextCLIP(model, tasks, 1, init="a photo of a", per="suite")
     expected = features_of([f"a photo of a {name.replace('_', ' ')}." for name in CLASSES])
     features = learned.class_features()
@@ -200,12 +201,18 @@ def test_a_context_of_words_is_those_words(names, kind):
     close(features[-4:], expected)
     close(learned.class_features(torch.tensor([2, 1])), expected[[2, 1]])
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
+    encoder, sizes = learned.text_encoder, []
+    encoder.tower.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    monkeypatch.setattr(text_encoder, "CHUNK_ROWS", 5 * learned.prompts.tokens.shape[1])
     gradients = []
-    for checkpoint in (False, True):
-        learned.text_encoder.checkpoint = checkpoint
+    for chunk, checkpoint, expected in ((-1, False, [12]), (0, True, [5, 5, 2, 5, 5]), (8, False, [8, 4, 8])):
+        encoder.chunk, encoder.checkpoint = chunk, checkpoint
+        sizes.clear()
         gradients.append(torch.autograd.grad((learned.class_features() * weights).sum(), learned.prompt_learner.ctx)[0])
+        assert sizes == expected
     assert (gradients[0].abs().amax(dim=1) > 0).all()
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+    for again in gradients[1:]:
+        torch.testing.assert_close(again, gradients[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "clipa", "no mask", "coca"])

@@ -135,6 +135,7 @@ class MultiTaskTrainer(SavesParts):
         self.model = self.build_clip_model(clip_model).to(self.device).eval()
         self.model.set_precision(self.prec)
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
+        self.model.text_encoder.chunk = cfg.MODEL.TEXT_CHUNK
         if cfg.MODEL.COMPILE:
             self.model.text_encoder.compile_blocks()
         if self.device.type == "cuda":

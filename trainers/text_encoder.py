@@ -9,29 +9,101 @@ nonlinearity. Attention and nonlinearity cost little next to the matrix products
 computed again instead of kept.
 
 `WholePromptEncoder` serves the towers for which none of this holds.
+
+Where there are many classes, both encode a chunk of prompts at a time, and again in the backward pass (gradient
+caching, Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, RepL4NLP 2021). What a
+step keeps is then the features of all prompts and the activations of one chunk.
 """
+
+from functools import partial
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dassl.errors import UserError
 
 RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
-CHUNK = 64  # prompts of another text tower that are encoded at once where activations are recomputed
+CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
+# Share of the available memory that activations may take when prompts are encoded at once: a step may encode class
+# prompts, then final ones, and a backward pass needs half as much again on its way.
+SHARE = 0.4
 
 
-class TextEncoder(nn.Module):
-    """Text features of `Prompts`. Holds CLIP's text modules, all frozen.
+class PromptEncoder(nn.Module):
+    """Base of the text encoders: `forward` encodes chunks of prompts by `encode`.
 
     Attributes:
-        checkpoint: recompute each block's activations in the backward pass instead of keeping them.
+        chunk: most prompts that are encoded at once, -1 for all. 0: without gradients `CHUNK_ROWS` positions; with
+            them all, or as many where the activations of all would not fit into memory.
+        checkpoint: recompute activations in the backward pass instead of keeping them.
     """
+
+    def __init__(self):
+        super().__init__()
+        self.chunk, self.checkpoint = 0, False
+        self.rows_that_fit, self.said = None, False
+
+    def forward(self, prompts, ctx=None):
+        """Encode prompts.
+
+        Args:
+            prompts: `Prompts`, n of them.
+            ctx: contexts (n_contexts, n_ctx, width) of any float type, or None for prompts without context.
+
+        Returns:
+            Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`.
+        """
+        learns = ctx is not None and ctx.requires_grad and torch.is_grad_enabled()
+        size = self.chunk_size(prompts, ctx, learns)
+        if size >= len(prompts):
+            return self.encode(prompts, ctx)
+        chunks, used = chunks_of(prompts, size)
+        if ctx is None:
+            return torch.cat([self.encode(chunk) for chunk in chunks])
+        # Copied once and split, so that its gradient is put together once and not at its full size for every chunk.
+        contexts = ctx.index_select(0, torch.cat(used)).split([len(index) for index in used])
+        encodes = [partial(self.encode, chunk) for chunk in chunks]
+        if learns:  # the last chunk's backward pass comes first, so keeping its activations needs no more memory
+            encodes[:-1] = [partial(again_in_backward, encode) for encode in encodes[:-1]]
+        return torch.cat([encode(own) for encode, own in zip(encodes, contexts)])
+
+    def encode(self, prompts, ctx=None):
+        """As `forward`, all at once."""
+        raise NotImplementedError
+
+    def rows(self, prompts):
+        """Number of positions that are encoded for `prompts`."""
+        raise NotImplementedError
+
+    def chunk_size(self, prompts, ctx, learns):
+        """How many of `prompts` to encode at once; `learns`: for a backward pass."""
+        if self.chunk:
+            return self.chunk if self.chunk > 0 else len(prompts)
+        rows = self.rows(prompts)
+        size = max(1, CHUNK_ROWS * len(prompts) // rows)
+        if size >= len(prompts) or not learns:
+            return size
+        if self.rows_that_fit is None:  # once, so that what other processes take changes nothing in a run
+            (first, *_), (used, *_) = chunks_of(prompts, size)
+            kept = kept_for_backward(partial(self.encode, first, ctx[used]), self.parameters())
+            self.rows_that_fit = SHARE * available_memory(ctx.device) * self.rows(first) / kept
+        if rows <= self.rows_that_fit:
+            return len(prompts)
+        if not self.said:
+            self.said = True
+            print(f"Memory is too small for {len(prompts):,} prompts at once: {size:,} are encoded at a time, and "
+                  "again in the backward pass, which takes up to half as much time again (MODEL.TEXT_CHUNK -1: never)")
+        return size
+
+
+class TextEncoder(PromptEncoder):
+    """Text features of `Prompts`. Holds CLIP's text modules, all frozen. `checkpoint` works block by block."""
 
     def __init__(self, clip_model):
         super().__init__()
-        self.checkpoint = False
         self.tokenizer = clip_model.tokenizer
         self.token_embedding = clip_model.token_embedding
         self.positional_embedding = clip_model.positional_embedding
@@ -56,16 +128,10 @@ class TextEncoder(nn.Module):
     def max_length(self):
         return len(self.positional_embedding)
 
-    def forward(self, prompts, ctx=None):
-        """Encode prompts.
+    def rows(self, prompts):
+        return layout_of(prompts).n_rows
 
-        Args:
-            prompts: `Prompts`, n of them.
-            ctx: contexts (n_contexts, n_ctx, width) of any float type, or None for prompts without context.
-
-        Returns:
-            Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`.
-        """
+    def encode(self, prompts, ctx=None):
         layout = layout_of(prompts)
         x = self._embed(prompts, layout, ctx)  # (rows, width): all prefixes, then all suffixes packed
         for block in self.blocks[:-1]:
@@ -137,19 +203,16 @@ class TextEncoder(nn.Module):
         return x + block.ls_2(block.mlp.c_proj(hidden))
 
 
-class WholePromptEncoder(nn.Module):
+class WholePromptEncoder(PromptEncoder):
     """Text features of `Prompts` from a text tower of another layout than CLIP's: each prompt at all its positions.
 
     Without a causal mask no two prompts have a beginning in common; how a tower pools, and whether it sees padding, is
     its own. So the tower's own code runs, with the contexts in place of the embeddings of placeholders.
-
-    Attributes:
-        checkpoint: encode `CHUNK` prompts at a time, once more in the backward pass instead of keeping activations.
+    `checkpoint` encodes a chunk at a time whether or not all would fit into memory.
     """
 
     def __init__(self, clip_model):
         super().__init__()
-        self.checkpoint = False
         self.tokenizer = clip_model.tokenizer
         self.tower = clip_model.text
         print(f"The text tower {self.tower.difference}: no prefix is shared, every prompt is encoded whole (slower)")
@@ -170,19 +233,16 @@ class WholePromptEncoder(nn.Module):
     def output_dim(self):
         return self.tower.output_dim
 
-    def forward(self, prompts, ctx=None):
-        """As `TextEncoder.forward`."""
-        places = (prompts.slots >= 0).nonzero(as_tuple=True)
-        if ctx is None or not len(places[0]):
-            return self.tower(prompts.tokens)
-        if not (self.checkpoint and torch.is_grad_enabled()):
-            return self._encode(prompts, ctx)
-        chunks = torch.arange(len(prompts), device=prompts.tokens.device).split(CHUNK)
-        return torch.cat([checkpoint(self._encode, prompts.select(chunk), ctx, use_reentrant=False)
-                          for chunk in chunks])
+    def rows(self, prompts):
+        return prompts.tokens.numel()
 
-    def _encode(self, prompts, ctx):
+    def chunk_size(self, prompts, ctx, learns):
+        return super().chunk_size(prompts, ctx, learns and not self.checkpoint)
+
+    def encode(self, prompts, ctx=None):
         row, position = (prompts.slots >= 0).nonzero(as_tuple=True)
+        if ctx is None or not len(row):
+            return self.tower(prompts.tokens)
         return self.tower(prompts.tokens, (row, position), ctx[prompts.context_of[row], prompts.slots[row, position]])
 
     def cast(self, dtype):
@@ -195,13 +255,18 @@ class WholePromptEncoder(nn.Module):
 
 
 def recomputed(function, x):
-    """`function(x)`, keeping x alone for the backward pass, where it is called again. A small x is not worth it.
+    """`again_in_backward`, where x is so large that it is worth it.
 
     A compiler decides by itself what it keeps.
     """
     large = not torch.compiler.is_compiling() and x.numel() >= RECOMPUTED_FROM
     worth_it = large and torch.is_grad_enabled() and x.requires_grad
-    return _Recomputed.apply(x, function) if worth_it else function(x)
+    return again_in_backward(function, x) if worth_it else function(x)
+
+
+def again_in_backward(function, x):
+    """`function(x)`, keeping x alone for the backward pass, where it is called again."""
+    return _Recomputed.apply(x, function)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -218,6 +283,49 @@ class _Recomputed(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(ctx.device, **ctx.autocast):
             out = ctx.function(x)
         return torch.autograd.grad(out, x, grad)[0], None
+
+
+def kept_for_backward(forward, frozen):
+    """Bytes of what `forward()` keeps for its backward pass. They are counted and not kept, so it fits anywhere.
+
+    Args:
+        frozen: tensors not to count, since they are there anyway.
+    """
+    sizes = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        sizes[StorageWeakRef(storage)] = storage.nbytes()  # tensors may share one; the reference tells new from old
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
+        forward()
+    return sum(sizes.values()) - sum(sizes.get(StorageWeakRef(t.untyped_storage()), 0) for t in frozen)
+
+
+def available_memory(device):
+    """Bytes that can still be taken, on the GPU where `device` is one."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def chunks_of(prompts, size):
+    """Split prompts into chunks of `size`; the result is kept with them, as their layout.
+
+    Returns:
+        A list of `Prompts`, each with the contexts that it uses counted from 0, and the list of which these are.
+    """
+    if prompts.chunks is None or prompts.chunks[0] != (size, prompts.tokens.device):
+        chunks, used = [], []
+        for index in torch.arange(len(prompts), device=prompts.tokens.device).split(size):
+            contexts, context_of = prompts.context_of[index].unique(return_inverse=True)
+            chunks.append(prompts.select(index, context_of))
+            used.append(contexts)
+        prompts.chunks = (size, prompts.tokens.device), chunks, used
+    return prompts.chunks[1:]
 
 
 def layout_of(prompts):
@@ -248,6 +356,7 @@ class _Layout:
         # With a prefix of [SOS] alone there is a single one, common to all prompts.
         self.prefix_of = prompts.context_of if self.prefix > 1 else torch.zeros_like(prompts.context_of)
         self.n_prefixes = int(self.prefix_of.max()) + 1
+        self.n_rows = self.n_prefixes * self.prefix + len(self.real)
         self.eot_row = self.n_prefixes * self.prefix + n_suffix.cumsum(0) - 1
         seen = torch.ones(longest, self.prefix, dtype=torch.bool, device=device)
         # Padding lies after [EOT], so the causal mask hides it from every real position.
