@@ -79,7 +79,7 @@ OTHER = {
 NO_MATTER = {
     "workers": {"DATALOADER.NUM_WORKERS": 1}, "cache": {"DATALOADER.FEATURE_CACHE": False},
     "print frequency": {"TRAIN.PRINT_FREQ": 2}, "moved root": dict(root="moved"),
-    "CHECKPOINT_TEXT": {"MODEL.CHECKPOINT_TEXT": True}, "TEXT_CHUNK": {"MODEL.TEXT_CHUNK": 2},
+    "CHECKPOINT_TEXT": {"MODEL.CHECKPOINT_TEXT": True}, "TEXT_CHUNK": {"MODEL.TEXT_CHUNK": -1},
     "TEST.BATCH_SIZE": {"DATALOADER.TEST.BATCH_SIZE": 7},
 }
 

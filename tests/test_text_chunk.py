@@ -37,13 +37,14 @@ def make(method, backbone, position="end", prec="fp64", **settings):
                for key, value in {"N_CTX": 3, "PREC": prec, **options}.items()}
     torch.manual_seed(0)
     trainer = build_trainer(name, backbone, TASKS, 32, {**options, **settings})
+    trainer.model.text_encoder.token_embedding.weight.normal_(std=0.1)  # the file's has the same for most words
     generator = torch.Generator().manual_seed(1)
     trainer.features = torch.randn((6, 5, 64) if method == "PLOT" else (6, 64), generator=generator)
     return trainer
 
 
 def gradients(trainer, chunk=None):
-    """{name: value} of what a batch's gradients and losses are, and the numbers of prompts that were encoded at once."""
+    """{name: value} of a batch's losses and gradients, and the numbers of prompts that were encoded at once."""
     encoder, sizes = trainer.model.text_encoder, []
     encoder.chunk = encoder.chunk if chunk is None else chunk
     encode = type(encoder).encode
@@ -57,7 +58,6 @@ def gradients(trainer, chunk=None):
     for value in trainer.trained:
         value.grad = None
     found = trainer.add_gradients(trainer.features, LABELS)
-    del found["acc"]  # this small tower's logits are nearly the same
     found |= {key: value.grad for key, value in trainer.model.named_parameters() if value.requires_grad}
     del encoder.encode
     return found, sizes
@@ -72,7 +72,7 @@ def check_same(found, expected, tolerance=1e-12):
 def test_gradients_are_those_of_all_prompts_at_once(method, position, backbone):
     trainer = make(method, backbone, position)
     expected, sizes = gradients(trainer, -1)
-    assert max(sizes) >= 500 and all(value.abs().max() > 0 for value in expected.values())
+    assert max(sizes) >= 500 and all(value.abs().max() > 0 for key, value in expected.items() if key != "acc")
     for chunk in (333, 64):
         found, sizes = gradients(trainer, chunk)
         check_same(found, expected)
