@@ -19,9 +19,12 @@ from trainers.text_encoder import TextEncoder
 
 METHODS = {
     "NATA": ("MTCoOp", {}), "CATA": ("MTCoOp", {"CSC": True}), "CoOp-CS": ("MTCoOpHard", {"CSC": True}),
-    "KgCoOp": ("KgCoOp", {}),
+    "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "CoCoOp": ("CoCoOp", {"MAX_PROMPTS": 7}),
+    "PLOT": ("PLOT", {"N": 2}),
 }
 NODES = {"MTCoOpHard": "MTCOOPH"}
+# The direction of ProGrad's second gradient, which is small here, and PLOT's iteration amplify rounding.
+TOLERANCES = {"ProGrad": 1e-8, "PLOT": 1e-10}
 
 
 def torchrun(*arguments, count=2):
@@ -61,12 +64,12 @@ def learned(folder):
             for name, value in load(path)["state_dict"].items()}
 
 
-def check_same(ours, theirs):
+def check_same(ours, theirs, tolerance=1e-12):
     there = learned(theirs)
     assert there and learned(ours).keys() == there.keys()
     for name, value in there.items():
         if value.is_floating_point():
-            assert relative_error(learned(ours)[name], value) < 1e-12, name
+            assert relative_error(learned(ours)[name], value) < tolerance, f"{theirs} {name}"
     assert [task["metric"] for task in results(ours)["tasks"]] == [task["metric"] for task in results(theirs)["tasks"]]
 
 
@@ -86,10 +89,10 @@ def test_runs_are_those_of_one_process(arguments, photo_root, words, tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for method in METHODS:
-        check_same(tmp_path / "many" / method, tmp_path / "one" / method)
+        check_same(tmp_path / "many" / method, tmp_path / "one" / method, TOLERANCES.get(method, 1e-12))
     check_same(tmp_path / "many" / "resumed", tmp_path / "one" / "NATA")
     assert results(tmp_path / "many" / "zs")["tasks"] == results(tmp_path / "one" / "zs")["tasks"]
-    assert done.stdout.count("Finished training") == 5 and done.stdout.count("is finished, with these settings") == 1
+    assert done.stdout.count("Finished training") == len(METHODS) + 1 and done.stdout.count("is finished, with these settings") == 1
     assert (tmp_path / "many" / "NATA" / "log.txt").read_text().count("Finished training") == 1
 
 
