@@ -1,4 +1,4 @@
-"""One run on several processes by torchrun (gloo on the CPU): as in one process, in one folder; the end of one ends all."""
+"""One run on several processes by torchrun (gloo on the CPU): as in one process, in one folder; one ends, all end."""
 
 import json
 import os
@@ -92,7 +92,8 @@ def test_runs_are_those_of_one_process(arguments, photo_root, words, tmp_path):
         check_same(tmp_path / "many" / method, tmp_path / "one" / method, TOLERANCES.get(method, 1e-12))
     check_same(tmp_path / "many" / "resumed", tmp_path / "one" / "NATA")
     assert results(tmp_path / "many" / "zs")["tasks"] == results(tmp_path / "one" / "zs")["tasks"]
-    assert done.stdout.count("Finished training") == len(METHODS) + 1 and done.stdout.count("is finished, with these settings") == 1
+    assert done.stdout.count("Finished training") == len(METHODS) + 1
+    assert done.stdout.count("is finished, with these settings") == 1
     assert (tmp_path / "many" / "NATA" / "log.txt").read_text().count("Finished training") == 1
 
 
