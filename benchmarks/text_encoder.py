@@ -7,10 +7,11 @@ A case is VARIANT:TASKS:CLASSES[:POSITION]. Variants: `coop` (one context), `nat
 prompts and task prompts, then a context per class). The step is all class features of the variant, with the task and
 class features that they are made from, forward and backward to what is learned. Where the plain way does not fit into
 N GB, what it would keep for its backward pass is counted. `--chunk` is MODEL.TEXT_CHUNK,
--1 for the other ways; `slower` is its time over that of all at once, taking turns in one process.
+-1 for the other ways; `slower` is its (CPU) time over that of all at once, taking turns in one process.
 """
 
 import statistics
+import time
 
 import torch
 
@@ -37,6 +38,14 @@ def build(variant, tasks, classes, position, arch, encoder, checkpoint, chunk):
     model.text_encoder.checkpoint, model.text_encoder.chunk = checkpoint, chunk
     del model.image_encoder
     return model.to(clip_model.positional_embedding.device)
+
+
+def clock():
+    """Seconds of the GPU's work, or else of all threads of this process alone."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def rows_encoded(prompts, encoder):
@@ -71,7 +80,9 @@ def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint=F
     for _ in range(repeats if chunk > 0 else 0):  # taking turns, since other work on the machine comes and goes
         turns = []
         for model.text_encoder.chunk in (chunk, -1):
-            turns.append(measure(step, 0)[0])
+            start = clock()
+            step()
+            turns.append(clock() - start)
         slower.append(turns[0] / turns[1])
     return {"seconds": seconds, "mb": memory / 2**20, "rows": rows,
             "slower": statistics.median(slower) if slower else None}

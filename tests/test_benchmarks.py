@@ -28,8 +28,9 @@ def suffix_rows(n_tasks, n_classes):
 
 
 def test_text_encoder(tmp_path):
-    row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6")
+    row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6", "--chunk", "4")
     assert row["plain rows"] == 6 * 77 and row["rows"] == 17 + suffix_rows(2, 6)
+    assert row["TEXT_CHUNK MB"] > 0 and row["slower"] > 0
     assert row["MB"] > 0 and row["plain MB"] > 0 and row["faster"] == pytest.approx(row["plain s"] / row["s"])
 
 

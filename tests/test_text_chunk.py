@@ -73,7 +73,7 @@ def test_gradients_are_those_of_all_prompts_at_once(method, position, backbone):
     trainer = make(method, backbone, position)
     expected, sizes = gradients(trainer, -1)
     assert max(sizes) >= 500 and all(value.abs().max() > 0 for key, value in expected.items() if key != "acc")
-    for chunk in (333, 64):
+    for chunk in (333, 64) if position == "end" else (333,):
         found, sizes = gradients(trainer, chunk)
         check_same(found, expected)
         assert max(sizes) == chunk
@@ -103,8 +103,8 @@ def test_any_chunk_will_do(backbone):
 CHECKPOINT, COMPILE = {"MODEL.CHECKPOINT_TEXT": True}, {"MODEL.COMPILE": True}
 
 
-@pytest.mark.parametrize("scaled, settings", [(True, {}), (False, CHECKPOINT), (True, CHECKPOINT), (True, COMPILE),
-                                              (False, {**CHECKPOINT, **COMPILE})], ids=str)
+@pytest.mark.parametrize("scaled, settings", [(True, {}), (False, CHECKPOINT), (True, CHECKPOINT),
+                                              (True, {**CHECKPOINT, **COMPILE})], ids=str)
 def test_with_other_ways_to_save(scaled, settings, backbone, monkeypatch):
     """Recomputed and compiled blocks, and a gradient scaler under autocast (of CUDA's, which a CPU does not have)."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
