@@ -21,6 +21,7 @@ from runs.methods import find_row
 from runs.program import Stopped
 from runs.results import write_results
 
+from .distributed import any_process
 from .image_features import FeatureLoader, ImageFeatures, Images
 from .multitask_clip import digest_of_weights, load_clip
 from .progress import Progress, until_sigterm
@@ -215,7 +216,7 @@ class MultiTaskTrainer(SavesParts):
                 self.check_learned()
                 self.elapsed += time.time() - began
 
-                done = self.epoch + 1
+                done, stop.requested = self.epoch + 1, any_process(stop.requested)
                 if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
                     result = self.test("val")
                     if self.best is None or result > self.best["result"]:

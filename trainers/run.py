@@ -10,6 +10,8 @@ from runs.identity import OF_TEST, YOUNGER, check_model, reads
 from runs.keys import all_keys
 from runs.results import print_results
 
+from .distributed import any_process, joined
+
 
 def run(args):
     """Train or test as the command line says, unless the folder holds this run's results already: these are printed.
@@ -27,7 +29,7 @@ def run(args):
     cfg = setup_cfg(args)
     trainer_class = find_trainer(cfg)
     check_flags(args, cfg, trainer_class)
-    with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
+    with joined(cfg), RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
         if args.model_dir:
             trained_as = model_identity(args.model_dir, args.load_epoch)
             take_settings(cfg, {**YOUNGER, **trained_as} if trained_as else {}, args.model_dir)
@@ -41,7 +43,9 @@ def run(args):
             trainer.load_model(args.model_dir, args.load_epoch)
             trainer.model_digest = trainer.digest_of_learned()
         folder.check(trainer.identity)
-        if folder.state() == "finished":
+        if any_process(folder.state() == "finished"):
+            if folder.state() != "finished":  # another process's
+                return trainer
             print_results(folder.results(), folder.path)
             folder.finish()  # a kill may have come between its last two steps
             return trainer

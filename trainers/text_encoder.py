@@ -25,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dassl.errors import UserError
 
+from . import distributed
+
 RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
 CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
 # Share of the available memory that activations may take when prompts are encoded at once: a step may encode class
@@ -56,6 +58,25 @@ class PromptEncoder(nn.Module):
         Returns:
             Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`.
         """
+        count = distributed.world_size()
+        if count == 1 or len(prompts) < count:
+            return self.encode_chunks(prompts, ctx)
+        own, used, sizes = self.share(prompts, count)
+        if ctx is not None:
+            ctx = distributed.summed_in_backward(ctx).index_select(0, used)
+        return distributed.gathered(self.encode_chunks(own, ctx), sizes)
+
+    def share(self, prompts, count):
+        """This process's share of prompts, as `Prompts`; the contexts they use; the sizes of all `count` shares."""
+        if prompts.share is None or prompts.share[1].device != prompts.tokens.device:
+            sizes = distributed.shares(self.costs(prompts), count)
+            rank = torch.distributed.get_rank()
+            index = torch.arange(len(prompts), device=prompts.tokens.device).split(sizes)[rank]
+            prompts.share = *using_own(prompts, index), sizes
+        return prompts.share
+
+    def encode_chunks(self, prompts, ctx=None):
+        """As `forward`, in this process alone."""
         learns = ctx is not None and ctx.requires_grad and torch.is_grad_enabled()
         size = self.chunk_size(prompts, ctx, learns)
         if size >= len(prompts):
@@ -76,6 +97,10 @@ class PromptEncoder(nn.Module):
 
     def rows(self, prompts):
         """Number of positions that are encoded for `prompts`."""
+        raise NotImplementedError
+
+    def costs(self, prompts):
+        """How many of them each prompt adds to those before it, (n,)."""
         raise NotImplementedError
 
     def chunk_size(self, prompts, ctx, learns):
@@ -130,6 +155,11 @@ class TextEncoder(PromptEncoder):
 
     def rows(self, prompts):
         return layout_of(prompts).n_rows
+
+    def costs(self, prompts):
+        new = torch.ones_like(prompts.context_of, dtype=torch.bool)
+        new[1:] = prompts.context_of[1:] != prompts.context_of[:-1]
+        return prompts.lengths - prompts.prefix + (new * prompts.prefix if prompts.prefix > 1 else 0)
 
     def encode(self, prompts, ctx=None):
         layout = layout_of(prompts)
@@ -236,6 +266,9 @@ class WholePromptEncoder(PromptEncoder):
     def rows(self, prompts):
         return prompts.tokens.numel()
 
+    def costs(self, prompts):
+        return torch.full_like(prompts.lengths, prompts.tokens.shape[1])
+
     def chunk_size(self, prompts, ctx, learns):
         return super().chunk_size(prompts, ctx, learns and not self.checkpoint)
 
@@ -309,23 +342,26 @@ def available_memory(device):
         return torch.cuda.mem_get_info(device)[0] + unused
     import psutil
 
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available / distributed.world_size()
 
 
 def chunks_of(prompts, size):
     """Split prompts into chunks of `size`; the result is kept with them, as their layout.
 
     Returns:
-        A list of `Prompts`, each with the contexts that it uses counted from 0, and the list of which these are.
+        `Prompts` of all chunks, and which contexts they use, as `using_own`.
     """
     if prompts.chunks is None or prompts.chunks[0] != (size, prompts.tokens.device):
-        chunks, used = [], []
-        for index in torch.arange(len(prompts), device=prompts.tokens.device).split(size):
-            contexts, context_of = prompts.context_of[index].unique(return_inverse=True)
-            chunks.append(prompts.select(index, context_of))
-            used.append(contexts)
-        prompts.chunks = (size, prompts.tokens.device), chunks, used
+        chunks = [using_own(prompts, index)
+                  for index in torch.arange(len(prompts), device=prompts.tokens.device).split(size)]
+        prompts.chunks = (size, prompts.tokens.device), *zip(*chunks)
     return prompts.chunks[1:]
+
+
+def using_own(prompts, index):
+    """The prompts at `index` (k,) with the contexts that they use counted from 0, and which these are."""
+    used, context_of = prompts.context_of[index].unique(return_inverse=True)
+    return prompts.select(index, context_of), used
 
 
 def layout_of(prompts):
