@@ -148,7 +148,8 @@ def real_place(place, tmp_path_factory):
             (folder / "data" / other.name).symlink_to(other)
     (folder / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (folder / "python").chmod(0o755)
-    return {**place, "PYTHON": sys.executable, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"), "taskid": "5",
+    return {**place, "PYTHON": sys.executable, "DATA": str(folder / "data"), "OUTPUT": str(folder / "output"),
+            "taskid": "5",
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 

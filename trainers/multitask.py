@@ -302,7 +302,6 @@ class MultiTaskTrainer(SavesParts):
                                 "OPTIM.LR, or another PREC")
 
     # ------------------------------------------------------------------ testing
-    @torch.no_grad()
     def make_features(self, epochs):
         """Find or make the image features of training in these epochs, and of what is tested in the end.
 
@@ -317,6 +316,7 @@ class MultiTaskTrainer(SavesParts):
             self.encode.make(self.test_images[split], [0])
         self.encode.refuse_broken()
 
+    @torch.no_grad()
     def test(self, split=None):
         """Evaluate on `split` ("val" or "test"; None: TEST.SPLIT); the text features of all classes are made once.
 
