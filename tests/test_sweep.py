@@ -280,8 +280,10 @@ def test_ctrl_c_and_sigterm(number, status, said, arguments):
     """On a cluster of its own; Ctrl-C as a terminal does it, to the whole process group."""
     arguments.methods, arguments.opts = METHODS[:1], [*arguments.opts, "OPTIM.MAX_EPOCH", "100000"]
     folder = Path(list_jobs(arguments)[0].folder)
+    # a shell starts background jobs, such as these tests may be one, with SIGINT ignored
     process = subprocess.Popen([sys.executable, *command(arguments)], cwd=REPOSITORY, stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+                               stdout=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.time() + 120
     while not (folder / "resume.pth.tar").exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)
