@@ -100,7 +100,7 @@ def test_runs_are_those_of_one_process(arguments, photo_root, words, tmp_path):
 @pytest.mark.parametrize("killed", ["first", "second"])
 def test_the_end_of_one_process_ends_all_and_one_process_goes_on(killed, arguments, tmp_path):
     folder = tmp_path / "run"
-    long = arguments("NATA", folder, **{"TRAIN.RESUME_SECONDS": 0, "OPTIM.MAX_EPOCH": 5000})
+    long = arguments("NATA", folder, **{"TRAIN.RESUME_SECONDS": 0, "OPTIM.MAX_EPOCH": 5000, "DATALOADER.VIEWS": 1})
     process = subprocess.Popen(torchrun("train.py", *long), cwd=REPOSITORY, env=env(), text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.time() + 100

@@ -278,7 +278,8 @@ def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tm
     (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on with each run from its last saved epoch")])
 def test_ctrl_c_and_sigterm(number, status, said, arguments):
     """On a cluster of its own; Ctrl-C as a terminal does it, to the whole process group."""
-    arguments.methods, arguments.opts = METHODS[:1], [*arguments.opts, "OPTIM.MAX_EPOCH", "100000"]
+    arguments.methods, arguments.opts = METHODS[:1], [*arguments.opts, "OPTIM.MAX_EPOCH", "100000",
+                                                                  "DATALOADER.VIEWS", "1"]
     folder = Path(list_jobs(arguments)[0].folder)
     # a shell starts background jobs, such as these tests may be one, with SIGINT ignored
     process = subprocess.Popen([sys.executable, *command(arguments)], cwd=REPOSITORY, stderr=subprocess.PIPE,
