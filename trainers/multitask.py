@@ -312,7 +312,8 @@ class MultiTaskTrainer(SavesParts):
         if self.trained:
             self.encode.make(self.train_images, epochs)
             self.elapsed += self.encode.seconds
-        for split in () if test.NO_TEST else {test.SPLIT, "val" if test.FINAL_MODEL == "best_val" else test.SPLIT}:
+        splits = [test.SPLIT] + ["val"] * (test.FINAL_MODEL == "best_val")
+        for split in [] if test.NO_TEST else dict.fromkeys(splits):
             self.encode.make(self.test_images[split], [0])
         self.encode.refuse_broken()
 
