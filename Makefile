@@ -14,7 +14,7 @@ $(READY): requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $(READY)
 
-# Zero-shot, CoOp and SoftCPT on Shapes8 with the tiny backbone, 3 seeds: one table and a chart.
+# Zero-shot, CoOp and SoftCPT on Outfits16 with the tiny backbone, 3 seeds: one table and a chart.
 demo: setup
 	sh scripts/demo.sh
 

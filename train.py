@@ -1,6 +1,6 @@
 """One run: config files and flags -> trainer -> training and test.
 
-    python train.py --root DATA --trainer MTCoOp --dataset-config-file configs/datasets/shapes8.yaml \
+    python train.py --root DATA --trainer MTCoOp --dataset-config-file configs/datasets/outfits16.yaml \
         --config-file configs/trainers/MTCoOp/tiny_ep50.yaml --output-dir output/run DATASET.NUM_SHOTS 8
 """
 

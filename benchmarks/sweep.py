@@ -1,4 +1,4 @@
-"""A whole sweep on Shapes8 with the tiny backbone: shots x seeds x methods, ours against the plain way, end to end.
+"""A whole sweep on Outfits16 with the tiny backbone: shots x seeds x methods, ours against the plain way, end to end.
 
     python -m benchmarks.sweep [--shots "1 2 4 8 16"] [--seeds "1 2 3"] [--epochs 50] [--prec fp64]
 
@@ -39,7 +39,7 @@ def one_run(way, method, shots, seed, args, place):
     config, flags = (f"{trainer}/tiny_ep50", []) if trainer != "ZeroshotCLIP" else ("ZeroShot/tiny", ["--eval-only"])
     command = [sys.executable, *(["-c", PLAIN] if way == "plain" else ["train.py"]), "--root", str(place / "data"),
                "--output-dir", str(output), "--seed", str(seed), "--trainer", trainer, *flags,
-               "--dataset-config-file", "configs/datasets/shapes8.yaml",
+               "--dataset-config-file", "configs/datasets/outfits16.yaml",
                "--config-file", f"configs/trainers/{config}.yaml",
                *(str(part) for option in options.items() for part in option)]
     start = time.perf_counter()

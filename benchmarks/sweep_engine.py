@@ -1,4 +1,4 @@
-"""`sweep.py` against the scripts: the same results table on Shapes8 with the tiny backbone, end to end.
+"""`sweep.py` against the scripts: the same results table on Outfits16 with the tiny backbone, end to end.
 
     python -m benchmarks.sweep_engine [--shots "1 2 4 8 16"] [--seeds "1 2 3"] [--epochs 50] [--threads 1]
         [--methods "ZS-CLIP CoOp-CA CoOp-MT SoftCPT-NATA"]
@@ -29,7 +29,7 @@ def seconds_of(way, args, place):
            "PYTHON": sys.executable, "OMP_NUM_THREADS": str(args.threads), "SOFTCPT_CACHE": str(place / f"{way}-cache")}
     command = [sys.executable, "sweep.py"] if way == "sweep" else ["sh", "scripts/all_methods.sh"]
     start = time.perf_counter()
-    subprocess.run([*command, "shapes8", "tiny_ep50"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, env=env)
+    subprocess.run([*command, "outfits16", "tiny_ep50"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, env=env)
     return time.perf_counter() - start
 
 
@@ -44,7 +44,7 @@ def found(folder):
 def bench(args):
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        subprocess.run(["sh", "scripts/zeroshot.sh", "shapes8", "tiny", "all"], cwd=REPOSITORY, check=True,
+        subprocess.run(["sh", "scripts/zeroshot.sh", "outfits16", "tiny", "all"], cwd=REPOSITORY, check=True,
                        stdout=subprocess.DEVNULL, env={**os.environ, "DATA": str(place / "data"),
                                                        "OUTPUT": str(place / "first"), "PYTHON": sys.executable,
                                                        "SOFTCPT_CACHE": str(place / "first-cache")})

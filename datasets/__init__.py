@@ -18,7 +18,7 @@ from . import (  # noqa: F401
     oxford_pets,
     plant6,
     rs8,
-    shapes8,
+    outfits16,
     stanford_cars,
     sun397,
     ucf101,

@@ -17,7 +17,7 @@ from .logs import BrokenRun
 from .results import RESULTS_FILE, read_results
 from .show import plural, spread_of_several
 
-N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Shapes8": 8}
+N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Outfits16": 16}
 # What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
 NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
                "weights", "model"}

@@ -18,7 +18,7 @@ from trainers.multitask_clip import load_clip
 
 CONFIGS = REPOSITORY / "configs"
 DATASETS = {
-    "general10": "General10", "plant6": "Plant6", "rs8": "RS8", "fashion20": "Fashion20", "shapes8": "Shapes8",
+    "general10": "General10", "plant6": "Plant6", "rs8": "RS8", "fashion20": "Fashion20", "outfits16": "Outfits16",
     "folder_tasks": "FolderTasks",
     "caltech101": "Caltech101", "dtd": "DescribableTextures", "eurosat": "EuroSAT", "fgvc_aircraft": "FGVCAircraft",
     "food101": "Food101", "oxford_flowers": "OxfordFlowers", "oxford_pets": "OxfordPets",

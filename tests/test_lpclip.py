@@ -216,6 +216,6 @@ def test_numbers_are_checked(numbers):
 
 
 def test_script_refuses_a_task_that_is_no_number():
-    done = subprocess.run(["sh", "linearprob.sh", "shapes8", "tiny", "last"], cwd=REPOSITORY / "scripts",
+    done = subprocess.run(["sh", "linearprob.sh", "outfits16", "tiny", "last"], cwd=REPOSITORY / "scripts",
                           capture_output=True, text=True)
     assert done.returncode == 2 and "MAX_TASK is 'last'" in done.stderr

@@ -448,12 +448,12 @@ def test_every_public_dataset_is_declared():
             assert source.paths and source.page and (source.url or source.note), name
             algorithm, _, digits = source.checksum.partition(":")
             assert not source.checksum or len(digits) == 2 * hashlib.new(algorithm).digest_size, name
-    assert "shapes8" not in configs
+    assert "outfits16" not in configs
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["zebra", "--root", "."], "no files are known of a dataset 'zebra': choose from aid, caltech101"),
-    (["shapes8", "--root", "."], "no files are known of a dataset 'shapes8'"),
+    (["outfits16", "--root", "."], "no files are known of a dataset 'outfits16'"),
     (["dtd", "--root", "/nonexistent/data"], "the folder /nonexistent/data does not exist: make it, or check --root")])
 def test_wrong_arguments(arguments, message, capsys):
     assert prepare.main(arguments) == 2

@@ -265,7 +265,7 @@ def test_part_of_a_suite_is_not_compared(tmp_path, capsys):
 
 def test_unknown_suite(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        parse_test_res.main(["--paper", "Shapes8", str(tmp_path)])
+        parse_test_res.main(["--paper", "Outfits16", str(tmp_path)])
     assert "accuracies are published of General10, Plant6, RS8, Fashion20" in capsys.readouterr().err
 
 

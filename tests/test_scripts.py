@@ -1,4 +1,4 @@
-"""The shell scripts, called as the README says, on Shapes8 with the tiny backbone and few epochs."""
+"""The shell scripts, called as the README says, on Outfits16 with the tiny backbone and few epochs."""
 
 import os
 import re
@@ -13,8 +13,8 @@ import torch
 
 from tests.helpers import REPOSITORY, results
 
-NATA = "shapes8 tiny_ep50 1 0 False 4 False 16 False lin 1".split()
-CATA = "shapes8 tiny_ep50 1 4 False 4 False 16 True lin 1".split()
+NATA = "outfits16 tiny_ep50 1 0 False 4 False 16 False lin 1".split()
+CATA = "outfits16 tiny_ep50 1 4 False 4 False 16 True lin 1".split()
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,15 @@ def run_folders(env):
 
 @pytest.mark.parametrize("script, arguments, key, value", [
     ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
-    ("main_mtcoop_hard.sh", "shapes8 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
+    ("main_mtcoop_hard.sh", "outfits16 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
     ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
-    ("method.sh", "KgCoOp shapes8 tiny_ep50 1".split(), "n_params", 8 * 4 * 64),
-    ("method.sh", "ProGrad shapes8 tiny_ep50 1".split(), "n_params", 8 * 16 * 64),
-    ("method.sh", "CoCoOp shapes8 tiny_ep50 1".split(), "n_params", 8 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
-    ("method.sh", "PLOT shapes8 tiny_ep50 1 TRAINER.PLOT.N 2".split(), "n_params", 8 * 2 * 16 * 64),
-    ("method.sh", "ProtoNet shapes8 tiny_ep50 1".split(), "n_params", 0),
-    ("zeroshot.sh", "shapes8 tiny 3".split(), "n_tasks", 1),
-    ("zeroshot_base2new.sh", "shapes8 tiny all new".split(), "n_tasks", 8),
+    ("method.sh", "KgCoOp outfits16 tiny_ep50 1".split(), "n_params", 8 * 4 * 64),
+    ("method.sh", "ProGrad outfits16 tiny_ep50 1".split(), "n_params", 8 * 16 * 64),
+    ("method.sh", "CoCoOp outfits16 tiny_ep50 1".split(), "n_params", 8 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
+    ("method.sh", "PLOT outfits16 tiny_ep50 1 TRAINER.PLOT.N 2".split(), "n_params", 8 * 2 * 16 * 64),
+    ("method.sh", "ProtoNet outfits16 tiny_ep50 1".split(), "n_params", 0),
+    ("zeroshot.sh", "outfits16 tiny 3".split(), "n_tasks", 1),
+    ("zeroshot_base2new.sh", "outfits16 tiny all new".split(), "n_tasks", 8),
 ])
 def test_script_runs_once_and_notices_other_options(script, arguments, key, value, place):
     before = run_folders(place)
@@ -79,17 +79,17 @@ def test_base_to_new(place):
 
 @pytest.mark.parametrize("train, test, arguments", [
     ("main_mtcoop.sh", "transfer.sh", NATA),
-    ("main_mtcoop_hard.sh", "transfer_hard.sh", "shapes8 tiny_ep50 1 16 False False".split()),
+    ("main_mtcoop_hard.sh", "transfer_hard.sh", "outfits16 tiny_ep50 1 16 False False".split()),
 ])
 def test_transfer_to_tasks_that_were_not_seen(train, test, arguments, place, tmp_path):
     place = {**place, "OUTPUT": str(tmp_path), "OPTS": "OPTIM.MAX_EPOCH 1"}
-    target = [*arguments, "shapes8", "task6,task7"]
+    target = [*arguments, "outfits16", "task6,task7"]
     assert f"run {train} with the same" in sh(test, target, place, code=1).stderr
     sh(train, arguments, {**place, "OPTS": "OPTIM.MAX_EPOCH 1 DATASET.SUBSAMPLE_TASKS task0,task3"})
     (trained,) = run_folders(place)
     sh(test, target, place)
     (tested,) = run_folders(place) - {trained}
-    assert "transfer/shapes8_task6,task7" in tested
+    assert "transfer/outfits16_task6,task7" in tested
     assert [task["total"] for task in results(trained)["tasks"]] == [320, 320]
     assert [task["total"] for task in results(tested)["tasks"]] == [200, 200]
     assert "is finished, with these settings" in sh(test, target, place).stdout
@@ -100,7 +100,7 @@ def test_transfer_to_tasks_that_were_not_seen(train, test, arguments, place, tmp
                                     "zeroshot_base2new.sh", "linearprob.sh", "transfer.sh", "transfer_hard.sh",
                                     "all_methods.sh"])
 def test_wrong_call_prints_usage(script, place):
-    assert f"usage: sh {script} DATASET " in sh(script, ["shapes8"], place, code=2).stderr
+    assert f"usage: sh {script} DATASET " in sh(script, ["outfits16"], place, code=2).stderr
 
 
 def test_wrong_call_of_a_method_prints_usage(place):
@@ -109,16 +109,16 @@ def test_wrong_call_of_a_method_prints_usage(place):
 
 
 # ------------------------------------------------------------------ arguments that a shell could read otherwise
-HARD = "shapes8 tiny_ep50 1 16 False True".split()
+HARD = "outfits16 tiny_ep50 1 16 False True".split()
 NASTY = ["*", "a  b ", "", "-1",
          """a * ' " ;touch evil; $(touch evil) `touch evil` |b &c \\n\\c ~ $HOME ! ( = [a-z]* größe %s"""]
 WITH_WORDS = [  # script, arguments, places of those that may be any text
     ("main_mtcoop.sh", NATA, (0, 1, 3, 9)), ("main_mtcoop_hard.sh", HARD, (0, 1, 3, 5)),
     ("main_mtcoop_cls_sample.sh", [*NATA, "0.1"], (0, 10, 11)), ("main_mtcoop_base2new_train.sh", NATA, (0, 10)),
-    ("zeroshot.sh", ["shapes8", "tiny", "3", "ZeroshotCLIP"], (0, 1, 2, 3)),
-    ("zeroshot_base2new.sh", ["shapes8", "tiny", "3", "new"], (0, 1, 2, 3)),
-    ("method.sh", ["PLOT", "shapes8", "tiny_ep50", "1", "TRAINER.PLOT.N", "2"], (0, 1, 2, 4, 5)),
-    ("linearprob.sh", ["shapes8", "RN50", "1"], (0, 1))]
+    ("zeroshot.sh", ["outfits16", "tiny", "3", "ZeroshotCLIP"], (0, 1, 2, 3)),
+    ("zeroshot_base2new.sh", ["outfits16", "tiny", "3", "new"], (0, 1, 2, 3)),
+    ("method.sh", ["PLOT", "outfits16", "tiny_ep50", "1", "TRAINER.PLOT.N", "2"], (0, 1, 2, 4, 5)),
+    ("linearprob.sh", ["outfits16", "RN50", "1"], (0, 1))]
 
 
 def recorded(script, arguments, env, code=0):
@@ -178,21 +178,21 @@ def test_shots_are_a_number(script, place, recording):
     ("METHODS", "--keys", "METHODS is '--keys', but must not begin with -"), ("OPTS", "--eval-only", "OPTS is '--eval"),
     ("DATA", "-x", "DATA is '-x'"), ("OUTPUT", "a\nb", "OUTPUT is 'a b'"), ("PYTHON", "-c", "PYTHON is '-c'")])
 def test_variables_are_checked_before_any_run(variable, value, message, recording):
-    for script, arguments in (("all_methods.sh", ["shapes8", "tiny_ep50"]), ("demo.sh", [])):
+    for script, arguments in (("all_methods.sh", ["outfits16", "tiny_ep50"]), ("demo.sh", [])):
         calls, said = recorded(script, arguments, {**recording, variable: value}, code=2)
         assert calls == [] and said.startswith("error: ") and message in said and said.count("\n") == 1
 
 
 def test_variables_are_words_and_no_patterns(recording):
     env = {**recording, "SHOTS": "1 2", "OPTS": "INPUT.SIZE * X a\tY"}
-    (call,), _ = recorded("linearprob.sh", ["shapes8", "RN50", "2"], env)
+    (call,), _ = recorded("linearprob.sh", ["outfits16", "RN50", "2"], env)
     assert call[-5:] == ["INPUT.SIZE", "*", "X", "a", "Y"] and call[call.index("--shots") + 1:][:2] == ["1", "2"]
     assert call[call.index("--tasks") + 1:][:3] == ["0", "1", "2"]
     for blank in ("a b", "a\tb"):
-        calls, said = recorded("all_methods.sh", ["shapes8", blank], recording, code=2)
+        calls, said = recorded("all_methods.sh", ["outfits16", blank], recording, code=2)
         assert calls == [] and "must be names without blanks" in said
     for wrong in ("1000", "x", ""):
-        calls, said = recorded("linearprob.sh", ["shapes8", "RN50", wrong], recording, code=2)
+        calls, said = recorded("linearprob.sh", ["outfits16", "RN50", wrong], recording, code=2)
         assert calls == [] and said == (
             f"error: MAX_TASK is '{wrong}', but must be the number of the last task, or all\n")
 
@@ -200,25 +200,25 @@ def test_variables_are_words_and_no_patterns(recording):
 def test_all_methods(place, tmp_path):
     env = {**place, "OUTPUT": str(tmp_path / "output"), "SHOTS": "1", "OPTS": "OPTIM.MAX_EPOCH 1",
            "METHODS": "ZS-CLIP LP-CLIP CoOp-MT SoftCPT-CATA"}
-    done = sh("all_methods.sh", ["shapes8", "tiny_ep50"], env)
+    done = sh("all_methods.sh", ["outfits16", "tiny_ep50"], env)
     rows = [line.split("|")[1:4] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     # learned values: 8 linear heads on 128 features, 16 and 4 vectors of 64, a matrix of the meta network
     assert [[text.strip() for text in row[:2]] for row in rows] == [
         ["ZS-CLIP", "0"], ["LP-CLIP", f"{129 * 50:,}"], ["CoOp-MT", f"{16 * 64:,}"],
         ["SoftCPT-CATA", f"{2 * 4 * 64 + 256 * 16 * 64:,}"]]
-    assert (tmp_path / "output" / "shapes8" / "accuracy.png").stat().st_size > 10000
-    again = sh("all_methods.sh", ["shapes8", "tiny_ep50"], env)
+    assert (tmp_path / "output" / "outfits16" / "accuracy.png").stat().st_size > 10000
+    again = sh("all_methods.sh", ["outfits16", "tiny_ep50"], env)
     assert again.stdout.count("is finished, with these settings") == 3 + 8 and "epoch [" not in again.stdout
     assert again.stdout.splitlines()[-4:] == done.stdout.splitlines()[-4:]
 
 
 def test_all_methods_refuses_an_unknown_one_before_it_runs_any(place):
-    done = sh("all_methods.sh", ["shapes8", "tiny_ep50"], {**place, "METHODS": "ZS-CLIP SoftCPT"}, code=1)
+    done = sh("all_methods.sh", ["outfits16", "tiny_ep50"], {**place, "METHODS": "ZS-CLIP SoftCPT"}, code=1)
     assert "METHODS has 'SoftCPT'" in done.stderr and "== ZS-CLIP" not in done.stdout
 
 
 def test_error_stops_a_sweep(place):
-    done = sh("main_mtcoop.sh", ["shapes8", "tiny_ep50", "1", "0", "False", "4", "False", "16", "False", "lim", "1"],
+    done = sh("main_mtcoop.sh", ["outfits16", "tiny_ep50", "1", "0", "False", "4", "False", "16", "False", "lim", "1"],
               {**place, "SEEDS": "1 2"}, code=1)
     assert "PG_TYPE is 'lim'" in done.stderr and "seed2" not in done.stdout
 

@@ -124,8 +124,8 @@ def test_a_method_is_two_files(tmp_path, photo_root, backbone):
                               env={**os.environ, "PYTHONPATH": str(copy)})
 
     assert "| `TRAINER.TOY.SCALE` | `2.0` | of the loss | number above 0 |" in python("-m", "trainers", "--keys").stdout
-    commands = python("-m", "trainers", "shapes8", "tiny_ep50", "--shots", "1").stdout.splitlines()
-    place = commands.index("Toy-CLIP|method.sh Toy shapes8 tiny_ep50 1")
+    commands = python("-m", "trainers", "outfits16", "tiny_ep50", "--shots", "1").stdout.splitlines()
+    place = commands.index("Toy-CLIP|method.sh Toy outfits16 tiny_ep50 1")
     assert commands[place - 1].startswith("CoOp-MT|") and commands[place + 1].startswith("CoCoOp|")
     for trainer in ("Toy", "CoCoOp"):
         done = python("train.py", *train_args(photo_root, backbone, tmp_path / "runs" / trainer, trainer,
@@ -154,8 +154,8 @@ def imports(folder):
 
 
 @pytest.mark.parametrize("folder, allowed", [
-    ("dassl", set()), ("clip", set()), ("shapes", {"clip", "dassl", "datasets"}), ("runs", {"dassl"}),
-    ("datasets", {"dassl", "shapes"}), ("trainers", {"runs", "clip", "dassl", "lpclip"}),
+    ("dassl", set()), ("clip", set()), ("outfits", {"clip", "dassl", "datasets"}), ("runs", {"dassl"}),
+    ("datasets", {"dassl", "outfits"}), ("trainers", {"runs", "clip", "dassl", "lpclip"}),
     ("lpclip", {"runs", "trainers", "dassl", "datasets"}),
     ("sweeps", {"runs", "trainers", "dassl", "datasets", "lpclip"}),
     ("benchmarks", {"runs", "trainers", "datasets", "clip", "dassl"})])

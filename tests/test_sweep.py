@@ -82,7 +82,7 @@ def equal(one, other):
 
 
 # ------------------------------------------------------------------ the list of runs
-@pytest.mark.parametrize("dataset, cfg", [("shapes8", "tiny_ep50"), ("general10", "rn50_ep50")])
+@pytest.mark.parametrize("dataset, cfg", [("outfits16", "tiny_ep50"), ("general10", "rn50_ep50")])
 def test_the_calls_are_those_of_the_scripts(dataset, cfg, tmp_path):
     arguments = SimpleNamespace(dataset=dataset, cfg=cfg, methods=[], shots=["1", "4"], seeds=["1", "2"],
                                 root="my data", output="my output", opts=["OPTIM.MAX_EPOCH", "7"])

@@ -1,9 +1,9 @@
 """Train `tiny`, a small CLIP in OpenAI's architecture, on rendered scenes and their captions.
 
-    python -m shapes.train_tiny_clip
+    python -m outfits.train_tiny_clip
 
 With its defaults this made `clip/tiny.safetensors` (the backbone `tiny`), on two CPU cores and without any download.
-The seeds of its scenes are disjoint from those of the suite Shapes8. Rendering and the
+The seeds of its scenes are disjoint from those of the suite Outfits16. Rendering and the
 order of the batches depend on `--seed` alone; the weights also on the number of threads and on PyTorch's version.
 """
 
@@ -24,9 +24,9 @@ from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from .captions import caption
+from .captions import caption, framed, statement, topic
 from .render import SIZE, render
-from .scenes import ATTRIBUTES, random_scene
+from .scenes import ASPECTS, USUAL, VALUES, Style, random_chances, random_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 8_000_000
@@ -38,11 +38,15 @@ VISION = {"layers": (1, 1, 1, 1), "width": 8, "patch_size": None, "image_size": 
 TEXT = {"width": 64, "heads": 1, "layers": 4}
 CHUNK = 1000  # scenes rendered by one call
 WARMUP_STEPS = 100
+STYLE = Style(gain=(0.8, 1.15), gamma=(0.9, 1.2), tint=0.12, saturation=(0.7, 1.1), noise=(0.0, 0.05),
+              blur=(0.0, 0.15), shadow=(0.0, 0.2))
+CONTRASTS = 500  # wordings of the hard negatives
+LOOKS = [tuple(dict.fromkeys((USUAL[attribute], *VALUES[attribute]))) for _, attribute in ASPECTS]  # of every aspect
 MAX_LOGIT_SCALE = math.log(100)
 
 
 def parse_args():
-    parser = argparse.ArgumentParser("python -m shapes.train_tiny_clip", description=__doc__,
+    parser = argparse.ArgumentParser("python -m outfits.train_tiny_clip", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
     parser.add_argument("--scenes", type=int, default=60_000, help="rendered scenes, held in memory (12 KB each)")
@@ -51,7 +55,7 @@ def parse_args():
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--attribute-weight", type=float, default=2.0, help="of the loss that reads the attributes")
+    parser.add_argument("--aspect-weight", type=float, default=2.0, help="of the loss that reads the aspects")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that render")
     args = parser.parse_args()
@@ -76,30 +80,47 @@ def tokenize(text):
     return row
 
 
+def make_contrasts(count, seed):
+    """Texts that differ in one thing alone, the hard negatives of the training.
+
+    Returns:
+        tokens of values (count, sum of the aspects' numbers of values, CAPTION_TOKENS) and of aspects without a value
+        (count, aspects, CAPTION_TOKENS), int64; what surrounds them is the same for all values of an aspect, and for
+        all aspects.
+    """
+    rng = np.random.RandomState((seed, 2**31))
+    values, names = [], []
+    for _ in range(count):
+        values.append([tokenize(wording.format(value)) for aspect in ASPECTS
+                       for wording in [framed(statement(aspect, rng), rng)] for value in VALUES[aspect[1]]])
+        around = framed("{}", rng)
+        names.append([tokenize(around.format(topic(aspect, rng))) for aspect in ASPECTS])
+    return [torch.from_numpy(np.array(rows).astype(np.int64)) for rows in (values, names)]
+
+
 def make_chunk(chunk, seed, captions):
     """Render scenes number `chunk * CHUNK` and on.
 
     Returns:
         images (CHUNK, SIZE, SIZE, 3) uint8, tokens (CHUNK, captions, CAPTION_TOKENS) uint16 and the index of every
-        attribute's value (CHUNK, attributes) int64, -1 where a scene has none.
+        aspect's value (CHUNK, aspects) int64.
     """
     rng = np.random.RandomState((seed, chunk))
     images, tokens, values = [], [], []
     for number in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-        scene = random_scene(rng, number)  # numbers stay below 2**31, the first seed of Shapes8
-        images.append(render(scene))
+        scene = random_scene(rng, number, random_chances(rng))  # numbers stay below 2**31, the first seed of Outfits16
+        images.append(render(scene, STYLE))
         tokens.append([tokenize(caption(scene, rng)) for _ in range(captions)])
-        values.append([-1 if getattr(scene, name) is None else list(words).index(getattr(scene, name))
-                       for name, words in ATTRIBUTES.items()])
+        values.append([looks.index(scene.looks[aspect]) for aspect, looks in zip(ASPECTS, LOOKS)])
     return np.stack(images), np.array(tokens), np.array(values)
 
 
 def make_scenes(args):
-    """All scenes: images (N, 3, SIZE, SIZE) uint8, tokens (N, captions, CAPTION_TOKENS) and values (N, attributes)."""
+    """All scenes: images (N, 3, SIZE, SIZE) uint8, tokens (N, captions, CAPTION_TOKENS) and values (N, aspects)."""
     chunks = range(args.scenes // CHUNK)
     images = torch.empty(args.scenes, 3, SIZE, SIZE, dtype=torch.uint8)
     tokens = torch.empty(args.scenes, args.captions, CAPTION_TOKENS, dtype=torch.int64)
-    values = torch.empty(args.scenes, len(ATTRIBUTES), dtype=torch.int64)
+    values = torch.empty(args.scenes, len(ASPECTS), dtype=torch.int64)
     with ProcessPoolExecutor(args.threads) as pool:
         made = pool.map(partial(make_chunk, seed=args.seed, captions=args.captions), chunks)
         for chunk, (chunk_images, chunk_tokens, chunk_values) in zip(chunks, made):
@@ -138,16 +159,45 @@ def contrastive_loss(image_features, text_features, scale):
     return loss, (logits.argmax(dim=1) == labels).float().mean()
 
 
-def attribute_loss(logits, values):
-    """Mean cross-entropy of reading every attribute off the image features.
+def seen_loss(logits, values):
+    """Mean cross-entropy of reading every aspect off the image features.
 
     Args:
-        logits: (N, sum of the attributes' numbers of values).
-        values: (N, attributes), -1 where a scene has none.
+        logits: (N, sum of the lengths of `LOOKS`).
+        values: (N, aspects), indices in `LOOKS`.
     """
-    parts = logits.split([len(words) for words in ATTRIBUTES.values()], dim=1)
-    losses = [F.cross_entropy(part, values[:, i], ignore_index=-1) for i, part in enumerate(parts)]
+    parts = logits.split([len(looks) for looks in LOOKS], dim=1)
+    return torch.stack([F.cross_entropy(part, values[:, i]) for i, part in enumerate(parts)]).mean()
+
+
+def value_loss(logits, values):
+    """Mean cross-entropy of telling an aspect's values apart by their texts, over scenes that have one of them.
+
+    Args:
+        logits: (N, sum of the aspects' numbers of `VALUES`), of images and the texts of `make_contrasts`.
+        values: (N, aspects), indices in `LOOKS`.
+    """
+    losses, at = [], 0
+    for i, (_, attribute) in enumerate(ASPECTS):
+        texts = VALUES[attribute]
+        part, at = logits[:, at:at + len(texts)], at + len(texts)
+        rows = torch.tensor([texts.index(look) if look in texts else -1 for look in LOOKS[i]])[values[:, i]]
+        losses.append(F.cross_entropy(part, rows, ignore_index=-1))
     return torch.stack(losses).mean()
+
+
+def name_loss(logits, values):
+    """Mean cross-entropy of telling which aspects stand out in a scene by the texts that name them alone.
+
+    Args:
+        logits: (N, aspects), of images and the texts of `make_contrasts`.
+        values: (N, aspects), indices in `LOOKS`; scenes in which nothing stands out do not count.
+    """
+    usual = torch.tensor([looks.index(USUAL[attribute]) for looks, (_, attribute) in zip(LOOKS, ASPECTS)])
+    out = (values != usual).float()
+    out = out[out.any(dim=1)] / out.sum(dim=1, keepdim=True)[out.any(dim=1)]
+    logits = logits[(values != usual).any(dim=1)]
+    return F.cross_entropy(logits, out)
 
 
 def parameter_groups(modules, weight_decay):
@@ -173,14 +223,14 @@ def batches(count, size, seed):
         yield from order[:count - count % size].split(size)
 
 
-def train(model, images, tokens, values, args):
+def train(model, images, tokens, contrasts, values, args):
     """Train in place. `tokens` are rows of the model's own small vocabulary.
 
-    The loss is CLIP's, plus that of a linear head (thrown away afterwards) that reads the scene's attributes off the
+    The loss is CLIP's, plus that of a linear head (thrown away afterwards) that reads the scene's aspects off the
     image features. Without it, an image tower this small sees only backgrounds and weather in the first thousand
     steps, since a caption mentions few attributes.
     """
-    head = torch.nn.Linear(EMBED_DIM, sum(map(len, ATTRIBUTES.values())))
+    head = torch.nn.Linear(EMBED_DIM, sum(map(len, LOOKS)))
     mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     optimizer = torch.optim.AdamW(parameter_groups((model, head), args.weight_decay), lr=args.lr, betas=(0.9, 0.98))
     generator = torch.Generator().manual_seed(args.seed)
@@ -194,21 +244,27 @@ def train(model, images, tokens, values, args):
         pixels[flipped] = pixels[flipped].flip(3)
         which = torch.randint(tokens.shape[1], (len(chosen),), generator=generator)
         image_features = model.visual(pixels.contiguous(memory_format=torch.channels_last))
-        text_features = encode_text(model, tokens[chosen, which])
+        turn = step % CONTRASTS
+        texts = torch.cat([tokens[chosen, which], *(rows[turn] for rows in contrasts)])
+        text_features, *contrast_features = encode_text(model, texts).split(
+            [len(chosen), *(rows.shape[1] for rows in contrasts)])
+        value_logits, name_logits = (model.logit_scale.exp() * F.normalize(image_features, dim=-1)
+                                     @ F.normalize(features, dim=-1).t() for features in contrast_features)
         loss, accuracy = contrastive_loss(image_features, text_features, model.logit_scale.exp())
-        seen = attribute_loss(head(image_features), values[chosen])
+        extra = torch.stack([seen_loss(head(image_features), values[chosen]), value_loss(value_logits, values[chosen]),
+                             name_loss(name_logits, values[chosen])])
         optimizer.zero_grad()
-        (loss + args.attribute_weight * seen).backward()
+        (loss + args.aspect_weight * extra.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         losses.append(loss.item())
         accuracies.append(accuracy.item())
-        readings.append(seen.item())
+        readings.append(extra.detach().numpy())
         if (step + 1) % 50 == 0 or step + 1 == args.steps:
             print(f"step {step + 1}/{args.steps} loss {np.mean(losses[-50:]):.3f} "
-                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% attributes {np.mean(readings[-50:]):.3f} "
+                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% seen, values, names {np.round(np.mean(readings[-50:], axis=0), 3)} "
                   f"scale {model.logit_scale.exp().item():.1f} minutes {(time.time() - start) / 60:.1f}", flush=True)
 
 
@@ -233,7 +289,7 @@ def openai_state_dict(model, vocabulary, seed):
 def save(state_dict, args, minutes):
     """Write the weights atomically, with how they were made as metadata."""
     settings = {key: value for key, value in vars(args).items() if key != "out"}
-    metadata = {"format": "pt", "made_by": "shapes/train_tiny_clip.py", "settings": json.dumps(settings),
+    metadata = {"format": "pt", "made_by": "outfits/train_tiny_clip.py", "settings": json.dumps(settings),
                 "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
     temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     try:
@@ -255,14 +311,16 @@ def main():
     torch.manual_seed(args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     images, tokens, values = make_scenes(args)
+    contrasts = make_contrasts(CONTRASTS, args.seed)
     # Only words of the captions are trained, so a vocabulary of them is enough until the end. Sorted, EOT stays
     # the largest and PAD the smallest.
-    vocabulary, tokens = torch.unique(tokens, return_inverse=True)
+    vocabulary = torch.unique(torch.cat([rows.flatten() for rows in (tokens, *contrasts)]))
+    tokens, *contrasts = (torch.searchsorted(vocabulary, rows) for rows in (tokens, *contrasts))
     print(f"{len(vocabulary)} different tokens, {(tokens != PAD).sum(2).float().mean():.1f} a caption")
     text = CLIPTextCfg(context_length=CAPTION_TOKENS, vocab_size=len(vocabulary), **TEXT)
     model = CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), text, quick_gelu=True)
     model.visual.to(memory_format=torch.channels_last)  # twice as fast on CPUs
-    train(model, images, tokens, values, args)
+    train(model, images, tokens, contrasts, values, args)
     save(openai_state_dict(model, vocabulary, args.seed), args, (time.time() - start) / 60)
 
 

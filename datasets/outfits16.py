@@ -1,0 +1,135 @@
+"""Outfits16: sixteen related few-shot tasks on rendered figures. It makes itself, so the repository runs offline."""
+
+import glob
+import json
+import os
+import os.path as osp
+import shutil
+import tempfile
+from zlib import crc32
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.errors import UserError
+from outfits.render import render
+from outfits.scenes import ASPECTS, VALUES, Style, random_scene
+
+from .base import MultiTaskDataset, Task, TaskData
+from .files import list_images
+
+VERSION = 0  # raise it whenever an image changes: folders made by another version are refused
+IMAGES_PER_CLASS = {"train": 24, "val": 6, "test": 40}
+INCOMPLETE = "images.incomplete-"  # how the names of folders begin that are being written
+STRIKING = 0.8  # share of the aspects that a task does not ask for whose value stands out all the same
+
+# Few-shot training, validation and test images all look different from what the encoder `tiny` was trained on: darker,
+# paler, warmer, noisier and blurred, lit from one corner. Test images are a little further off.
+TRAIN_STYLE = Style(gain=(0.8, 1.0), gamma=(1.0, 1.3), cast=(1.0, 1.0, 1.0), saturation=(0.6, 0.85),
+                    noise=(0.02, 0.06), blur=(0.1, 0.2), shadow=(0.1, 0.35))
+TEST_STYLE = Style(gain=(0.8, 1.0), gamma=(1.0, 1.3), cast=(1.0, 1.0, 1.0), saturation=(0.6, 0.85),
+                   noise=(0.02, 0.07), blur=(0.1, 0.22), shadow=(0.15, 0.4))
+STYLES = {"train": TRAIN_STYLE, "val": TRAIN_STYLE, "test": TEST_STYLE}
+
+TASKS = tuple(Task(f"{part} {attribute}", VALUES[attribute], "a photo of a {}.") for part, attribute in ASPECTS)
+
+
+def scene_of(task, part, label, number):
+    """The scene of one image: task and class by index, `part` of train, val, test, and the image's number.
+
+    A class fixes its aspect; the others are drawn independently.
+    """
+    code = crc32(f"outfits16/{VERSION}/{task}/{part}/{label}/{number}".encode())
+    rng = np.random.RandomState((code, 16))
+    fixed = {ASPECTS[task]: TASKS[task].classnames[label]}
+    # seeds from 2**31 on are never used for the encoder's training scenes
+    return random_scene(rng, 2**31 + code % 2**31, dict.fromkeys(ASPECTS, STRIKING), fixed)
+
+
+def image_folder(images, task, part, label):
+    name = TASKS[task].name.replace(" ", "_")
+    return osp.join(images, name, part, TASKS[task].classnames[label].replace(" ", "_"))
+
+
+def generate(images):
+    """Make the folder `images` with all images of the suite, unless it is there.
+
+    Everything is written to a folder `images.incomplete-*` beside it that is renamed when it is complete, so an
+    interrupted run leaves no `images`. Of two runs at once one writes and the other waits; the one that writes first
+    removes what killed runs left.
+
+    Raises:
+        UserError: the folder was made by another version of this generator.
+    """
+    stamp = {"generator": "outfits16", "version": VERSION, "images_per_class": IMAGES_PER_CLASS}
+    if not osp.isdir(images):
+        parent = osp.dirname(images)
+        os.makedirs(parent, exist_ok=True)
+        with FileLock(osp.join(parent, ".images.lock")):  # its holder is the only one at work here
+            for leftover in glob.glob(osp.join(glob.escape(parent), f"{INCOMPLETE}*")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not osp.isdir(images):
+                print(f"Outfits16: generating images in {images}")
+                temporary = tempfile.mkdtemp(prefix=INCOMPLETE, dir=parent)
+                try:
+                    write_images(temporary)
+                    with open(osp.join(temporary, "stamp.json"), "w", encoding="utf-8") as f:
+                        json.dump(stamp, f)
+                    os.chmod(temporary, 0o755)
+                    os.rename(temporary, images)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+    path = osp.join(images, "stamp.json")
+    found = None
+    if osp.isfile(path):
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+    if found != stamp:
+        raise UserError(f"{images} was not made by version {VERSION} of Outfits16: delete the folder "
+                         f"{osp.dirname(images)}, and it is made anew")
+
+
+def write_images(images):
+    """Render every image of the suite below the folder `images`."""
+    for task in range(len(TASKS)):
+        for part, count in IMAGES_PER_CLASS.items():
+            for label in range(len(TASKS[task].classnames)):
+                folder = image_folder(images, task, part, label)
+                os.makedirs(folder)
+                for number in range(count):
+                    image = render(scene_of(task, part, label, number), STYLES[part])
+                    Image.fromarray(image).save(osp.join(folder, f"{number:03d}.png"), compress_level=1)
+
+
+@DATASET_REGISTRY.register()
+class Outfits16(MultiTaskDataset):
+    """Sixteen tasks on rendered figures of 64x64 pixels; 56 classes of 24 training, 6 validation and 40 test images.
+
+    A task asks for the colour, the pattern, the length or the width of one of four garments, and has its class names in
+    common with the other three: only its own name says which garment counts. The images are generated under
+    `<root>/outfits16/images` when they are first asked for (seconds), and the root folder is made if need be. All of
+    them look different from those `tiny` was trained on: darker, paler, warmer, noisier, blurred, lit from one corner
+    (`TRAIN_STYLE`, `TEST_STYLE`). No class changes when an image is flipped left to right.
+    """
+
+    dataset_dir = "outfits16"
+
+    @classmethod
+    def find_folder(cls, root):
+        if root:
+            folder = osp.join(osp.abspath(osp.expanduser(root)), cls.dataset_dir)
+            generate(osp.join(folder, "images"))
+        return super().find_folder(root)
+
+    @classmethod
+    def read(cls, folder, cfg):
+        images = osp.join(folder, "images")
+
+        def part_of(task, part):
+            return [(path, label) for label in range(len(TASKS[task].classnames))
+                    for path in list_images(image_folder(images, task, part, label))]
+
+        return [TaskData(TASKS[task], *(part_of(task, part) for part in IMAGES_PER_CLASS))
+                for task in range(len(TASKS))]

@@ -1,0 +1,91 @@
+"""What the images of the suite `Outfits16` and of the training of the encoder `tiny` show.
+
+A `Scene` is a figure with four garments. Each has a colour, a pattern, a length and a width, drawn independently of
+all others with `numpy.random.RandomState`, whose streams NumPy keeps frozen; all that a scene leaves open (exact
+places and sizes, skin, wall, shades) follows from its seed.
+"""
+
+from dataclasses import dataclass
+
+PARTS = ("hat", "shirt", "trousers", "bag")
+VALUES = {  # attribute: what stands out, by the words of captions
+    "colour": ("red", "yellow", "green", "blue"),
+    "pattern": ("striped", "checkered", "dotted", "hatched"),
+    "length": ("short", "medium", "long"),
+    "width": ("narrow", "medium", "wide"),
+}
+USUAL = {"colour": "grey", "pattern": "plain", "length": "medium", "width": "medium"}  # what nobody mentions
+ASPECTS = tuple((part, attribute) for part in PARTS for attribute in VALUES)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an image shows.
+
+    Attributes:
+        looks: {(part, attribute): value} of all `ASPECTS`.
+        seed: everything else, 0 to 2**32 - 1. Scenes of the encoder's training have seeds below 2**31, those of
+            `Outfits16` the others.
+    """
+
+    looks: dict
+    seed: int
+
+
+@dataclass(frozen=True)
+class Style:
+    """How images look, whatever they show. Ranges are (low, high), drawn per image.
+
+    Attributes:
+        gain, gamma: brightness factor and exponent, of values from 0 to 1.
+        cast: colour by which the image is multiplied, per channel.
+        tint: most by which another such colour differs from 1, drawn per channel.
+        saturation: 1 keeps the colours, 0 makes them grey.
+        noise: half width of uniform noise per pixel and channel, of values from 0 to 1.
+        blur: weight of each neighbour in a three-tap blur along both axes, 0 to 1/3.
+        shadow: how much darker the farthest corner is than the lit one.
+    """
+
+    gain: tuple = (0.9, 1.1)
+    gamma: tuple = (0.9, 1.1)
+    cast: tuple = (1.0, 1.0, 1.0)
+    tint: float = 0.0
+    saturation: tuple = (0.9, 1.1)
+    noise: tuple = (0.0, 0.04)
+    blur: tuple = (0.0, 0.1)
+    shadow: tuple = (0.0, 0.1)
+
+
+def uniform(rng, low, high):
+    return low + (high - low) * rng.random_sample()
+
+
+def pick(rng, values):
+    values = tuple(values)
+    return values[int(rng.random_sample() * len(values))]
+
+
+def random_scene(rng, seed, chances, fixed=()):
+    """Draw a scene, every aspect on its own.
+
+    Args:
+        rng: `numpy.random.RandomState` that decides the looks.
+        seed: of the scene (see `Scene`).
+        chances: {(part, attribute): probability} that its value is drawn from `VALUES`; else it is as usual.
+        fixed: {(part, attribute): value} to keep.
+
+    Returns:
+        A `Scene`.
+    """
+    looks = {}
+    for aspect in ASPECTS:
+        drawn = pick(rng, VALUES[aspect[1]])
+        looks[aspect] = drawn if rng.random_sample() < chances[aspect] else USUAL[aspect[1]]
+    return Scene({**looks, **dict(fixed)}, seed)
+
+
+def random_chances(rng):
+    """{(part, attribute): probability} of standing out: a scene makes more of some garments and of some attributes."""
+    parts = {part: uniform(rng, 0.3, 1) if rng.random_sample() < 0.6 else 0.05 for part in PARTS}
+    attributes = {attribute: uniform(rng, 0.3, 1) if rng.random_sample() < 0.75 else 0.1 for attribute in VALUES}
+    return {(part, attribute): parts[part] * attributes[attribute] for part, attribute in ASPECTS}
