@@ -282,7 +282,7 @@ class ImageFeatures:
 
     @cached_property
     def row(self):
-        """An image's features (...), of zeros or not: for their shape and type."""
+        """The features (...) of an image of zeros, on the CPU: they have the shape and type of all."""
         return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE))[0].cpu()
 
     def rows_of(self, images):
