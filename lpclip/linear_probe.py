@@ -22,17 +22,21 @@ from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.errors import UserError
 from dassl.evaluation import build_evaluator
+from runs.checkpoints import save
 from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
 from runs.program import program
-from runs.results import print_results, write_results
+from runs.results import describe_suite, print_results, write_results
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW
 from .logistic import fit_best
+
+
+CLASSIFIER_FILE = "classifier.pth.tar"
 
 
 class LinearProbe:
@@ -102,6 +106,19 @@ def problem(features, images):
     return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
 
+def linear_map(classifier, n_classes):
+    """A fitted `LogisticRegression` as {"weight": (n_classes, dim), "bias": (n_classes,)}.
+
+    The softmax of weight @ feature + bias is its probabilities. A class without a training image has the bias -inf.
+    """
+    known, weight, bias = (torch.from_numpy(array) for array in (
+        classifier.classes_, classifier.coef_, classifier.intercept_))
+    if len(known) == 2:  # scikit-learn keeps the second class's lead over the first
+        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+    return {"weight": weight.new_zeros(n_classes, weight.shape[1]).index_copy(0, known, weight),
+            "bias": bias.new_full((n_classes,), float("-inf")).index_copy(0, known, bias)}
+
+
 def finish(cfg, identity, features, images, classifier, c, seconds):
     """Test and write `results.json`, which marks the run as finished; the last three are of `fit_best`."""
     start = time.time()
@@ -116,9 +133,11 @@ def finish(cfg, identity, features, images, classifier, c, seconds):
     evaluator.process(scores, torch.from_numpy(labels))
     evaluator.evaluate()
     test_seconds = time.time() - start
+    save(linear_map(classifier, n_classes), osp.join(cfg.OUTPUT_DIR, CLASSIFIER_FILE))
     # The seconds do not hold reading and encoding the images, which the runs share.
     write_results(
-        cfg, ROW, identity, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
+        cfg, ROW, identity, features.device, evaluator.per_task, suite=describe_suite([images.task]),
+        precision="fp32", n_tasks=1, n_classes=n_classes,
         n_train=len(images.train[0]), n_val=len(images.val[0]), n_test=len(datums),
         n_params=(x.shape[1] + 1) * n_classes, model_dir="", C=c, train_seconds=seconds, test_seconds=test_seconds,
         wall_seconds=seconds + test_seconds)
