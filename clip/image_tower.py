@@ -1,7 +1,6 @@
 """An image tower alone as a folder that open_clip loads: `open_clip.create_model("local-dir:PATH")`."""
 
 import json
-from pathlib import Path
 
 import open_clip
 import torch
@@ -32,7 +31,7 @@ def save_image_tower(visual, folder, preprocess):
     try:
         model.visual.load_state_dict(visual.state_dict())
     except RuntimeError as error:
-        raise UnusableModel(f"open_clip makes another image tower of the backbone's config: {one_line(error)}") from error
+        raise UnusableModel(f"open_clip makes another image tower of its config: {one_line(error)}") from error
     values = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
     # Not save_file: what it writes only its owner can read.
     (folder / "open_clip_model.safetensors").write_bytes(save(values, {"format": "pt"}))
@@ -43,5 +42,5 @@ def save_image_tower(visual, folder, preprocess):
         ours = visual(pixels)
         theirs = open_clip.create_model(f"local-dir:{folder}").eval().visual(pixels)
     if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5 * float(ours.abs().max())):
-        raise UnusableModel("open_clip makes another image tower of the backbone's config: its features differ by up to "
+        raise UnusableModel("open_clip makes another image tower of its config: the features differ by up to "
                             f"{float((ours - theirs).abs().max()):.2g}")

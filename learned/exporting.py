@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from copy import deepcopy
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def export(run, out, which=None, onnx=False):
         check_onnx()
     _, cfg = read_run(run)
     if cfg.TRAINER.NAME in REASONS:
-        raise UserError(f"{cfg.TRAINER.NAME} can't be exported: {REASONS[cfg.TRAINER.NAME]}; predict.py can use the run")
+        raise UserError(f"{cfg.TRAINER.NAME} can't be exported: {REASONS[cfg.TRAINER.NAME]}; use predict.py")
     # On the CPU: fp16 is fp32 there.
     settings = {"USE_CUDA": False, "DATALOADER.FEATURE_CACHE": False}
     trainer = load_run(run, which, settings)
@@ -109,7 +110,8 @@ def export(run, out, which=None, onnx=False):
         if onnx:
             export_onnx(visual, made / "image_tower.onnx", about["preprocessing"]["size"])
         (made / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        opened = "ImageOps.exif_transpose(Image.open(sys.argv[1]))" if classifiers.upright else "Image.open(sys.argv[1])"
+        opened = "Image.open(sys.argv[1])"
+        opened = f"ImageOps.exif_transpose({opened})" if classifiers.upright else opened
         (made / "README.md").write_text(README.format(
             run=Path(run).resolve().name, method=about["method"], backbone=about["backbone"],
             usage=USAGE.format(image=opened, ops=", ImageOps" * classifiers.upright),
@@ -166,9 +168,11 @@ def export_onnx(visual, path, size):
 
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
-        # PyTorch's newer exporter would need onnxscript.
-        torch.onnx.export(visual, (pixels[:1],), str(path), input_names=["pixels"], output_names=["features"],
-                          dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}}, dynamo=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer, whose result is compared below
+            # PyTorch's newer exporter would need onnxscript.
+            torch.onnx.export(visual, (pixels[:1],), str(path), input_names=["pixels"], output_names=["features"],
+                              dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}}, dynamo=False)
         found, = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
             None, {"pixels": pixels.numpy()})
     except Exception as error:  # of torch.onnx and onnxruntime, which have no common type
@@ -177,8 +181,8 @@ def export_onnx(visual, path, size):
     expected = visual(pixels)
     difference = float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE:
-        raise UserError(f"--onnx: onnxruntime's features differ from PyTorch's by {difference:.1g} of the largest, more "
-                        f"than {TOLERANCE:g}: leave --onnx out")
+        raise UserError(f"--onnx: onnxruntime's features differ from PyTorch's by {difference:.1g} of the largest, "
+                        f"more than {TOLERANCE:g}: leave --onnx out")
 
 
 def export_run(args):

@@ -73,7 +73,7 @@ def predict(classifiers, paths, numbers, topk):
         NotFinite: a feature or a logit is.
     """
     encode, tasks = classifiers.encode, classifiers.tasks
-    encode.batch_size = min(encode.batch_size, len(paths))
+    encode.batch_size = min(classifiers.cfg.DATALOADER.TEST.BATCH_SIZE, len(paths))  # batches are filled up
     images = Images(classifiers.cfg, [NamedDatum(path, classifiers.upright, impath=path) for path in paths],
                     build_transform(classifiers.cfg, is_train=False))
     done = 0
