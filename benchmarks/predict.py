@@ -6,8 +6,8 @@
 `predict s` is what `predict.py` does once the run is loaded: finding the images, reading, transforming and encoding
 them, and ranking the classes of all tasks. `tower s` are the tower's calls alone, on as many random images in the same
 batches. `classes s`, made once and part of neither, is encoding the class names. The model has random weights, images
-are JPEG, `--side` pixels on a side. Each of `--repeats` rounds does both, one after the other; the ratio is the median
-of the rounds' ratios.
+are JPEG, `--side` pixels on a side. Each of `--repeats` rounds does both, one after the other; ratios are medians of
+the rounds' ratios. On a busy machine CPU seconds (the workers' too) tell more.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from learned.loading import TrainedClassifiers
 from learned.predicting import find_images, predict
 
 from .common import device, in_own_process, made_up_tasks, main
-from .images import write_photos
+from .images import cpu_seconds, write_photos
 from .train_step import build_trainer
 
 
@@ -36,22 +36,27 @@ def work(n_images, arch, size, tasks, classes, side, batch, workers, repeats):
         start = time.perf_counter()
         classifiers = TrainedClassifiers(trainer)
         text = time.perf_counter() - start
+        list(predict(classifiers, find_images([root])[:1], range(tasks), 5))  # imports what comes late
         for _ in range(repeats):
-            start = time.perf_counter()
-            found = len(list(predict(classifiers, find_images([root]), range(tasks), 5)))
-            whole = time.perf_counter() - start
-            rounds.append((whole, tower_seconds(trainer, n_images, size, batch)))
-    return {"rows": found, "predict s": statistics.median(whole for whole, _ in rounds),
-            "tower s": statistics.median(tower for _, tower in rounds), "classes s": text,
-            "predict / tower": statistics.median(whole / tower for whole, tower in rounds)}
+            rounds.append((*measured(lambda: list(predict(classifiers, find_images([root]), range(tasks), 5))),
+                           *measured(lambda: call_tower(trainer, n_images, size, batch))))
+    return {**{name: statistics.median(column) for name, column in zip(
+        ("predict s", "predict CPU s", "tower s", "tower CPU s"), zip(*rounds))}, "classes s": text,
+        "predict / tower": statistics.median(whole / tower for whole, _, tower, _ in rounds),
+        "predict / tower, CPU": statistics.median(whole / tower for _, whole, _, tower in rounds)}
+
+
+def measured(step):
+    """Seconds and CPU seconds of a call."""
+    start, worked = time.perf_counter(), cpu_seconds()
+    step()
+    return time.perf_counter() - start, cpu_seconds() - worked
 
 
 @torch.no_grad()
-def tower_seconds(trainer, n_images, size, batch):
-    start = time.perf_counter()
+def call_tower(trainer, n_images, size, batch):
     for first in range(0, n_images, batch):
         trainer.model.image_encoder(torch.randn(min(batch, n_images - first), 3, size, size, device=device())).cpu()
-    return time.perf_counter() - start
 
 
 def bench(args):

@@ -76,5 +76,5 @@ def test_images(tmp_path):
 def test_predict(tmp_path):
     row, = bench("predict", tmp_path, "--images", "9", "--size", "64", "--tasks", "2", "--classes", "6", "--side", "64",
                  "--batch", "4", "--workers", "0")
-    assert row["images"] == 8 and row["rows"] == 8 * 2
+    assert row["images"] == 8 and row["tower CPU s"] > 0
     assert row["predict / tower"] == pytest.approx(row["predict s"] / row["tower s"])
