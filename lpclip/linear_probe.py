@@ -21,19 +21,23 @@ import trainers  # noqa: F401  registers the evaluator
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.errors import UserError
+from runs.checkpoints import save
 from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
 from runs.outcome import lacking
 from runs.program import program
-from runs.results import note_difference, print_results, write_results
+from runs.results import describe_suite, note_difference, print_results, write_results
 from trainers.evaluation import make_evaluator
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW
 from .logistic import fit_best
+
+
+CLASSIFIER_FILE = "classifier.pth.tar"
 
 
 class LinearProbe:
@@ -103,17 +107,17 @@ def problem(features, images):
     return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
 
-def scores_of(classifier, x, n_classes):
-    """Logits (n, n_classes) of features (n, dim), -inf for classes without a training image.
+def linear_map(classifier, n_classes):
+    """A fitted `LogisticRegression` as {"weight": (n_classes, dim), "bias": (n_classes,)}.
 
-    Of two classes scikit-learn has one logit, that of the second against the first.
+    The softmax of weight @ feature + bias is its probabilities. A class without a training image has the bias -inf.
     """
-    logits = torch.from_numpy(classifier.decision_function(x))
-    if logits.ndim == 1:
-        logits = torch.stack([torch.zeros_like(logits), logits], dim=1)
-    scores = logits.new_full((len(x), n_classes), float("-inf"))
-    scores[:, classifier.classes_] = logits
-    return scores
+    known, weight, bias = (torch.from_numpy(array) for array in (
+        classifier.classes_, classifier.coef_, classifier.intercept_))
+    if len(known) == 2:  # scikit-learn keeps the second class's lead over the first
+        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+    return {"weight": weight.new_zeros(n_classes, weight.shape[1]).index_copy(0, known, weight),
+            "bias": bias.new_full((n_classes,), float("-inf")).index_copy(0, known, bias)}
 
 
 def finish(cfg, identity, features, stored, images, classifier, c, seconds):
@@ -129,16 +133,20 @@ def finish(cfg, identity, features, stored, images, classifier, c, seconds):
     datums, labels = images.test
     x = features(datums)
     n_classes = len(images.task.classnames)
-    evaluator.process(scores_of(classifier, x, n_classes), torch.from_numpy(labels))
+    learned = linear_map(classifier, n_classes)
+    evaluator.process(torch.from_numpy(x).to(learned["bias"].dtype) @ learned["weight"].t() + learned["bias"],
+                      torch.from_numpy(labels))
     evaluator.evaluate()
     evaluator.write(datums)
     if stored:
         note_difference(stored, evaluator.per_task)
         return
     test_seconds = time.time() - start
+    save(learned, osp.join(cfg.OUTPUT_DIR, CLASSIFIER_FILE))
     # The seconds do not hold reading and encoding the images, which the runs share.
     write_results(
-        cfg, ROW, identity, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
+        cfg, ROW, identity, features.device, evaluator.per_task, suite=describe_suite([images.task]),
+        precision="fp32", n_tasks=1, n_classes=n_classes,
         n_train=len(images.train[0]), n_val=len(images.val[0]), n_test=len(datums),
         n_params=(x.shape[1] + 1) * n_classes, model_dir="", C=c, train_seconds=seconds, test_seconds=test_seconds,
         wall_seconds=seconds + test_seconds)

@@ -9,6 +9,11 @@ from dassl.errors import MissingFile, UserError
 RESULTS_FILE = "results.json"
 
 
+def describe_suite(tasks):
+    """What a classifier of these tasks (list of `Task`) is made for, as `results.json` holds it under `suite`."""
+    return [{"name": task.name, "classes": list(task.classnames), "template": task.template} for task in tasks]
+
+
 def write_results(cfg, row, identity, device, tasks, **figures):
     """Write a run's results into its folder.
 
@@ -16,7 +21,7 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         row: the `Row` of the results tables that the run belongs to.
         identity: as `identity_of`.
         tasks: `per_task` of the evaluator, empty if nothing was tested.
-        figures: what else is known: precision, counts, times in seconds.
+        figures: what else is known: the suite (as `describe_suite`), precision, counts, times in seconds.
     """
     from dassl.utils import write_json  # not above: it loads PyTorch, which tables do without
 

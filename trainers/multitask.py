@@ -18,7 +18,7 @@ from runs.identity import digests_of, identity_of
 from runs.keys import refusal
 from runs.methods import find_row
 from runs.program import Stopped
-from runs.results import write_results
+from runs.results import describe_suite, write_results
 
 from .distributed import any_process
 from .evaluation import make_evaluator
@@ -366,7 +366,8 @@ class MultiTaskTrainer(SavesParts):
         dataset = self.dataset
         row = find_row(self.rows, self.cfg.TRAINER[self.node] if self.node else None)
         write_results(
-            self.cfg, row, self.identity, self.device, self.evaluator.per_task, precision=self.prec,
+            self.cfg, row, self.identity, self.device, self.evaluator.per_task,
+            suite=describe_suite(self.tasks), precision=self.prec,
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
