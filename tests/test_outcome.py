@@ -305,7 +305,8 @@ def test_scores_of_the_linear_probe_are_scikit_learns(labels):
     rng = np.random.default_rng(0)
     x, test = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=(50, 8)).astype(np.float32)
     classifier = LogisticRegression(C=10).fit(x, labels)
-    scores = linear_probe.scores_of(classifier, test, 4)
+    learned = linear_probe.linear_map(classifier, 4)
+    scores = torch.from_numpy(test).to(learned["weight"].dtype) @ learned["weight"].t() + learned["bias"]
     assert (scores.argmax(1).numpy() == classifier.predict(test)).all()
     probabilities = scores.softmax(1).numpy()
     np.testing.assert_allclose(probabilities[:, classifier.classes_], classifier.predict_proba(test), atol=1e-6)
