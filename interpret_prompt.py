@@ -16,67 +16,12 @@ import torch
 from tabulate import tabulate
 from torch.nn import functional as F
 
-from dassl.errors import MissingFile, UserError
-from datasets.base import Task
-from runs.checkpoints import best_or_last, checkpoint_files, read_parts
-from runs.config import epoch_name, find_trainer, make_cfg
-from runs.keys import flatten
+from dassl.errors import UserError
+from learned.loading import load_run
+from runs.config import epoch_name
 from runs.program import program
-from runs.results import RESULTS_FILE, read_results
 from runs.show import pyplot, save
 from trainers.mtcoop import MTCoOp
-
-
-def load_run(folder, which=None):
-    """The trainer of a finished run with its learned values.
-
-    Args:
-        folder: of the run.
-        which: "best", "last" or the number of an epoch; None: the best model if the run kept it, else the last.
-
-    Raises:
-        MissingFile, UserError: this is no finished run that has learned something, it lacks that model, or a file of
-            it is damaged or of another version.
-    """
-    path = osp.join(folder, RESULTS_FILE)
-    if not osp.isfile(path):
-        if osp.isfile(osp.join(folder, "log.txt")):
-            raise UserError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
-        raise MissingFile(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
-    config = read_results(folder).get("config")
-    if not isinstance(config, dict):
-        raise UserError(f"{path} has {'no' if config is None else 'a wrong'} 'config': it is damaged, run it again")
-    cfg = make_cfg([(key, value, f"in {path}") for key, value in flatten(config)])
-    trainer_class = find_trainer(cfg)
-    parts = list(checkpoint_files(folder))
-    if not parts:
-        raise UserError(f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
-    which = best_or_last(folder, parts) if which is None else which
-    (path, checkpoint), = read_parts(folder, parts[:1], which).values()
-    trainer = trainer_class(cfg, tasks_of(checkpoint, path))
-    trainer.load_model(folder, which)
-    return trainer
-
-
-def tasks_of(checkpoint, path):
-    """The tasks, a list of `Task`, whose names the checkpoint of the file `path` holds.
-
-    Raises:
-        UserError: it holds none, or they are damaged.
-    """
-    if "tasks" not in checkpoint:
-        raise UserError(f"{path} does not hold the names of its tasks and classes: train again with this version")
-    named = checkpoint["tasks"]
-    if not isinstance(named, list) or not named or not all(map(is_named, named)):
-        raise UserError(f"{path} has a wrong 'tasks', which must hold names of tasks and classes: it is damaged, fetch "
-                        "it or train again")
-    return [Task(task["name"], tuple(task["classes"]), repeated_names=True) for task in named]
-
-
-def is_named(task):
-    """Whether a value is one of those that `runs.checkpoints.name_tasks` makes."""
-    return isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list) and (
-        len(task["classes"]) > 0 and all(isinstance(name, str) for name in task["classes"]))
 
 
 @torch.no_grad()

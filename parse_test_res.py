@@ -4,11 +4,12 @@
     python parse_test_res.py --table DIR [--chart FILE]
     python parse_test_res.py --paper SUITE DIR
     python parse_test_res.py --base2new DIR
+    python parse_test_res.py --compare RUN_A RUN_B [--output FILE]
 
-Without the options of the last three lines, `DIR` holds the runs of one experiment (`seed1`, `seed2`, ...), each with a
+Without the options of the last four lines, `DIR` holds the runs of one experiment (`seed1`, `seed2`, ...), each with a
 `log.txt`; or is itself a run. The figures are read from the logs: of a run that trained, those after
 `Finished training`; `--test-log` takes the last result whatever stands before it. `--table`, `--paper` and `--base2new`
-read the `results.json` of all runs anywhere below `DIR`.
+read the `results.json` of all runs anywhere below `DIR`, `--compare` the `predictions.csv` of two runs.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import numpy as np
 
 from runs import paper
+from runs.compare import show_comparison
 from runs.experiments import find_runs
 from runs.logs import Experiment, find_experiments, list_experiments
 from runs.program import program
@@ -81,7 +83,7 @@ def show_side_by_side(experiments, args):
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="Accuracy tables from run folders.")
-    parser.add_argument("dir", help="folder of an experiment, or of several")
+    parser.add_argument("dir", nargs="?", help="folder of an experiment, or of several")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--multi-exp", action="store_true", help="DIR holds experiments: a table for each, and the mean")
     mode.add_argument("--side-by-side", action="store_true", help="one table of all experiments anywhere below DIR")
@@ -89,6 +91,9 @@ def parse_args(argv):
     mode.add_argument("--paper", metavar="SUITE",
                       help="ours beside the published accuracies of " + ", ".join(paper.SUITES))
     mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
+    mode.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"),
+                      help="McNemar's test of two runs on the same test images, from their predictions.csv")
+    parser.add_argument("--output", help="with --compare: write the images on which the runs differ to this .csv file")
     parser.add_argument("--test-log", action="store_true",
                         help="take the last result of a log, whether or not the run finished training")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")
@@ -96,6 +101,12 @@ def parse_args(argv):
     parser.add_argument("--format", default="plain", choices=["plain", "github", "latex", "csv"])
     parser.add_argument("--chart", help="with --side-by-side or --table: draw a chart into this .png or .svg file")
     args = parser.parse_args(argv)
+    if args.compare and (args.dir or args.ci95 or args.test_log or args.keyword):
+        parser.error("--compare takes two runs, --format and --output, nothing else")
+    if not args.compare and not args.dir:
+        parser.error("give the folder of an experiment, or of several")
+    if args.output and not (args.compare and args.output.endswith(".csv")):
+        parser.error("--output needs --compare, and a file that ends in .csv")
     args.reads_results = args.table or args.paper is not None or args.base2new
     if args.reads_results and (args.test_log or args.keyword):
         parser.error("--test-log and --keyword are for logs, but --table, --paper and --base2new read results.json")
@@ -157,8 +168,12 @@ def main_logs(args):
 def main(argv=None):
     with program():
         args = parse_args(argv)
-        if not osp.isdir(args.dir):
-            sys.exit(f"error: the folder {args.dir} does not exist")
+        for folder in args.compare or [args.dir]:
+            if not osp.isdir(folder):
+                sys.exit(f"error: the folder {folder} does not exist")
+        if args.compare:
+            show_comparison(*args.compare, args.format, args.output)
+            return
         (main_results if args.reads_results else main_logs)(args)
 
 

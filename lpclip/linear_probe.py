@@ -21,18 +21,23 @@ import trainers  # noqa: F401  registers the evaluator
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.errors import UserError
-from dassl.evaluation import build_evaluator
+from runs.checkpoints import save
 from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
+from runs.outcome import lacking
 from runs.program import program
-from runs.results import print_results, write_results
+from runs.results import describe_suite, note_difference, print_results, write_results
+from trainers.evaluation import make_evaluator
 from trainers.image_features import ImageFeatures, Images
 from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW
 from .logistic import fit_best
+
+
+CLASSIFIER_FILE = "classifier.pth.tar"
 
 
 class LinearProbe:
@@ -102,23 +107,46 @@ def problem(features, images):
     return [part for datums, labels in (images.train, images.val) for part in (features(datums), labels)]
 
 
-def finish(cfg, identity, features, images, classifier, c, seconds):
-    """Test and write `results.json`, which marks the run as finished; the last three are of `fit_best`."""
+def linear_map(classifier, n_classes):
+    """A fitted `LogisticRegression` as {"weight": (n_classes, dim), "bias": (n_classes,)}.
+
+    The softmax of weight @ feature + bias is its probabilities. A class without a training image has the bias -inf.
+    """
+    known, weight, bias = (torch.from_numpy(array) for array in (
+        classifier.classes_, classifier.coef_, classifier.intercept_))
+    if len(known) == 2:  # scikit-learn keeps the second class's lead over the first
+        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+    return {"weight": weight.new_zeros(n_classes, weight.shape[1]).index_copy(0, known, weight),
+            "bias": bias.new_full((n_classes,), float("-inf")).index_copy(0, known, bias)}
+
+
+def finish(cfg, identity, features, stored, images, classifier, c, seconds):
+    """Test and write `results.json`, which marks the run as finished; the last three are of `fit_best`.
+
+    Args:
+        stored: what `results.json` holds already, None where there is none.
+    """
     start = time.time()
     print(f"** Config **\n{cfg}")
-    evaluator = build_evaluator(cfg, tasks=[images.task])
+    evaluator = make_evaluator(cfg, [images.task])
     print(f"C = {c:.3g} by {len(images.val[0])} validation images\nFinished training")
     datums, labels = images.test
     x = features(datums)
-    predicted = torch.from_numpy(classifier.predict(x))  # (n_test,)
     n_classes = len(images.task.classnames)
-    scores = torch.zeros(len(x), n_classes).scatter_(1, predicted[:, None], 1.0)
-    evaluator.process(scores, torch.from_numpy(labels))
+    learned = linear_map(classifier, n_classes)
+    evaluator.process(torch.from_numpy(x).to(learned["bias"].dtype) @ learned["weight"].t() + learned["bias"],
+                      torch.from_numpy(labels))
     evaluator.evaluate()
+    evaluator.write(datums)
+    if stored:
+        note_difference(stored, evaluator.per_task)
+        return
     test_seconds = time.time() - start
+    save(learned, osp.join(cfg.OUTPUT_DIR, CLASSIFIER_FILE))
     # The seconds do not hold reading and encoding the images, which the runs share.
     write_results(
-        cfg, ROW, identity, features.device, evaluator.per_task, precision="fp32", n_tasks=1, n_classes=n_classes,
+        cfg, ROW, identity, features.device, evaluator.per_task, suite=describe_suite([images.task]),
+        precision="fp32", n_tasks=1, n_classes=n_classes,
         n_train=len(images.train[0]), n_val=len(images.val[0]), n_test=len(datums),
         n_params=(x.shape[1] + 1) * n_classes, model_dir="", C=c, train_seconds=seconds, test_seconds=test_seconds,
         wall_seconds=seconds + test_seconds)
@@ -181,7 +209,10 @@ def changed(cfg, values):
 
 
 def unfinished(args, cfg, features, folders):
-    """[(folder, cfg, identity, `TaskImages`)] of the tasks whose run is not finished; their folders are entered.
+    """[(folder, cfg, identity, results, `TaskImages`)] of the tasks that have something left to do.
+
+    Those are the runs that are not finished, whose results are None, and finished ones that lack a file that is asked
+    for. The folders are entered.
 
     Args:
         folders: ExitStack that leaves them.
@@ -203,10 +234,11 @@ def unfinished(args, cfg, features, folders):
         identity = identity_of(own, LinearProbe, data, features.weights, "fp32")
         folder = folders.enter_context(RunFolder(place))
         folder.check(identity)
-        if folder.state() == "finished":
-            print_results(folder.results(), place)
-        else:
-            pending.append((folder, own, identity, images))
+        stored = folder.results() if folder.state() == "finished" else None
+        if stored:
+            print_results(stored, place)
+        if not stored or lacking(own):
+            pending.append((folder, own, identity, stored, images))
     return pending
 
 
@@ -225,12 +257,12 @@ def sweep(args):
             if not runs:
                 continue
             features.add([datum for *_, images in runs for datum in images.datums()])
-            problems = [problem(features, images) for *_, images in runs]
+            problems = [(*problem(features, images), stored and stored.get("C")) for *_, stored, images in runs]
             jobs = min(cpu_count(), len(runs))
             found = Parallel(jobs, return_as="generator")(delayed(fit_best)(*arrays) for arrays in problems)
-            for (folder, cfg, identity, images), best in zip(runs, found, strict=True):
+            for (folder, cfg, identity, stored, images), best in zip(runs, found, strict=True):
                 with folder.log():
-                    finish(cfg, identity, features, images, *best)
+                    finish(cfg, identity, features, stored, images, *best)
 
 
 def main():

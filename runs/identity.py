@@ -29,10 +29,11 @@ NEUTRAL = {
     "TRAIN.CHECKPOINT_FREQ": "how often the run is saved",
     "TRAIN.RESUME_SECONDS": "how often the run is saved",
     "TRAIN.PRINT_FREQ": "prints more",
-    "TEST.EVALUATOR": "there is one",
+    "TEST.EVALUATOR": "prints the same accuracy otherwise",
     "TEST.PER_TASK_RESULT": "prints more",
     "TEST.PER_CLASS_RESULT": "prints more",
     "TEST.COMPUTE_CMAT": "writes more",
+    "TEST.SAVE_PREDICTIONS": "writes more",
     "TRAINER.COCOOP.MAX_PROMPTS": "how many prompts are encoded at once",
 }
 # Keys younger than run folders that people have, and what those runs did: no part of an identity with that value.

@@ -36,6 +36,8 @@ def parse_result(block):
     """(metrics, tasks) as `read_run` returns them, or None if the block breaks off."""
     metrics, tasks = {}, []
     for line in block:
+        if line.startswith("=> per-class"):  # with averages of its own
+            break
         if match := METRIC.match(line):
             metrics[match[1]] = float(match[2])
         elif match := TASK.match(line):

@@ -9,6 +9,11 @@ from dassl.errors import MissingFile, UserError
 RESULTS_FILE = "results.json"
 
 
+def describe_suite(tasks):
+    """What a classifier of these tasks (list of `Task`) is made for, as `results.json` holds it under `suite`."""
+    return [{"name": task.name, "classes": list(task.classnames), "template": task.template} for task in tasks]
+
+
 def write_results(cfg, row, identity, device, tasks, **figures):
     """Write a run's results into its folder.
 
@@ -16,7 +21,7 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         row: the `Row` of the results tables that the run belongs to.
         identity: as `identity_of`.
         tasks: `per_task` of the evaluator, empty if nothing was tested.
-        figures: what else is known: precision, counts, times in seconds.
+        figures: what else is known: the suite (as `describe_suite`), precision, counts, times in seconds.
     """
     from dassl.utils import write_json  # not above: it loads PyTorch, which tables do without
 
@@ -73,6 +78,14 @@ def print_results(results, folder):
         raise UserError(f"{osp.join(folder, RESULTS_FILE)} holds a wrong type in overall_metric or tasks ({error}): it "
                         "is damaged, move the run away and run it again") from None
     print("\n".join(lines))
+
+
+def note_difference(results, tasks):
+    """Say so where a test of a finished run counts otherwise than its `results` say; `tasks` as in `write_results`."""
+    there, here = ([task.get("correct") for task in found] for found in (results["tasks"], tasks))
+    if there != here:
+        print(f"Note: {RESULTS_FILE} counts {there} right images per task, this test {here}: another device or another "
+              f"version of PyTorch rounds otherwise; {RESULTS_FILE} stays as it is")
 
 
 def peak_memory(device):

@@ -7,6 +7,8 @@ import os.path as osp
 import numpy as np
 from tabulate import tabulate
 
+from dassl.files import atomic_path
+
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
                        "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"})
@@ -74,8 +76,6 @@ def pyplot():
 
 def save(figure, path):
     """Write a figure as PNG or SVG, by the ending of `path`, atomically."""
-    from dassl.utils import atomic_path  # not above: it loads PyTorch
-
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=osp.splitext(path)[1][1:], dpi=150)
     pyplot().close(figure)
@@ -128,4 +128,24 @@ def draw_shots(lines, shots, tasks, title, path):
     large.set(xlabel="training images per class", ylabel="accuracy (%)")
     figure.legend(*large.get_legend_handles_labels(), loc="upper right", bbox_to_anchor=(0.99, 0.96), frameon=False)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    save(figure, path)
+
+
+def draw_confusion(counts, classes, title, path):
+    """A confusion matrix: cells are coloured by the share of their row, and hold their counts where there is room.
+
+    Args:
+        counts: (n, n), rows being true classes. classes: their names.
+    """
+    n = len(classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = pyplot().subplots(figsize=(3 + 0.25 * n, 2.5 + 0.25 * n), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(n), [name.replace("$", r"\$") for name in classes], rotation=90, fontsize=8)
+    axes.set_yticks(range(n), [name.replace("$", r"\$") for name in classes], fontsize=8)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title.replace("$", r"\$"))
+    for i, j in zip(*np.nonzero(counts)) if n <= 30 else ():
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7,
+                  color="white" if shares[i, j] > 0.5 else "black")
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
     save(figure, path)

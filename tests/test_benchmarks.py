@@ -71,3 +71,10 @@ def test_images(tmp_path):
     row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
     assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])
     assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0
+
+
+def test_predict(tmp_path):
+    row, = bench("predict", tmp_path, "--images", "9", "--size", "64", "--tasks", "2", "--classes", "6", "--side", "64",
+                 "--batch", "4", "--workers", "0")
+    assert row["images"] == 8 and row["tower CPU s"] > 0
+    assert row["predict / tower"] == pytest.approx(row["predict s"] / row["tower s"])

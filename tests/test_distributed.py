@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from runs.checkpoints import load
 from tests.helpers import REPOSITORY, call, call_until, results, train_args
@@ -122,7 +124,90 @@ def test_the_end_of_one_process_ends_all_and_one_process_goes_on(killed, argumen
         call_until(epoch, long, monkeypatch)  # it begins with the next one
     assert f"(epoch = {epoch})" in (folder / "log.txt").read_text()
 
+# ---------------------------------------------------------------- images
+BATCH = 4
 
+
+def processes(file, runs, count, *kill):
+    """The runs by `count` processes; of each run, of each process, what is drawn of the images that it reads."""
+    file.write_text(json.dumps(runs))
+    done = subprocess.run(torchrun("-m", "tests.processes", str(file), *kill, count=count), cwd=REPOSITORY, env=env(),
+                          capture_output=True, text=True)
+    notes = [[file.with_name(f"{file.name}.{place}.{run}") for place in range(count)] for run in range(len(runs))]
+    return done, [[note.read_text().splitlines() if note.exists() else [] for note in run] for run in notes]
+
+
+def features_in(folder):
+    """{key: bytes} of all packs below a folder."""
+    packs = [load_file(path) for path in folder.rglob("*.safetensors")]
+    return {key.numpy().tobytes(): row.numpy().tobytes() for pack in packs
+            for key, row in zip(pack["keys"], pack["features"])}
+
+
+def check_balance(read):
+    """Each image is read once, and each process reads as many batches as the others but for one, all but one full."""
+    images = sum(read, [])
+    assert len(set(images)) == len(images) > 0
+    for test in (False, True):
+        counts = [sum(image.startswith(" ") == test for image in own) for own in read]  # a test draws nothing
+        assert max(counts) - min(counts) <= BATCH and sum(count % BATCH > 0 for count in counts) <= 1, counts
+
+
+@pytest.fixture
+def in_batches(arguments, tmp_path):
+    """Arguments of a run whose features are kept in a folder, or nowhere."""
+    def of(method, output, features, *extra):
+        return arguments(method, tmp_path / output, *extra, **{
+            "DATALOADER.TEST.BATCH_SIZE": BATCH, "DATALOADER.FEATURE_CACHE": features is not None,
+            "DATALOADER.FEATURE_CACHE_DIR": tmp_path / str(features)})
+    return of
+
+
+def test_each_process_encodes_its_share_of_the_images(in_batches, photo_root, tmp_path):
+    """Global and local features, kept in the cache and in a temporary file. All name all images that can't be read."""
+    call(in_batches("NATA", "one_NATA", "one"))
+    call(in_batches("PLOT", "one_PLOT", "one"))
+    broken = shutil.copytree(photo_root, tmp_path / "broken", ignore=shutil.ignore_patterns("split_fewshot"))
+    for path in broken.glob("*/*/*.png"):
+        path.write_bytes(b"no image")
+    done, read = processes(tmp_path / "runs.json", [
+        in_batches("NATA", "NATA", "many"), in_batches("PLOT", "PLOT", "many"), in_batches("NATA", "no_NATA", None),
+        in_batches("PLOT", "no_PLOT", None), in_batches("NATA", "again_NATA", "many"),
+        in_batches("NATA", "broken_run", None, "--root", str(broken))], 3)
+    for run in read[:4]:
+        check_balance(run)
+    assert len({tuple(sorted(sum(run, []))) for run in read[:4]}) == 1 and not any(read[4])
+    assert features_in(tmp_path / "many") == features_in(tmp_path / "one") != {}
+    for name in ("NATA", "PLOT", "no_NATA", "no_PLOT", "again_NATA"):
+        method = name.split("_")[-1]
+        check_same(tmp_path / name, tmp_path / f"one_{method}", TOLERANCES.get(method, 1e-12))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3 and len(set(errors)) == 1 and "SKIP_BROKEN" in errors[0], done.stderr
+
+
+@pytest.mark.parametrize("killed, count", [(0, 1), (1, 3)])
+def test_a_killed_process_loses_the_packs_in_progress(killed, count, in_batches, tmp_path):
+    """All end with a sentence, and another number of processes goes on."""
+    call(in_batches("NATA", "calm", "calm_features"))
+    run = in_batches("NATA", "run", "features")
+    done, read = processes(tmp_path / "killed.json", [run], 2, str(killed), "7")
+    read = set(sum(read[0], []))
+    kept = len(features_in(tmp_path / "features"))
+    assert done.returncode != 0 and kept > 0 and len(read) - kept <= 2 * BATCH
+    ends = ("stopped by SIGTERM, which torchrun also sends", "error: another process of this run has ended")
+    assert sum(map(done.stderr.count, ends)) == 1 and "trainers" not in done.stderr, done.stderr
+    if count == 1:
+        call(run)
+    else:
+        done, (again,) = processes(tmp_path / "resumed.json", [run], count)
+        assert done.returncode == 0, done.stderr
+        check_balance(again)
+        assert len(sum(again, [])) == len(features_in(tmp_path / "calm_features")) - kept
+    assert features_in(tmp_path / "features") == features_in(tmp_path / "calm_features")
+    check_same(tmp_path / "run", tmp_path / "calm")
+
+
+# ---------------------------------------------------------------- shares of classes
 @pytest.mark.parametrize("count", [2, 3, 8])
 @pytest.mark.parametrize("owners", ["suite", "task", "class"])
 def test_shares_have_the_same_rows(count, owners, backbone):

@@ -165,9 +165,10 @@ def test_keys_that_end_in_zeros(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_types_are_kept(dtype, tmp_path):
-    cache, features, temporary = FeatureCache(str(tmp_path), {}), torch.randn(6, 3).to(dtype), TemporaryPack()
+    cache, features = FeatureCache(str(tmp_path), {}), torch.randn(6, 3).to(dtype)
+    temporary = TemporaryPack(features[0])
     cache.store("test", KEYS, features)
-    assert [temporary.add(part).tolist() for part in features.split(4)] == [[0, 1, 2, 3], [4, 5]]
+    assert [temporary.put(first, features[first:first + 4]).tolist() for first in (4, 0)] == [[4, 5], [0, 1, 2, 3]]
     for found in (cache.find("test", KEYS).take(np.arange(6)), temporary()):
         assert torch.equal(found, features) and found.dtype == dtype
 
@@ -305,7 +306,7 @@ def plain_features(trainer, epochs):
                          ids=["kept", "temporary", "workers"])
 def test_a_pass_gives_every_epochs_features_bit_for_bit(options, photos, backbone, tmp_path, monkeypatch):
     trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", **{**ALL, **options})
-    monkeypatch.setattr(image_features, "PACK_BYTES", 24 * trainer.encode.row_bytes)  # three batches
+    monkeypatch.setattr(image_features, "PACK_BYTES", 24 * trainer.encode.row.nbytes)  # three batches
     expected, images = plain_features(trainer, range(3)), trainer.train_images
     trainer.encode.make(images, range(3))
     for images.epoch in (2, 0, 1):
@@ -423,8 +424,8 @@ def test_who_is_waited_for_is_said_once_and_a_dead_holder_lets_go(tmp_path, caps
 
 def test_nothing_is_left_of_a_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    pack = TemporaryPack()
-    pack.add(torch.ones(5, 2))
+    pack = TemporaryPack(torch.empty(2))
+    pack.put(0, torch.ones(5, 2))
     assert torch.equal(pack(), torch.ones(5, 2)) and not os.listdir(tmp_path)  # so a kill leaves nothing either
 
 

@@ -1,4 +1,4 @@
-"""One run on several processes, started by torchrun: each encodes its share of the prompts.
+"""One run on several processes, started by torchrun: each encodes its share of the prompts and of the images.
 
     torchrun --standalone --nproc_per_node 2 train.py ...
 
@@ -8,6 +8,7 @@ and no method needs to know. The first process owns the run's folder; the others
 """
 
 import contextlib
+import datetime
 import os
 import os.path as osp
 import tempfile
@@ -17,6 +18,9 @@ from torch import distributed as dist
 
 from dassl.errors import UserError
 from runs.folder import RESUME_FILE
+
+# One process may wait for another run's features, or for the share of a slower one; the end of one is noticed anyway.
+PATIENCE = datetime.timedelta(days=7)
 
 
 def world_size():
@@ -47,7 +51,7 @@ def joined(cfg):
             cfg.freeze()
         with meeting():
             if not dist.is_initialized():
-                dist.init_process_group("nccl" if cuda else "gloo")
+                dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
                 stack.callback(dist.destroy_process_group)
             dist.barrier()  # the others have seen whether there is a resume file before the first one works
         yield
@@ -75,6 +79,39 @@ def any_process(flag):
     with meeting():
         dist.all_reduce(found, dist.ReduceOp.MAX)
     return bool(found)
+
+
+def sharers():
+    """(place, number) of this process among those of the run that share files: all if they are on one machine."""
+    if world_size() == 1 or os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def of_first(make):
+    """What `make()` returns in the first of `sharers`, which alone calls it; it must be fit for pickle."""
+    place, count = sharers()
+    found = [make() if place == 0 else None]
+    if count > 1:
+        with meeting():
+            dist.broadcast_object_list(found)
+    return found[0]
+
+
+def of_all(own):
+    """List of every sharer's `own`, which must be fit for pickle, in their order; all have come so far."""
+    found = [own]
+    if sharers()[1] > 1:
+        found *= sharers()[1]
+        with meeting():
+            dist.all_gather_object(found, own)
+    return found
+
+
+def own_items(n, size):
+    """Slice of n items that this process takes: whole batches of `size`, as many as any other sharer but for one."""
+    (place, count), batches = sharers(), -(-n // size)
+    return slice(*(min(n, size * (batches * k // count)) for k in (place, place + 1)))
 
 
 def shares(costs, count):

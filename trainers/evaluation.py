@@ -6,8 +6,19 @@ from collections import OrderedDict
 import torch
 
 from dassl.errors import UserError
-from dassl.evaluation import EVALUATOR_REGISTRY, EvaluatorBase
+from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase
 from dassl.utils import atomic_path
+from runs.keys import refusal
+from runs.outcome import CMAT_FILE, CONFUSION, write_outcome
+
+
+def make_evaluator(cfg, tasks):
+    """The evaluator that `TEST.EVALUATOR` names.
+
+    Raises:
+        UserError: it does not suit the tasks.
+    """
+    return (OneTask if cfg.TEST.EVALUATOR == "Classification" else ClassificationMT)(cfg, tasks)
 
 
 @EVALUATOR_REGISTRY.register()
@@ -28,20 +39,15 @@ class ClassificationMT(EvaluatorBase):
         self.reset()
 
     def reset(self):
-        n_cls = sum(self.sizes)
-        self.total = torch.zeros(n_cls, dtype=torch.long)
-        self.correct = torch.zeros(n_cls, dtype=torch.long)
-        self.pairs = []  # (labels, predictions) of the batches
+        self.batches = []  # (labels, predictions, their probabilities) of each
         self.per_task = []
 
     def process(self, mo, gt):
         """Add a batch: scores `mo` (B, n_cls), -inf outside the sample's task, and labels `gt` (B,)."""
         predicted = mo.argmax(dim=1)
-        hit = predicted == gt
-        self.pairs.append((gt.cpu(), predicted.cpu()))
-        n_cls = len(self.total)
-        self.total += gt.bincount(minlength=n_cls).cpu()
-        self.correct += gt[hit].bincount(minlength=n_cls).cpu()
+        scores = mo.float()
+        log_probability = scores.gather(1, predicted[:, None])[:, 0] - scores.logsumexp(dim=1)
+        self.batches.append((gt, predicted, log_probability.exp()))  # nothing here waits for the device
 
     def evaluate(self):
         """Print and return {"overall_metric": percent}; the figures of each task are kept in `per_task`.
@@ -49,10 +55,8 @@ class ClassificationMT(EvaluatorBase):
         Raises:
             UserError: a task has no test image.
         """
-        self.per_task = [self._evaluate_task(*args) for args in zip(
-            self.tasks, self.total.split(self.sizes), self.correct.split(self.sizes))]
-        metric = sum(result["metric"] for result in self.per_task) / len(self.tasks)
-        print(f"=> result\n* total: {int(self.total.sum()):,}\n* overall_metric: {metric:.2f}%")
+        metric = self.count()
+        print(f"=> result\n* total: {len(self.labels):,}\n* overall_metric: {metric:.2f}%")
         if self.cfg.TEST.PER_TASK_RESULT:
             print("=> per-task result")
             for i, result in enumerate(self.per_task):
@@ -64,24 +68,54 @@ class ClassificationMT(EvaluatorBase):
             self._write_confusion()
         return OrderedDict(overall_metric=metric)
 
+    def count(self):
+        """Make `per_task` of what was processed; returns the mean of the tasks' metrics, in percent."""
+        if not self.batches:
+            raise UserError("there is no image to test on")
+        self.labels, self.predictions, self.probabilities = (torch.cat(column).cpu() for column in zip(*self.batches))
+        n_cls = sum(self.sizes)
+        self.total = self.labels.bincount(minlength=n_cls).split(self.sizes)
+        self.correct = self.labels[self.labels == self.predictions].bincount(minlength=n_cls).split(self.sizes)
+        self.per_task = [self._evaluate_task(*args) for args in zip(self.tasks, self.total, self.correct)]
+        return sum(result["metric"] for result in self.per_task) / len(self.tasks)
+
+    def write(self, images):
+        """Write the files that `runs.outcome` describes, of what was evaluated last.
+
+        Args:
+            images: the datums that were processed, in that order.
+        """
+        write_outcome(self.cfg, self.tasks, [datum.name for datum in images], self.labels.numpy(),
+                      self.predictions.numpy(), self.probabilities.numpy())
+
     def _print_classes(self):
-        """A line of each class that occurs, as Dassl's evaluator prints it."""
-        print("=> per-class result")
-        names = [f"{task.name}: {name}" for task in self.tasks for name in task.classnames]
-        for label, (name, total, correct) in enumerate(zip(names, self.total.tolist(), self.correct.tolist())):
-            if total:
-                print(f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\t"
-                      f"acc: {100 * correct / total:.2f}%")
+        """Of each task a line per class that occurs, and their mean, as Dassl's evaluator prints them."""
+        for i, (task, total, correct) in enumerate(zip(self.tasks, self.total, self.correct)):
+            print("=> per-class result" + f" of task {i} ({task.name})" * (len(self.tasks) > 1))
+            accuracies = []
+            for label, (name, n, hits) in enumerate(zip(task.classnames, total.tolist(), correct.tolist())):
+                if n:
+                    accuracies.append(100 * hits / n)
+                    print(f"* class: {label} ({name})\ttotal: {n:,}\tcorrect: {hits:,}\tacc: {accuracies[-1]:.1f}%")
+            print(f"* average: {sum(accuracies) / len(accuracies):.1f}%")
 
     def _write_confusion(self):
-        """`cmat.pt`: (n_cls, n_cls), rows are true classes and sum to 1, or are 0 where a class has no test image."""
-        n_cls = len(self.total)
-        truth, predicted = (torch.cat(column) for column in zip(*self.pairs))
-        counts = (n_cls * truth + predicted).bincount(minlength=n_cls**2).view(n_cls, n_cls).double()
-        path = osp.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        with atomic_path(path) as temporary:
-            torch.save(counts / counts.sum(1, keepdim=True).clamp_min(1), temporary)
-        print(f"Confusion matrix is saved to {path}")
+        """Confusion matrices: rows are true classes and sum to 1, or are 0 where a class has no test image.
+
+        `cmat.pt`, (n_cls, n_cls), has those of all tasks along its diagonal; of several tasks `confusion/task<i>.pt`
+        has each.
+        """
+        n_cls = sum(self.sizes)
+        counts = (n_cls * self.labels + self.predictions).bincount(minlength=n_cls**2).view(n_cls, n_cls).double()
+        shares, first = counts / counts.sum(1, keepdim=True).clamp_min(1), 0
+        found = {CMAT_FILE: shares}
+        for i, size in enumerate(self.sizes if len(self.sizes) > 1 else ()):
+            found[f"{CONFUSION.format(i)}.pt"] = shares[first:first + size, first:first + size].clone()
+            first += size
+        for name, matrix in found.items():
+            with atomic_path(osp.join(self.cfg.OUTPUT_DIR, name)) as temporary:
+                torch.save(matrix, temporary)
+        print(f"Confusion matrix is saved to {osp.join(self.cfg.OUTPUT_DIR, CMAT_FILE)}")
 
     @staticmethod
     def _evaluate_task(task, total, correct):
@@ -96,3 +130,34 @@ class ClassificationMT(EvaluatorBase):
             "mean_acc": 100 * float((correct[occurs] / total[occurs]).mean()),
         }
         return {**result, "metric": result[task.metric], "metric_name": task.metric}
+
+
+class OneTask(ClassificationMT):
+    """Dassl's `Classification` of a single task: it prints, while the same figures and files are kept.
+
+    Raises:
+        UserError: there are several tasks, or the task's metric is not the accuracy that Dassl's evaluator counts.
+    """
+
+    def __init__(self, cfg, tasks):
+        if len(tasks) > 1:
+            raise refusal(cfg, "TEST.EVALUATOR", f"must be ClassificationMT where there are {len(tasks)} tasks; "
+                          "DATASET.SUBSAMPLE_TASKS task<i> takes one of them")
+        if tasks[0].metric != "overall_acc":
+            raise refusal(cfg, "TEST.EVALUATOR", f"must be ClassificationMT, since task {tasks[0].name!r} counts "
+                          f"{tasks[0].metric}")
+        self.dassl = Classification(cfg, lab2cname=dict(enumerate(tasks[0].classnames)))
+        super().__init__(cfg, tasks)
+
+    def reset(self):
+        super().reset()
+        self.dassl.reset()
+
+    def process(self, mo, gt):
+        super().process(mo, gt)
+        self.dassl.process(mo, gt)
+
+    def evaluate(self):
+        """As `Classification`: {"accuracy", "error_rate", "macro_f1"}, in percent."""
+        self.count()
+        return self.dassl.evaluate()

@@ -29,6 +29,8 @@ from safetensors.torch import save_file
 
 from dassl.utils import MissingFile, UserError, atomic_path, write_json
 
+from .distributed import of_all, of_first
+
 KEY_BYTES = 16
 SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of a space's folder
 SPARE = 2**30  # bytes that are left free on the disk
@@ -183,25 +185,38 @@ class FeatureCache:
 
 
 class TemporaryPack:
-    """A growing pack in a file without a name, which is gone when the process is, however it ends."""
+    """A pack in a file without a name, which is gone when the process is, however it ends.
 
-    def __init__(self):
-        self.file, self.shape, self.dtype = None, (0,), None
+    The processes of a run make it together, and share the file.
 
-    def add(self, features):
-        """Append features (n, ...); returns their rows (n,)."""
-        if self.file is None:
-            self.file = tempfile.TemporaryFile(prefix="softcpt-")
-            weakref.finalize(self, self.file.close)
-        rows = np.arange(self.shape[0], self.shape[0] + len(features))
-        self.shape, self.dtype = (self.shape[0] + len(features), *features.shape[1:]), features.dtype
-        self.file.seek(0, os.SEEK_END)
+    Args:
+        like: a feature (...), for shape and type.
+    """
+
+    def __init__(self, like):
+        self.like, path = like, of_first(new_file)
+        self.file = open(path, "r+b")
+        weakref.finalize(self, self.file.close)
+        of_all(None)  # have opened it
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+    def put(self, first, features):
+        """Write features (n, ...) to the rows from `first` on; returns these rows (n,)."""
+        self.file.seek(first * self.like.nbytes)
         self.file.write(features.contiguous().flatten().view(torch.uint8).numpy())
         self.file.flush()
-        return rows
+        return np.arange(first, first + len(features))
 
     def __call__(self):
-        return torch.from_numpy(np.memmap(self.file, np.uint8, "c")).view(self.dtype).view(self.shape)
+        values = torch.from_numpy(np.memmap(self.file, np.uint8, "c")).view(self.like.dtype)
+        return values.view(-1, *self.like.shape)
+
+
+def new_file():
+    """Path of a new, empty file in the folder for temporary files."""
+    with tempfile.NamedTemporaryFile(prefix="softcpt-", delete=False) as file:
+        return file.name
 
 
 def has_room(folder, size):

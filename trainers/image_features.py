@@ -19,7 +19,7 @@ import tempfile
 import time
 import zlib
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,10 +31,13 @@ from tqdm import tqdm
 
 from dassl.utils import BrokenImage, NotFinite, UserError, list_broken, read_image
 from runs.identity import digest_of_tensors
+from runs.program import Stopped
 
+from .distributed import of_all, of_first, own_items, sharers
 from .feature_store import (KEY_BYTES, FeatureCache, Rows, TemporaryPack, default_folder, has_room, key_of,
                             megabytes)
 from .local_features import LocalImageEncoder
+from .progress import until_sigterm
 
 # A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
 PACK_BYTES, PACK_SECONDS = 2**27, 30
@@ -192,62 +195,95 @@ class ImageFeatures:
         """Find the features of all `images` in `epochs`, and make those that are missing, in one pass.
 
         A run that makes features of the same dataset and seed now is waited for. Images that can't be read are left
-        out, see `refuse_broken`.
+        out, see `refuse_broken`. All processes of a run must call this.
         """
         began = time.time()
         views = sorted({images.view_of(epoch) for epoch in epochs})
         cache = self.cache_for(images)
-        keys, item, place = np.unique(images.keys(views), return_index=True, return_inverse=True)
-        rows = cache.find(images.folder, keys) if cache else Rows(len(keys))
-        if len(rows.missing):
-            with cache.alone(f"{images.folder}-{self.cfg.DATASET.NAME}") if cache else contextlib.nullcontext():
-                rows = cache.find(images.folder, keys) if cache else rows  # another run may have made them meanwhile
-                if len(rows.missing) and not self.fill(rows, images, views, item, keys, cache):
-                    rows = None
+        with contextlib.ExitStack() as alone:
+            # The first process finds and locks for all of a run, so that they agree.
+            rows, keys, item, place = of_first(partial(self.find, images, views, cache, alone))
+            if len(rows.missing) and not self.fill(rows, images, views, item, keys, cache):
+                rows = None
         self.made[images] = views, rows and rows.spread(place)
         self.seconds += time.time() - began
 
+    def find(self, images, views, cache, alone):
+        """Look for the features of all `images` in `views`; if some are missing, wait for those who make them.
+
+        Args:
+            alone: an `ExitStack`, on which the lock is left to make them.
+
+        Returns:
+            `Rows`, one for each different key; of each its key and its place in `Pass`; the row of each place.
+        """
+        keys, item, place = np.unique(images.keys(views), return_index=True, return_inverse=True)
+        rows = cache.find(images.folder, keys) if cache else Rows(len(keys))
+        if cache and len(rows.missing):
+            alone.enter_context(cache.alone(f"{images.folder}-{self.cfg.DATASET.NAME}"))
+            rows = cache.find(images.folder, keys)  # another run may have made them meanwhile
+        return rows, keys, item, place
+
     def fill(self, rows, images, views, item, keys, cache):
-        """Encode what `rows` lacks and keep it, pack by pack.
+        """Encode what `rows` lacks and keep it, pack by pack; each process of the run encodes its share.
 
         Args:
             item, keys: of each row, its place in `Pass` and its key.
 
         Returns:
             Whether there is room to keep it.
+
+        Raises:
+            UserError: another process of the run has ended. Stopped: a SIGTERM came to one of several processes.
         """
         # The views of an image follow each other, so that it is read once.
         missing = rows.missing[np.argsort(item[rows.missing] % len(images), kind="stable")]
-        size = len(missing) * self.row_bytes
-        text = (f"{len(missing):,} images{f' in {len(views)} views' * (len(views) > 1)} have features of "
-                f"{megabytes(size)}")
-        cached, temporary = cache is not None and cache.has_room(size), TemporaryPack()
+        where = of_first(partial(self.where_to_keep, len(missing), images, views, cache))
+        if not where:
+            return False
+        share, temporary = own_items(len(missing), self.batch_size), TemporaryPack(self.row)
+        missing, several = missing[share], sharers()[1] > 1
+        packs, pack, began, done = [], [], time.time(), 0
+        with until_sigterm() if several else contextlib.nullcontext() as stop:
+            for features in self.encode(images, item[missing], views):
+                if several and stop.requested:
+                    raise Stopped("stopped by SIGTERM, which torchrun also sends when another process has ended: the "
+                                  "same command goes on with the features that are kept")
+                pack.append(features)
+                n = sum(map(len, pack))
+                if n * self.row.nbytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
+                    continue
+                index, made, first = missing[done:done + n], torch.cat(pack), share.start + done
+                pack, began, done = [], time.time(), done + n
+                whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
+                index, made = index[whole], made[torch.from_numpy(whole)]
+                if len(index):
+                    kept = cache.store(images.folder, keys[index], made) if where == "cache" else None
+                    packs.append((index, kept, np.arange(len(index)) if kept else temporary.put(first, made)))
+            for packs, broken in of_all((packs, self.broken)):
+                self.broken.update(broken)
+                for index, kept, place in packs:
+                    rows.put(index, kept or temporary, place)
+        return True
+
+    def where_to_keep(self, n, images, views, cache):
+        """"cache", "temporary" or, where no disk has room, None for n features; says so."""
+        size = n * self.row.nbytes
+        text = f"{n:,} images{f' in {len(views)} views' * (len(views) > 1)} have features of {megabytes(size)}"
+        cached = cache is not None and cache.has_room(size)
         if not cached and not has_room(tempfile.gettempdir(), size):
             print(f"{text}, more than half of what the disk has left: they are encoded when they are needed, in every "
                   "epoch anew" + "; a smaller DATALOADER.VIEWS takes less" * images.is_train)
-            return False
+            return None
         print(f"{text}: they are made now and kept " + ("" if cached else
                                                         f"in a temporary file in {tempfile.gettempdir()}, ")
               + ("on disk" if cached else "as long as this run"))
-        pack, began, done = [], time.time(), 0
-        for features in self.encode(images, item[missing], views):
-            pack.append(features)
-            n = sum(map(len, pack))
-            if n * self.row_bytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
-                continue
-            index, made = missing[done:done + n], torch.cat(pack)
-            pack, began, done = [], time.time(), done + n
-            whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
-            index, made = index[whole], made[torch.from_numpy(whole)]
-            if len(index):
-                kept = cache.store(images.folder, keys[index], made) if cached else None
-                rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.add(made))
-        return True
+        return "cache" if cached else "temporary"
 
     @cached_property
-    def row_bytes(self):
-        """Bytes of an image's features."""
-        return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE)).nbytes
+    def row(self):
+        """The features (...) of an image of zeros, on the CPU: they have the shape and type of all."""
+        return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE))[0].cpu()
 
     def rows_of(self, images):
         """(`Rows`, index (n,) in them) of all `images` as they are drawn now; `Rows` is None if nothing is kept."""
@@ -316,8 +352,8 @@ class ImageFeatures:
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
         loader = DataLoader(source, self.batch_size, num_workers=self.workers(len(items)), pin_memory=cuda,
                             generator=torch.Generator())
-        done = 0
-        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
+        done, quiet = 0, len(loader) < 3 or sharers()[0] > 0
+        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=quiet) as bar:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
                 self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
                 n = len(pixels)
@@ -328,9 +364,10 @@ class ImageFeatures:
                 yield features
 
     def workers(self, n):
-        """Processes that read n images: not more than there are batches or cores, and none for a single batch."""
+        """Processes that read n images: not more than batches or this process's cores, and none for a single batch."""
         batches = -(-n // self.batch_size)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = max(1, cores // sharers()[1])
         return min(self.cfg.DATALOADER.NUM_WORKERS, cores, batches) if batches > 1 else 0
 
     def refuse_broken(self):

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
-from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import NotFinite, UserError, count_num_param, set_random_seed
 from runs.checkpoints import BEST, save_parts
@@ -19,9 +18,10 @@ from runs.identity import digests_of, identity_of
 from runs.keys import refusal
 from runs.methods import find_row
 from runs.program import Stopped
-from runs.results import write_results
+from runs.results import describe_suite, write_results
 
 from .distributed import any_process
+from .evaluation import make_evaluator
 from .image_features import FeatureLoader, ImageFeatures, Images
 from .multitask_clip import digest_of_weights, load_clip
 from .progress import Progress, until_sigterm
@@ -163,7 +163,7 @@ class MultiTaskTrainer(SavesParts):
         train, test = (build_transform(cfg, is_train=is_train) for is_train in (True, False))
         self.train_images = Images(cfg, dataset.train_x, train, is_train=True)
         self.test_images = {"val": Images(cfg, dataset.val or [], test), "test": Images(cfg, dataset.test, test)}
-        self.evaluator = build_evaluator(cfg, lab2cname=dataset.lab2cname, tasks=self.tasks)
+        self.evaluator = make_evaluator(cfg, self.tasks)
         if cfg.VERBOSE:
             print(f"{cfg.DATASET.NAME}: {len(self.tasks)} tasks, {dataset.num_classes:,} classes; images: "
                   f"{len(dataset.train_x):,} train, {len(dataset.val or ()):,} val, {len(dataset.test):,} test")
@@ -346,6 +346,7 @@ class MultiTaskTrainer(SavesParts):
                                     "the weights, or use another PREC")
                 self.evaluator.process(logits, labels)
         result = next(iter(self.evaluator.evaluate().values()))
+        self.tested = images.data_source
         self.test_seconds = time.time() - start
         return result
 
@@ -354,16 +355,19 @@ class MultiTaskTrainer(SavesParts):
         return self.model.class_features()
 
     def write_results(self, wall_seconds, model_dir=""):
-        """Write `results.json`; with it the run is finished, and its resume file is not needed any more.
+        """Write the files of the test, then `results.json`: the run is finished, its resume file not needed any more.
 
         Args:
             wall_seconds: the process's whole time.
             model_dir: folder of the run that was tested with `--eval-only`, if there was one.
         """
+        if self.evaluator.per_task:
+            self.evaluator.write(self.tested)
         dataset = self.dataset
         row = find_row(self.rows, self.cfg.TRAINER[self.node] if self.node else None)
         write_results(
-            self.cfg, row, self.identity, self.device, self.evaluator.per_task, precision=self.prec,
+            self.cfg, row, self.identity, self.device, self.evaluator.per_task,
+            suite=describe_suite(self.tasks), precision=self.prec,
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,

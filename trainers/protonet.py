@@ -4,6 +4,7 @@ Snell et al., Prototypical Networks for Few-shot Learning, NIPS 2017. Embeddings
 with `DIM` > 0, a linear map of them that is learned on episodes. The texts are not read.
 """
 
+import os.path as osp
 from typing import Annotated
 
 import torch
@@ -13,12 +14,16 @@ from torch.nn import functional as F
 
 from dassl.config.keys import Count, Key, Natural
 from dassl.errors import UserError
+from runs.checkpoints import save
 from runs.keys import refusal
 from runs.methods import PREC, Row, register
 
 from .image_features import Images
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
+
+
+PROTOTYPES_FILE = "prototypes.pth.tar"
 
 
 class PrototypeCLIP(MultiTaskCLIP):
@@ -129,6 +134,7 @@ class ProtoNet(MultiTaskTrainer):
         "QUERY": Key(15, "query images per class of an episode", Count),
     }
     rows = (Row("ProtoNet", 30),)
+    prototypes = None  # (n_cls, dim) of the last test
 
     @classmethod
     def learns(cls, cfg):
@@ -164,4 +170,15 @@ class ProtoNet(MultiTaskTrainer):
     def test_features(self):
         labels = torch.tensor([datum.label for datum in self.plain_images.data_source], device=self.device)
         self.model.support = self.encode(self.plain_images).to(self.device), labels
-        return super().test_features()
+        self.prototypes = super().test_features()
+        return self.prototypes
+
+    def write_results(self, wall_seconds, model_dir=""):
+        """As all methods; the prototypes of the last test are kept beside, for they need the training images.
+
+        The digest says which embedding they were made with.
+        """
+        if self.prototypes is not None:
+            save({"prototypes": self.prototypes.cpu(), "embedding": self.digest_of_learned()},
+                 osp.join(self.cfg.OUTPUT_DIR, PROTOTYPES_FILE))
+        super().write_results(wall_seconds, model_dir)

@@ -1,13 +1,10 @@
 """Files, seeds and messages."""
 
-import errno
 import json
 import os
 import platform
 import random
-import shutil
 import warnings
-from contextlib import contextmanager
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -15,12 +12,7 @@ import PIL
 import torch
 
 from ..errors import MissingFile, UserError
-
-
-def mkdir_if_missing(dirname):
-    """Create the folder and its parents; an existing one, or "", is fine."""
-    if dirname:
-        os.makedirs(dirname, exist_ok=True)
+from ..files import atomic_path, mkdir_if_missing  # noqa: F401  they belong to Dassl's interface
 
 
 def check_isfile(fpath):
@@ -36,27 +28,6 @@ def is_lfs_pointer(fpath):
     start = b"version https://git-lfs.github.com/spec/"
     with open(fpath, "rb") as file:
         return file.read(len(start)) == start
-
-
-@contextmanager
-def atomic_path(fpath):
-    """Yield a temporary name beside ``fpath``; on success it replaces ``fpath``, else it is removed."""
-    folder, name = os.path.split(fpath)
-    mkdir_if_missing(folder)
-    # Not tempfile: its files are readable by their owner only, and run folders are shared.
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, fpath)
-    except Exception as error:
-        # PyTorch and safetensors have errors of their own for a full disk
-        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder or ".").free < 2**20:
-            raise UserError(f"the disk is full, {fpath} could not be written: free space and call the same command "
-                            "again") from error
-        raise
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def read_json(fpath):

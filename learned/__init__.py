@@ -1,0 +1,1 @@
+"""What a run has learned, put to use: loading it from the run's folder, predicting, exporting."""

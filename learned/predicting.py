@@ -1,0 +1,140 @@
+"""Images into the most likely classes, as a table, CSV or JSON."""
+
+import contextlib
+import csv
+import json
+import os
+import os.path as osp
+import sys
+
+from tabulate import tabulate
+
+from dassl.data.transforms import build_transform
+from dassl.errors import UserError
+from dassl.utils import atomic_path, list_broken
+from datasets.base import NamedDatum
+from datasets.files import IMAGE_SUFFIXES
+from trainers.image_features import Images
+
+from .loading import load_classifiers, made_up_task
+
+
+def find_images(places):
+    """Paths of images: files as given, of folders all image files below them by name, of "-" the lines of stdin.
+
+    Raises:
+        UserError: there is none, or no such file. OSError: a folder can't be read.
+    """
+    def fail(error):
+        raise UserError(f"the folder {error.filename} can't be read ({error.strerror}): change its permissions")
+
+    found = []
+    for place in places:
+        if place == "-":
+            found += [line for line in sys.stdin.read().splitlines() if line.strip()]
+        elif osp.isdir(place):
+            below = [osp.join(folder, name) for folder, _, names in os.walk(place, onerror=fail) for name in names]
+            images = [path for path in below if path.lower().endswith(IMAGE_SUFFIXES)
+                      and not osp.basename(path).startswith(".")]
+            if not images:
+                raise UserError(f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+            found += sorted(images)
+        elif osp.lexists(place):
+            found.append(place)
+        else:
+            raise UserError(f"there is no image and no folder {place}")
+    if not found:
+        raise UserError("there is no image to predict: stdin gave no path")
+    return found
+
+
+def choose_tasks(tasks, name):
+    """Numbers of the tasks (list of `Task`) called `name`; of "" all.
+
+    Raises:
+        UserError: there is none.
+    """
+    numbers = [t for t, task in enumerate(tasks) if name in ("", task.name)]
+    if not numbers:
+        raise UserError(f"--task {name!r}: the run has no such task, it has {', '.join(task.name for task in tasks)}")
+    return numbers
+
+
+def predict(classifiers, paths, numbers, topk):
+    """Yield {"image", "task", "classes": [{"class", "probability"}]} for every image and task, image by image.
+
+    Images are read, transformed and encoded as in testing; those that can't be read are left out and, with the reason,
+    added to `classifiers.encode.broken`.
+
+    Args:
+        classifiers: `Classifiers`. paths: list of str. numbers: of the tasks. topk: most classes for each.
+
+    Raises:
+        NotFinite: a feature or a logit is.
+    """
+    encode, tasks = classifiers.encode, classifiers.tasks
+    encode.batch_size = min(classifiers.cfg.DATALOADER.TEST.BATCH_SIZE, len(paths))  # batches are filled up
+    images = Images(classifiers.cfg, [NamedDatum(path, classifiers.upright, impath=path) for path in paths],
+                    build_transform(classifiers.cfg, is_train=False))
+    done = 0
+    for features in encode.encode(images, range(len(paths))):
+        # (B, n) each, best first; of equals the first, as argmax in testing
+        ranked = [classifiers.probabilities(features, t).sort(dim=1, descending=True, stable=True) for t in numbers]
+        for i, path in enumerate(paths[done:done + len(features)]):
+            if path in encode.broken:
+                continue
+            for t, (values, classes) in zip(numbers, ranked):
+                yield {"image": path, "task": tasks[t].name, "classes": [
+                    {"class": tasks[t].classnames[c], "probability": p}
+                    for c, p in zip(classes[i, :topk].tolist(), values[i, :topk].tolist())]}
+        done += len(features)
+
+
+def show(rows):
+    """Print rows of `predict` as a table."""
+    most = max(len(row["classes"]) for row in rows)
+    print(tabulate([[row["image"], row["task"], *(f"{found['class']} {found['probability']:.3f}"
+                                                  for found in row["classes"])] for row in rows],
+                   headers=["image", "task", *map(str, range(1, most + 1))], disable_numparse=True))
+
+
+def write(rows, path):
+    """Write rows of `predict`, whole or not at all: as JSON, or as CSV with a line for each class."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as f:
+        if path.endswith(".json"):
+            json.dump(rows, f, indent=1, ensure_ascii=False)
+            f.write("\n")
+            return
+        lines = csv.writer(f)
+        lines.writerow(["image", "task", "rank", "class", "probability"])
+        lines.writerows([row["image"], row["task"], rank, found["class"], found["probability"]]
+                        for row in rows for rank, found in enumerate(row["classes"], 1))
+
+
+def predict_run(args):
+    """What `predict.py` does.
+
+    Args:
+        args: namespace of its options.
+
+    Returns:
+        {path: reason} of the images that can't be read, which are also listed on stderr.
+
+    Raises:
+        MissingFile, UserError: as `load_classifiers`, `find_images` and `choose_tasks`.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
+        new_task = made_up_task(args.run, args.new_task, args.class_names, args.template) if args.new_task else None
+        paths = find_images(args.images)
+        classifiers = load_classifiers(args.run, args.epoch, args.batch, new_task)
+        numbers = choose_tasks(classifiers.tasks, args.task)
+        rows = list(predict(classifiers, paths, numbers, args.topk))
+    if rows and args.output:
+        write(rows, args.output)
+        print(f"The predictions of {len(rows) // len(numbers):,} images are in {args.output}")
+    elif rows:
+        show(rows)
+    broken = classifiers.encode.broken
+    if broken:
+        print(list_broken(broken, most=len(broken)), file=sys.stderr)
+    return broken

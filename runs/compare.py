@@ -1,0 +1,95 @@
+"""Two runs on the same test images: where one is right and the other wrong, and whether that may be chance."""
+
+import sys
+
+from dassl.errors import UserError
+
+from .outcome import read_predictions, write_csv
+from .show import show
+
+SHOWN = 10  # images that are printed
+HEADERS = ("image", "task", "label", "prediction_a", "probability_a", "prediction_b", "probability_b", "right")
+
+
+def mcnemar(only_a, only_b):
+    """p-value of McNemar's exact test: that of so uneven a split of the images which one of two runs alone gets right.
+
+    Args:
+        only_a, only_b: how many A, and how many B alone gets right.
+    """
+    from scipy.stats import binomtest  # slow to import
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def pairs_of(folder_a, folder_b):
+    """[(`Prediction` of A, that of B)] of the images of the tasks that both runs have, in the order of A's.
+
+    Raises:
+        UserError: they have no task in common, or other images or labels in one. As `read_predictions`.
+    """
+    runs = [read_predictions(folder) for folder in (folder_a, folder_b)]
+    tasks = [dict.fromkeys(prediction.task for prediction in run) for run in runs]
+    common = [task for task in tasks[0] if task in tasks[1]]
+    if not common:
+        raise UserError(f"{folder_a} and {folder_b} were tested on different tasks ({', '.join(tasks[0])}; "
+                        f"{', '.join(tasks[1])}): compare runs on the same test images")
+    for folder, own in zip((folder_a, folder_b), tasks):
+        others = [task for task in own if task not in common]
+        if others:
+            print(f"Note: only {folder} was tested on {', '.join(others)}: left out", file=sys.stderr)
+    # sorted, since an image may stand twice in a task
+    a, b = (sorted(((common.index(p.task), p) for p in run if p.task in common), key=lambda x: (x[0], x[1][:3]))
+            for run in runs)
+    if [(i, p[:3]) for i, p in a] != [(i, p[:3]) for i, p in b]:
+        raise UserError(f"{folder_a} and {folder_b} were tested on different images, or on other classes of them: "
+                        "compare runs on the same test images")
+    return [(p, q) for (_, p), (_, q) in zip(a, b)]
+
+
+def counts_of(pairs):
+    """(both right, only A, only B, neither) of [(`Prediction` of A, that of B)]."""
+    found = [(p.right, q.right) for p, q in pairs]
+    return tuple(found.count(which) for which in ((True, True), (True, False), (False, True), (False, False)))
+
+
+def row_of(name, pairs):
+    """A line of the table, as texts."""
+    both, only_a, only_b, neither = counts_of(pairs)
+    n = len(pairs)
+    return [name, f"{n:,}", f"{100 * (both + only_a) / n:.2f}", f"{100 * (both + only_b) / n:.2f}",
+            *map(str, (both, only_a, only_b, neither)), f"{mcnemar(only_a, only_b):.3g}"]
+
+
+def differences(pairs):
+    """Lines of the images that A and B predict otherwise, those first that one of them gets right."""
+    rows = [[*p[:4], f"{p.probability:.4f}", q.prediction, f"{q.probability:.4f}",
+             "A" if p.right else "B" if q.right else "neither"] for p, q in pairs if p.prediction != q.prediction]
+    return sorted(rows, key=lambda row: row[-1] == "neither")
+
+
+def show_comparison(folder_a, folder_b, style, output=None):
+    """Print McNemar's test per task and over all, and the images on which two runs differ, or write these to a CSV.
+
+    Args:
+        style: as in `show`; csv prints the table of the tests alone. output: path of the CSV.
+
+    Raises:
+        UserError: as `pairs_of`.
+    """
+    pairs = pairs_of(folder_a, folder_b)
+    tasks = list(dict.fromkeys(p.task for p, _ in pairs))
+    rows = [row_of(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
+    if len(tasks) > 1:
+        rows.append(row_of("all", pairs))
+    if style != "csv":
+        print(f"A: {folder_a}\nB: {folder_b}\np: McNemar's exact test")
+    show(rows, ["task", "images", "A (%)", "B (%)", "both right", "only A", "only B", "neither", "p"], style)
+    found = differences(pairs)
+    if output:
+        write_csv(output, HEADERS, found)
+        print(f"The {len(found):,} images on which A and B differ are in {output}", file=sys.stderr)
+    elif style != "csv" and found:
+        print(f"A and B differ on {len(found):,} images" + f", of which {SHOWN} are shown (--output x.csv has all)"
+              * (len(found) > SHOWN))
+        show(found[:SHOWN], HEADERS, style, n_names=4)

@@ -1,0 +1,230 @@
+"""What a run got right and wrong, beside its `results.json`: written by it, and read without PyTorch.
+
+`metrics.json` has figures per task and class, `confusion/task<i>.csv` the counts of each confusion matrix, and
+`predictions.csv` a line per image. Names tell classes apart there: where two have the same one (ImageNet's cranes), the
+second is `crane (2)`; likewise tasks.
+"""
+
+import csv
+import json
+import os.path as osp
+from typing import NamedTuple
+
+import numpy as np
+
+from dassl.errors import MissingFile, UserError
+from dassl.files import atomic_path
+
+METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "cmat.pt"
+CONFUSION = osp.join("confusion", "task{}")
+COLUMNS = "image", "task", "label", "prediction", "probability"
+BINS = 15
+MOST_CLASSES = 2000  # of a confusion matrix that is written: it has n^2 cells
+MOST_DRAWN = 60  # of one that is drawn
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
+HOW = "call the run's command again with TEST.SAVE_PREDICTIONS True, which tests it without training again"
+
+
+class Prediction(NamedTuple):
+    """A line of `predictions.csv`: an image by its path below the data root, and the names that stand there.
+
+    `probability` is that of the predicted class, by the softmax over the classes of the image's task.
+    """
+
+    image: str
+    task: str
+    label: str
+    prediction: str
+    probability: float
+
+    @property
+    def right(self):
+        return self.label == self.prediction
+
+
+def distinct(names):
+    """The names as a list in which none stands twice: the second `crane` is `crane (2)`."""
+    found = {}  # a dict keeps the order
+    for name in names:
+        other, n = name, 1
+        while other in found:
+            n += 1
+            other = f"{name} ({n})"
+        found[other] = None
+    return list(found)
+
+
+def calibration_error(probabilities, right, bins=BINS):
+    """Expected calibration error, from 0 to 1: the mean over images of |accuracy - mean probability| of their bin.
+
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017: bins of equal width, each with its upper end.
+
+    Args:
+        probabilities: (n,) of the predicted classes. right: (n,) bool.
+    """
+    bin_of = np.digitize(probabilities, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    gaps = np.bincount(bin_of, weights=right - np.asarray(probabilities, np.float64), minlength=bins)
+    return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def confusion_of(labels, predictions, n):
+    """Counts (n, n) of (labels, predictions), (n_images,) each: a row is a true class, a column a predicted one."""
+    return np.bincount(n * labels + predictions, minlength=n**2).reshape(n, n)
+
+
+def figures_of(name, classes, labels, predictions, probabilities):
+    """The figures of a task, in percent, as a JSON object; those of a class without a value are None.
+
+    scikit-learn's, which takes a second to import, are the same. Only classes that have images count in the means.
+
+    Args:
+        labels, predictions: (n_images,) int, counting in `classes`. probabilities: (n_images,) of the predictions.
+    """
+    right = labels == predictions
+    total, predicted, correct = (np.bincount(x, minlength=len(classes)) for x in (labels, predictions, labels[right]))
+    with np.errstate(invalid="ignore"):  # 0/0 is no value
+        recall, precision, f1 = (100 * correct / total, 100 * correct / predicted,
+                                 200 * correct / (total + predicted))
+    occurs = total > 0
+    return {
+        "name": name, "total": len(labels), "accuracy": percent(100 * right.mean()),
+        "macro_recall": percent(recall[occurs].mean()), "macro_f1": percent(f1[occurs].mean()),
+        "expected_calibration_error": percent(100 * calibration_error(probabilities, right)),
+        "classes": [{"name": name, "total": int(total[i]), "predicted": int(predicted[i]), "correct": int(correct[i]),
+                     "accuracy": percent(recall[i]), "precision": percent(precision[i]), "recall": percent(recall[i]),
+                     "f1": percent(f1[i])} for i, name in enumerate(classes)]}
+
+
+def percent(value):
+    """For JSON, which has no NaN."""
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def lacking(cfg):
+    """Names of the files that `cfg` asks for and its run's folder lacks."""
+    wanted = [(cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)]
+    return [name for asked, name in wanted if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name))]
+
+
+def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
+    """Write the files of a test into the run's folder, each of them whole or not at all.
+
+    Pictures of the confusion matrices are drawn with `TEST.COMPUTE_CMAT` only, since that takes seconds. Predictions
+    are written with `TEST.SAVE_PREDICTIONS`, and where there are some already: none of another test stay.
+
+    Args:
+        tasks: list of `Task`. images: names of the test images, (n_images,).
+        labels, predictions: (n_images,) int arrays, counting over the classes of all tasks.
+        probabilities: (n_images,) of the predictions, within the image's own task.
+    """
+    folder, figures, names, first = cfg.OUTPUT_DIR, [], [], 0
+    for i, (name, task) in enumerate(zip(distinct(task.name for task in tasks), tasks)):
+        classes = distinct(task.classnames)
+        own = (first <= labels) & (labels < first + len(classes))
+        truth, predicted = labels[own] - first, predictions[own] - first
+        figures.append(figures_of(name, classes, truth, predicted, probabilities[own]))
+        write_confusion(osp.join(folder, CONFUSION.format(i)), name, classes, truth, predicted, cfg.TEST.COMPUTE_CMAT)
+        names += [(name, text) for text in classes]
+        first += len(classes)
+    with atomic_path(osp.join(folder, METRICS_FILE)) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        json.dump({"tasks": figures}, f, indent=1)
+    path = osp.join(folder, PREDICTIONS_FILE)
+    if cfg.TEST.SAVE_PREDICTIONS or osp.isfile(path):
+        rows = ((image, *names[label], names[prediction][1], f"{probability:.6f}") for image, label, prediction,
+                probability in zip(images, labels.tolist(), predictions.tolist(), probabilities.tolist(), strict=True))
+        write_csv(path, COLUMNS, rows)
+        print(f"Predictions are saved to {path}")
+
+
+def write_confusion(path, name, classes, labels, predictions, draw):
+    """A task's confusion matrix as `path`.csv, with `draw` also as `path`.png; not of too many classes."""
+    if len(classes) > MOST_CLASSES:
+        print(f"Task {name} has {len(classes):,} classes: its confusion matrix is not written as CSV, which it is for "
+              f"up to {MOST_CLASSES:,}")
+        return
+    counts = confusion_of(labels, predictions, len(classes))
+    write_csv(f"{path}.csv", ["", *classes], ([name, *row] for name, row in zip(classes, counts.tolist())))
+    if draw and len(classes) <= MOST_DRAWN:
+        from .show import draw_confusion  # tabulate and, with it, matplotlib
+
+        draw_confusion(counts, classes, name, f"{path}.png")
+
+
+def write_csv(path, headers, rows):
+    """Write a table, whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "w", **ENCODING) as f:
+        csv.writer(f, lineterminator="\n").writerows([headers])
+        csv.writer(f, lineterminator="\n").writerows(rows)
+
+
+def read_metrics(folder):
+    """{"tasks": [as `figures_of`]} of a run.
+
+    Raises:
+        MissingFile, UserError: an older version made the run, or the file is damaged.
+    """
+    path = osp.join(folder, METRICS_FILE)
+    try:
+        with open(path, encoding="utf-8") as f:
+            found = json.load(f)
+    except FileNotFoundError:
+        raise MissingFile(f"{folder} has no {METRICS_FILE}: {HOW}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): remove it and {PREDICTIONS_FILE}, then {HOW}") from None
+    return found
+
+
+def read_confusion(folder, task):
+    """A task's confusion matrix: class names, and counts (n, n) int64, rows being true classes.
+
+    Args:
+        task: its number in the run.
+
+    Raises:
+        MissingFile, UserError: it was not written, or is damaged.
+    """
+    path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
+    rows = read_csv(path)
+    try:
+        (_, *classes), *lines = rows
+        counts = np.array([[int(count) for count in line[1:]] for line in lines], dtype=np.int64)
+        if [line[0] for line in lines] != classes or counts.shape != (len(classes),) * 2:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise UserError(f"{path} is no table of classes against classes: remove it and {PREDICTIONS_FILE}, then {HOW}"
+                        ) from None
+    return classes, counts
+
+
+def read_predictions(folder):
+    """The `Prediction`s of a run, in the order of its test images.
+
+    Raises:
+        MissingFile, UserError: it has none, or the file is damaged.
+    """
+    path = osp.join(folder, PREDICTIONS_FILE)
+    header, *rows = read_csv(path) or [()]
+    try:
+        if tuple(header) != COLUMNS:
+            raise ValueError
+        found = [Prediction(image, task, label, prediction, float(probability))
+                 for image, task, label, prediction, probability in rows]
+    except ValueError:
+        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: remove it, then {HOW}"
+                        ) from None
+    return found
+
+
+def read_csv(path):
+    """The rows of a file, lists of texts.
+
+    Raises:
+        MissingFile: there is none. UserError: it is no CSV.
+    """
+    try:
+        with open(path, **ENCODING) as f:
+            return list(csv.reader(f))
+    except FileNotFoundError:
+        raise MissingFile(f"{path} is not there: {HOW}") from None
+    except csv.Error as error:
+        raise UserError(f"{path} can't be read ({error}): remove it, then {HOW}") from None

@@ -1,0 +1,250 @@
+"""predict.py against testing: image by image for every method, new tasks, and what it says of bad input."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import predict
+from lpclip import linear_probe
+from lpclip.linear_probe import sweep
+from tests.helpers import call, results, run, train_args
+from tests.test_lpclip import arguments as probe_arguments
+from trainers.evaluation import ClassificationMT
+
+SOFT = {"TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.MTCOOP.CLASS_N_CTX": 2}
+CASES = {
+    "NATA": ("MTCoOp", SOFT), "NATS": ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.TASK_CSC": True}),
+    "CATA": ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLASS_CSC": False}),
+    "CSTS": ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.TASK_CSC": True,
+                        "TRAINER.MTCOOP.CLASS_CSC": True}),
+    "CoOp": ("MTCoOpHard", {"TEST.FINAL_MODEL": "best_val"}),
+    "CoOp-CA": ("MTCoOpHard", {"TRAINER.MTCOOPH.TSC": True}), "CoOp-CS": ("MTCoOpHard", {"TRAINER.MTCOOPH.CSC": True}),
+    "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "CoCoOp": ("CoCoOp", {}), "PLOT": ("PLOT", {}),
+    "ZeroshotCLIP": ("ZeroshotCLIP", {}), "ZeroshotCLIP2": ("ZeroshotCLIP2", {}), "ProtoNet": ("ProtoNet", {}),
+    "ProtoNet, learned": ("ProtoNet", {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 4}),
+}
+
+
+@pytest.fixture
+def tested(monkeypatch):
+    """[(labels, predictions)] of every batch that is tested; cleared by whoever wants only later ones."""
+    found = []
+
+    def process(self, mo, gt, original=ClassificationMT.process):
+        found.append((gt, mo.argmax(dim=1)))
+        original(self, mo, gt)
+
+    monkeypatch.setattr(ClassificationMT, "process", process)
+    return found
+
+
+@pytest.fixture
+def dim_root(photo_root, tmp_path):
+    """`photo_root`, which a test may remove after the run; with templates, which zero-shot runs must keep."""
+    root = tmp_path / "photos"
+    shutil.copytree(photo_root, root)
+    (root / "tasks.yaml").write_text('template: "a blurred {}, seen from afar."\n')
+    return root
+
+
+def options_of(tmp_path, **options):
+    return {"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 1, **options}
+
+
+def predictions(capsys, *arguments):
+    """Rows that predict.py writes as JSON, and what it printed on stderr; its status must be 0."""
+    output = Path(arguments[0]).parent / "predictions.json"
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        predict.main([*map(str, arguments), "--output", str(output)])
+    assert stop.value.code == 0, capsys.readouterr().err
+    return json.loads(output.read_text())
+
+
+def check_equal(rows, tasks, paths, labels, predicted):
+    """The first classes of rows for images `paths`, in the task of each label, are those of testing."""
+    classes = [(task["name"], name) for task in tasks for name in task["classes"]]
+    best = {(row["image"], row["task"]): row["classes"][0]["class"] for row in rows}
+    assert len(best) == len(paths) * len(tasks)
+    for path, label, found in zip(paths, labels, predicted, strict=True):
+        task, name = classes[found]
+        assert classes[label][0] == task and best[path, task] == name, (path, task)
+    hits = {task["name"]: [p == t for t, p in zip(labels, predicted) if classes[t][0] == task["name"]]
+            for task in tasks}
+    return {name: (len(hit), sum(hit)) for name, hit in hits.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_predictions_are_those_of_testing(case, dim_root, photo_root, backbone, tmp_path, capsys, tested):
+    name, options = CASES[case]
+    extra = ["--eval-only"] if name.startswith("Zeroshot") else []
+    trainer = call(train_args(dim_root, backbone, tmp_path / "run", name, *extra, **options_of(tmp_path, **options)))
+    datums = trainer.test_images["test"].data_source
+    labels, predicted = (torch.cat(column)[-len(datums):].tolist() for column in zip(*tested))
+    paths = [datum.impath.replace(str(dim_root), str(photo_root)) for datum in datums]
+    shutil.rmtree(dim_root)  # the run's folder and its backbone are all that is read
+    shutil.rmtree(tmp_path / "splits")
+    rows = predictions(capsys, tmp_path / "run", *paths, "--topk", "9", "--batch", "100")
+    written = results(tmp_path / "run")
+    found = check_equal(rows, written["suite"], paths, labels, predicted)
+    assert found == {task["name"]: (task["total"], task["correct"]) for task in written["tasks"]}
+    for row in rows:
+        values = [entry["probability"] for entry in row["classes"]]
+        assert sum(values) == pytest.approx(1) and values == sorted(values, reverse=True)
+        assert len(values) == {"colour naming": 3, "lightness": 2}[row["task"]]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_linear_probe(number, photo_root, backbone, tmp_path, capsys, tested, monkeypatch):
+    """Its task of two classes has one row of weights in scikit-learn."""
+    kept = []
+
+    def finish(cfg, identity, features, stored, images, *args, original=linear_probe.finish):
+        kept.append(([datum.impath for datum in images.test[0]], images.test[1].tolist(), args[0],
+                     features(images.test[0])))
+        original(cfg, identity, features, stored, images, *args)
+
+    monkeypatch.setattr(linear_probe, "finish", finish)
+    sweep(linear_probe.parse_args(probe_arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks",
+                                                  str(number), "--shots", "1", "--seeds", "1")))
+    folder = tmp_path / "lp" / f"task{number}" / "1shots" / "seed1"
+    (paths, labels, classifier, features), (_, predicted) = kept[0], tested[-1]
+    rows = predictions(capsys, folder, *paths)
+    check_equal(rows, results(folder)["suite"], paths, labels, predicted.tolist())
+    names = results(folder)["suite"][0]["classes"]
+    for row, expected in zip(rows, classifier.predict_proba(features), strict=True):
+        assert {entry["class"]: entry["probability"] for entry in row["classes"]} == pytest.approx(
+            dict(zip(names, expected.tolist())), abs=1e-5)
+
+
+@pytest.mark.parametrize("name, options, more", [
+    ("MTCoOp", SOFT, []), ("MTCoOpHard", {}, []),
+    ("ZeroshotCLIP", {}, ["--template", "a blurred {}, seen from afar."])])
+def test_a_new_task_of_names_alone_is_what_eval_only_tests(name, options, more, dim_root, backbone, tmp_path, capsys,
+                                                           tested):
+    zero_shot = name == "ZeroshotCLIP"
+    call(train_args(dim_root, backbone, tmp_path / "run", name, *["--eval-only"] * zero_shot,
+                    **options_of(tmp_path, **options, **{"DATASET.SUBSAMPLE_TASKS": "task0"})))
+    tested.clear()
+    trainer = call(train_args(
+        dim_root, backbone, tmp_path / "other", name, "--eval-only",
+        *[] if zero_shot else ["--model-dir", str(tmp_path / "run")],
+        **options_of(tmp_path, **options, **{"DATASET.SUBSAMPLE_TASKS": "task1"})))
+    paths = [datum.impath for datum in trainer.test_images["test"].data_source]
+    labels, predicted = (torch.cat(column).tolist() for column in zip(*tested))
+    rows = predictions(capsys, tmp_path / "run", *paths, "--new-task", "lightness", "--classes", "dark, light", *more)
+    written = results(tmp_path / "other")
+    found = check_equal(rows, written["suite"], paths, labels, predicted)
+    assert found == {"lightness": (written["tasks"][0]["total"], written["tasks"][0]["correct"])}
+    assert predictions(capsys, tmp_path / "other", *paths) == rows  # a run with --eval-only has the model's classifiers
+
+
+def error_of(capsys, *arguments):
+    """(status, last line of stderr) of a call that prints no table."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert not out
+    return stop.value.code, err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name, options, words", [
+    ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.TASK_CSC": True}, "TRAINER.MTCOOP.TASK_CSC ties each context to a task"),
+    ("CoCoOp", {}, "CoCoOp ties each context to a task of training"),
+    ("ProtoNet", {}, "ProtoNet makes its classes of training images"),
+    ("ZeroshotCLIP", {}, 'such as --template "a photo of a {}."')])
+def test_new_tasks_that_are_refused(name, options, words, photo_root, backbone, tmp_path, capsys):
+    extra = ["--eval-only"] if name.startswith("Zeroshot") else []
+    call(train_args(photo_root, backbone, tmp_path / "run", name, *extra, **options_of(tmp_path, **options)))
+    status, line = error_of(capsys, tmp_path / "run", photo_root, "--new-task", "x", "--classes", "a,b")
+    assert status == 1 and line.startswith("error: --new-task: ") and words in line
+
+
+def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    call(train_args(photo_root, backbone, folder, "MTCoOpHard", **options_of(tmp_path)))
+    image = photo_root / "lightness" / "dark" / "00.png"
+
+    # a folder with a broken file, and the table that a user sees
+    mixed = tmp_path / "mixed"
+    (mixed / "below").mkdir(parents=True)
+    shutil.copy(image, mixed / "below" / "good.png")
+    (mixed / "bad.jpg").write_text("no image")
+    (mixed / "notes.txt").write_text("not looked at")
+    done = run([sys.executable, "predict.py", str(folder), str(mixed), "--task", "lightness", "--topk", "1"])
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
+    assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
+    assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
+                                             "a kind that is read (JPEG, PNG, WebP, BMP, TIFF): extract or download "
+                                             "it again"]
+
+    # paths on stdin, CSV; the batch changes nothing
+    paths = sorted(map(str, (photo_root / "lightness").rglob("*.png")))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(paths) + "\n\n"))
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(folder), "-", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
+    assert stop.value.code == 0
+    lines = list(csv.DictReader(open(tmp_path / "x.csv", newline="")))
+    rows = predictions(capsys, folder, photo_root / "lightness")
+    flat = [(row["image"], row["task"], entry["class"]) for row in rows for entry in row["classes"]]
+    assert [(line["image"], line["task"], line["class"]) for line in lines] == flat
+    assert [float(line["probability"]) for line in lines] == pytest.approx(
+        [entry["probability"] for row in rows for entry in row["classes"]], abs=1e-5)
+    assert [line["rank"] for line in lines[:5]] == ["1", "2", "3", "1", "2"]
+
+    (tmp_path / "empty").mkdir()
+    text = tmp_path / "text.txt"
+    text.write_text("words")
+    for arguments, words in {
+            (tmp_path, image): "is not the folder of a run", (folder, tmp_path / "empty"): "empty holds no image",
+            (folder, tmp_path / "nowhere"): f"there is no image and no folder {tmp_path / 'nowhere'}",
+            (folder, text): "text.txt is damaged, or no image",
+            (folder, image, "--task", "sizes"): "no such task, it has colour naming, lightness",
+            (folder, image, "--epoch", "7"): "model.pth.tar-7 does not exist",
+            (folder, image, "--new-task", "x", "--classes", "a,a"): "two classes have the same name: a",
+            (folder, image, "--new-task", "x", "--classes", "a", "--template", "{}"): "MTCoOpHard reads no template",
+    }.items():
+        status, line = error_of(capsys, *arguments)
+        assert status == 1 and words in line
+    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"]):
+        assert error_of(capsys, folder, image, *wrong)[0] == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert "stdin gave no path" in error_of(capsys, folder, "-")[1]
+
+    def walk(place, onerror):
+        onerror(PermissionError(13, "Permission denied", place))
+
+    with monkeypatch.context() as patch:  # the superuser, who may run the tests, may read all
+        patch.setattr("os.walk", walk)
+        assert "can't be read (Permission denied)" in error_of(capsys, folder, mixed)[1]
+
+    other = shutil.copytree(folder, tmp_path / "unfinished")
+    (other / "results.json").unlink()
+    assert "is unfinished: call the command" in error_of(capsys, other, image)[1]
+
+
+def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
+    """Folders of older versions, and backbones that were replaced, are told from whole ones."""
+    image = photo_root / "lightness" / "dark" / "00.png"
+    folder = tmp_path / "run"
+    own = tmp_path / "own.pt"
+    shutil.copy(backbone, own)
+    call(train_args(photo_root, own, folder, "ProtoNet", **options_of(tmp_path)))
+    (folder / "prototypes.pth.tar").rename(tmp_path / "kept")
+    assert "did not keep its classifier (prototypes.pth.tar)" in error_of(capsys, folder, image)[1]
+    (tmp_path / "kept").rename(folder / "prototypes.pth.tar")
+    state = torch.load(backbone, weights_only=True)
+    state["visual.proj"] = state["visual.proj"] * 2
+    torch.save(state, own)
+    assert f"the backbone {own} has other values than when" in error_of(capsys, folder, image)[1]
+    written = results(folder)
+    del written["suite"]
+    (folder / "results.json").write_text(json.dumps(written))
+    assert "does not hold the names of its classes" in error_of(capsys, folder, image)[1]
