@@ -85,7 +85,8 @@ def random_scene(rng, seed, chances, fixed=()):
 
 
 def random_chances(rng):
-    """{(part, attribute): probability} of standing out: a scene makes more of some garments and of some attributes."""
-    parts = {part: uniform(rng, 0.3, 1) if rng.random_sample() < 0.6 else 0.05 for part in PARTS}
-    attributes = {attribute: uniform(rng, 0.3, 1) if rng.random_sample() < 0.75 else 0.1 for attribute in VALUES}
+    """{(part, attribute): probability} of standing out: half of the scenes make much of few garments."""
+    often = 0.35 if rng.random_sample() < 0.5 else 1
+    parts = {part: uniform(rng, 0.5, 1) if rng.random_sample() < often else 0.03 for part in PARTS}
+    attributes = {attribute: uniform(rng, 0.5, 1) if rng.random_sample() < 0.7 else 0.1 for attribute in VALUES}
     return {(part, attribute): parts[part] * attributes[attribute] for part, attribute in ASPECTS}

@@ -41,6 +41,7 @@ WARMUP_STEPS = 100
 STYLE = Style(gain=(0.8, 1.15), gamma=(0.9, 1.2), tint=0.12, saturation=(0.7, 1.1), noise=(0.0, 0.05),
               blur=(0.0, 0.15), shadow=(0.0, 0.2))
 CONTRASTS = 500  # wordings of the hard negatives
+FEW = 6  # aspects that stand out in a scene of which names can say what it is about
 LOOKS = [tuple(dict.fromkeys((USUAL[attribute], *VALUES[attribute]))) for _, attribute in ASPECTS]  # of every aspect
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -191,13 +192,13 @@ def name_loss(logits, values):
 
     Args:
         logits: (N, aspects), of images and the texts of `make_contrasts`.
-        values: (N, aspects), indices in `LOOKS`; scenes in which nothing stands out do not count.
+        values: (N, aspects), indices in `LOOKS`; only scenes in which something but not much stands out count.
     """
     usual = torch.tensor([looks.index(USUAL[attribute]) for looks, (_, attribute) in zip(LOOKS, ASPECTS)])
     out = (values != usual).float()
-    out = out[out.any(dim=1)] / out.sum(dim=1, keepdim=True)[out.any(dim=1)]
-    logits = logits[(values != usual).any(dim=1)]
-    return F.cross_entropy(logits, out)
+    count = out.sum(dim=1)
+    rows = (count > 0) & (count <= FEW)
+    return F.cross_entropy(logits[rows], out[rows] / count[rows, None])
 
 
 def parameter_groups(modules, weight_decay):

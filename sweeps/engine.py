@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError
 
 from runs.program import Stopped
+from runs.results import read_results
 from trainers.progress import until_sigterm
 
 ATTEMPTS = 3  # of a run, or a worker's start
@@ -107,7 +108,9 @@ class Sweep:
         else:
             self.idle.append(worker)
         if how == "done":
-            self.ended += [job] * bool(job.folder)
+            if job.folder:
+                self.ended.append(job)
+                self.line.say(f"[{len(self.ended)}/{self.total}] {outcome(job)}")
         elif how == "refused" or self.failures.get(job, 0) + 1 == ATTEMPTS:
             self.fail(job, sentence if how == "refused" else f"{ATTEMPTS} times: {last_line(job.folder) or sentence}")
         else:
@@ -136,6 +139,14 @@ class Sweep:
         elif not (self.running or self.idle or self.starting) and left:
             text += ", no machine has room"
         return text
+
+
+def outcome(job):
+    """A finished run's row, accuracy and folder."""
+    found = [read_results(folder)["overall_metric"] for folder in job.folders()]
+    tested = [metric for metric in found if metric is not None]
+    accuracy = f"{sum(tested) / len(tested):.2f}%" if tested else "not tested"
+    return f"{job.label:<12}  {accuracy}  {job.folder}"
 
 
 def last_line(folder):

@@ -25,7 +25,7 @@ class Job:
     """A run, or the features that several runs need.
 
     Attributes:
-        label: of its row of the table. folder: of the run; "" of features.
+        label: of its row of the table. folder: of the run, with `task*` in it of the linear probe's; "" of features.
         calls: argument lists of Python, as the scripts have them: of the run, or of all runs that need the features.
         weight: what it costs, relative to others: epochs times shots. The classes are the same for all runs.
         state: "finished", "unfinished" or "new", as `RunFolder.state`.
@@ -40,6 +40,10 @@ class Job:
     state: str = "new"
     group: tuple = None
     after: "Job" = None
+
+    def folders(self):
+        """The run's folder as a list, of the linear probe those of its tasks; only what is there."""
+        return sorted(glob(escape(self.folder).replace("task[*]", "task*")))
 
 
 def recorded(command, environment):
@@ -111,9 +115,10 @@ def probe_job(label, call):
     args = linear_probe.parse_args(call[2:])
     cfg = linear_probe.sweep_cfg(args, args.seeds[0], args.shots[0])
     part = osp.join(f"{args.shots[0]}shots", f"seed{args.seeds[0]}")
-    states = {RunFolder(folder).state() for folder in glob(osp.join(escape(cfg.OUTPUT_DIR), "task*", part))}
-    state = "new" if states <= {"new"} else "finished" if states == {"finished"} else "unfinished"
-    return Job(label, osp.join(cfg.OUTPUT_DIR, "task*", part), [call], 0, state)
+    job = Job(label, osp.join(cfg.OUTPUT_DIR, "task*", part), [call], 0)
+    states = {RunFolder(folder).state() for folder in job.folders()}
+    job.state = "new" if states <= {"new"} else "finished" if states == {"finished"} else "unfinished"
+    return job
 
 
 def add_feature_jobs(jobs):

@@ -38,16 +38,16 @@ def run_folders(env):
 
 
 @pytest.mark.parametrize("script, arguments, key, value", [
-    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
-    ("main_mtcoop_hard.sh", "outfits16 tiny_ep50 1 16 False True".split(), "n_params", 8 * 16 * 64),
+    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 1216 * 16 * 64),
+    ("main_mtcoop_hard.sh", "outfits16 tiny_ep50 1 16 False True".split(), "n_params", 16 * 16 * 64),
     ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
-    ("method.sh", "KgCoOp outfits16 tiny_ep50 1".split(), "n_params", 8 * 4 * 64),
-    ("method.sh", "ProGrad outfits16 tiny_ep50 1".split(), "n_params", 8 * 16 * 64),
-    ("method.sh", "CoCoOp outfits16 tiny_ep50 1".split(), "n_params", 8 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
-    ("method.sh", "PLOT outfits16 tiny_ep50 1 TRAINER.PLOT.N 2".split(), "n_params", 8 * 2 * 16 * 64),
+    ("method.sh", "KgCoOp outfits16 tiny_ep50 1".split(), "n_params", 16 * 4 * 64),
+    ("method.sh", "ProGrad outfits16 tiny_ep50 1".split(), "n_params", 16 * 16 * 64),
+    ("method.sh", "CoCoOp outfits16 tiny_ep50 1".split(), "n_params", 16 * (4 * 64 + (128 + 1) * 8 + (8 + 1) * 64)),
+    ("method.sh", "PLOT outfits16 tiny_ep50 1 TRAINER.PLOT.N 2".split(), "n_params", 16 * 2 * 16 * 64),
     ("method.sh", "ProtoNet outfits16 tiny_ep50 1".split(), "n_params", 0),
     ("zeroshot.sh", "outfits16 tiny 3".split(), "n_tasks", 1),
-    ("zeroshot_base2new.sh", "outfits16 tiny all new".split(), "n_tasks", 8),
+    ("zeroshot_base2new.sh", "outfits16 tiny all new".split(), "n_tasks", 16),
 ])
 def test_script_runs_once_and_notices_other_options(script, arguments, key, value, place):
     before = run_folders(place)

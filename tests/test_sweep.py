@@ -145,6 +145,7 @@ def test_three_runs_in_one_worker_are_those_of_the_scripts(arguments, machines, 
         sweep.main()
     ours = capsys.readouterr()
     assert ended.value.code == 0 and "3 of 3 runs done, 0 running, 0 failed" in ours.err
+    assert all(f"[{i}/3] " in ours.err for i in (1, 2, 3))
     scripts = SimpleNamespace(**{**vars(arguments), "output": str(tmp_path / "scripts")})
     theirs = subprocess.run(["sh", "all_methods.sh", arguments.dataset, arguments.cfg], cwd=REPOSITORY / "scripts",
                             env=environment(scripts, SOFTCPT_CACHE=str(tmp_path / "cache")), capture_output=True,

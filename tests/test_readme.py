@@ -1,0 +1,36 @@
+"""Commands of README.md, as they stand there."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.helpers import REPOSITORY
+
+
+def block_after(heading):
+    """The first block of code below a heading of README.md."""
+    text = (Path(REPOSITORY) / "README.md").read_text(encoding="utf-8")
+    return re.search(r"```\n(.*?)```", text[text.index(f"\n{heading}\n"):], re.DOTALL)[1]
+
+
+def test_from_folders_to_a_classifier(photo_root, backbone, tmp_path):
+    for entry in Path(REPOSITORY).iterdir():  # "output" is to be made elsewhere
+        if entry.name not in ("output", "data"):
+            (tmp_path / entry.name).symlink_to(entry)
+    commands = block_after("## From folders to a classifier")
+    assert len(re.findall("^python ", commands, re.MULTILINE)) == 6
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-euc", commands], cwd=tmp_path, capture_output=True, text=True, env={
+        **os.environ, "PATH": path, "R": str(photo_root), "BACKBONE": str(backbone),
+        "SOFTCPT_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = tmp_path / "output"
+    with open(made / "labels.csv", newline="") as labels, open(made / "new.csv", newline="") as new:
+        labels, new = list(csv.DictReader(labels)), list(csv.DictReader(new))
+    assert len({row["image"] for row in labels}) == len(list(Path(photo_root).rglob("*.png")))
+    assert {row["class"] for row in new} == {"day", "night"} and len(new) == 2 * len({row["image"] for row in labels})
+    assert "<html" in (made / "report.html").read_text(encoding="utf-8")
+    assert {"README.md", "about.json", "classes.safetensors"} <= set(os.listdir(made / "classifier"))
