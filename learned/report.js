@@ -20,9 +20,9 @@ const shotsText = n => `${n} shot${n === 1 ? "" : "s"}`;
 const fixed = (x, digits = 2) => x === null || x === undefined ? "" : x.toFixed(digits);
 const number = (x, digits) => ({text: fixed(x, digits), value: x});
 const accuracy = (pair, bold) => pair
-  ? {text: fixed(pair[0]) + (pair[1] === null ? "" : ` ± ${fixed(pair[1])}`), value: pair[0], bold} : {text: "", value: null};
+  ? {text: fixed(pair[0]) + (pair[1] === null ? "" : ` ± ${fixed(pair[1])}`), value: pair[0], bold}
+  : {text: "", value: null};
 const heat = (share, wrong) => `background: rgb(var(--${wrong ? "wrong" : "heat"}) / ${(0.75 * share).toFixed(3)})`;
-const mean = values => values.reduce((a, b) => a + b, 0) / values.length;
 
 function td(cell, first) {
   if (typeof cell === "string") cell = {text: cell};
@@ -41,21 +41,22 @@ function makeTable(caption, headers, rows, {sort = true, kind = ""} = {}) {
     return typeof cell === "string" ? cell : cell.value === undefined ? cell.text : cell.value;
   };
   const heads = headers.map((text, column) => {
-    const th = el("th", {scope: "col", class: text.length > 14 ? "wrap" : null});
+    const words = rows.some(row => row[column].kind);
+    const th = el("th", {scope: "col", class: `${words ? "text" : ""} ${text.length > 14 ? "wrap" : ""}`});
     const by = () => {
       const up = th.getAttribute("aria-sort") === "descending"
         || (!th.hasAttribute("aria-sort") && lines.some(line => typeof key(line, column) === "string"));
       heads.forEach(head => head.removeAttribute("aria-sort"));
       th.setAttribute("aria-sort", up ? "ascending" : "descending");
       const compare = (a, b) => a === null || b === null ? (a === null) - (b === null)  // no value comes last
-        : (up ? 1 : -1) * (typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, {numeric: true}));
+        : (up ? 1 : -1) * (typeof a === "number" ? a - b : a.localeCompare(b, undefined, {numeric: true}));
       body.append(...[...lines].sort((a, b) => compare(key(a, column), key(b, column))).map(line => line.tr));
     };
     th.append(sort && rows.length > 1 ? el("button", {type: "button", onclick: by}, text) : text);
     return th;
   });
   return el("div", {class: `box ${kind}`, tabindex: 0, role: "region", "aria-label": caption},
-    el("table", {class: kind}, el("caption", {}, caption), el("thead", {}, el("tr", {}, heads)), body));
+    el("table", {class: kind}, el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", {}, heads)), body));
 }
 
 // A labelled select box of [[value, text], ...] that calls `change`.
@@ -90,7 +91,8 @@ function results() {
 // Accuracy against shots, or bars where there is one number of shots; drawn anew for each width.
 function chart() {
   const hidden = new Set(), place = el("div");
-  const which = choice("Chart of", [["", "average over the tasks"], ...table.tasks.map(([name], t) => [t, name])], draw);
+  const which = choice("Chart of", [["", "average over the tasks"], ...table.tasks.map(([name], t) => [t, name])],
+    draw);
   const legend = el("div", {class: "legend"}, table.rows.map((row, k) => {
     const button = el("button", {type: "button", "aria-pressed": "true", onclick: () => {
       hidden[hidden.has(k) ? "delete" : "add"](k);
@@ -123,7 +125,8 @@ function drawLines(lines, width) {
   if (!values.length) return svg;
   const span = Math.max(1, Math.max(...values) - Math.min(...values));
   const step = [0.2, 0.5, 1, 2, 5, 10, 20].find(size => span / size <= 6) ?? 25;
-  const low = Math.floor(Math.min(...values) / step) * step, high = Math.ceil(Math.max(...values) / step) * step || step;
+  const low = Math.floor(Math.min(...values) / step) * step;
+  const high = Math.max(low + step, Math.ceil(Math.max(...values) / step) * step);
   const [first, last] = [Math.log2(table.shots[0]), Math.log2(table.shots.at(-1))];
   const x = n => left + 12 + (width - left - right - 24) * (Math.log2(n) - first) / (last - first);
   const y = value => height - bottom - (height - top - bottom) * (value - low) / (high - low);
@@ -132,10 +135,10 @@ function drawLines(lines, width) {
     svg.append(el("line", {x1: left, x2: width - right, y1: y(value), y2: y(value), stroke: "var(--line)"}),
       el("text", {x: left - 8, y: y(value) + 4, "text-anchor": "end"}, String(Number(value.toFixed(1)))));
   }
-  for (const n of table.shots) svg.append(el("text", {x: x(n), y: height - bottom + 18, "text-anchor": "middle"}, String(n)));
-  svg.append(el("text", {x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle"}, "training images per class"),
-    el("text", {x: 12, y: (height - bottom) / 2, "text-anchor": "middle",
-      transform: `rotate(-90 12 ${(height - bottom) / 2})`}, "accuracy (%)"));
+  const text = (x, y, words, more) => el("text", {x, y, "text-anchor": "middle", ...more}, words);
+  svg.append(...table.shots.map(n => text(x(n), height - bottom + 18, String(n))),
+    text((left + width - right) / 2, height - 6, "training images per class"),
+    text(12, (height - bottom) / 2, "accuracy (%)", {transform: `rotate(-90 12 ${(height - bottom) / 2})`}));
   for (const {row, k, pairs} of lines) {
     const stroke = COLOURS[k % COLOURS.length], group = el("g", {}, el("title", {}, row.name));
     const found = table.shots.map((n, i) => [n, pairs[i]]).filter(([, pair]) => pair);
@@ -143,7 +146,7 @@ function drawLines(lines, width) {
     group.append(el("path", {d: path, fill: "none", stroke, "stroke-width": 2,
       "stroke-dasharray": row.zero_shot ? "6 4" : k >= COLOURS.length ? "2 3" : null}));
     for (const [n, [m, s]] of row.zero_shot ? [] : found) {
-      if (s !== null) group.append(el("line", {x1: x(n), x2: x(n), y1: y(m - s), y2: y(m + s), stroke, "stroke-width": 1.5}));
+      if (s !== null) group.append(el("line", {x1: x(n), x2: x(n), y1: y(m - s), y2: y(m + s), stroke}));
       group.append(el("circle", {cx: x(n), cy: y(m), r: 4, fill: stroke},
         el("title", {}, `${row.name}, ${shotsText(n)}: ${accuracy([m, s]).text}`)));
     }
@@ -177,7 +180,8 @@ function perTask() {
         accuracy(pair, rows.length > 1 && Number(fixed(pair[0])) === most[t]))])));
   }
   draw();
-  return section("tasks", "Accuracy of each task", table.shots.length ? el("div", {class: "choose"}, which) : null, place);
+  return section("tasks", "Accuracy of each task", ...table.shots.length ? [el("div", {class: "choose"}, which)] : [],
+    place);
 }
 
 function contexts() {
@@ -186,10 +190,11 @@ function contexts() {
   return section("contexts", "Similarity of the task contexts", table.contexts.map(found => {
     const of = `${found.name}, ${shotsText(found.shots)}, seed ${found.seed}`;
     if (found.error) return el("p", {}, `${of}: ${found.error}`);
-    const low = Math.min(...found.matrix.flat()), digits = Math.min(5, Math.max(2, 1 + Math.ceil(-Math.log10(Math.max(1 - low, 1e-6)))));
-    return makeTable(`${of}: cosine similarity of the contexts of two tasks`, ["task", ...names], found.matrix.map((line, t) =>
-      [names[t], ...line.map(value => ({text: fixed(value, digits), value, style: heat(low < 1 ? (value - low) / (1 - low) : 1)}))]),
-    {sort: false, kind: "matrix"});
+    const low = Math.min(...found.matrix.flat());
+    const digits = Math.min(5, Math.max(2, 1 + Math.ceil(-Math.log10(Math.max(1 - low, 1e-6)))));  // tell them apart
+    const cell = value => ({text: fixed(value, digits), style: heat(low < 1 ? (value - low) / (1 - low) : 1)});
+    return makeTable(`${of}: cosine similarity of the contexts of two tasks`, ["task", ...names],
+      found.matrix.map((line, t) => [names[t], ...line.map(cell)]), {sort: false, kind: "matrix"});
   }));
 }
 
@@ -212,11 +217,12 @@ function confusions() {
     place.replaceChildren(el("p", {class: "soft"}, `Run ${run.path}`), ...ofTask(run, Number(task.value)));
   }
   update();
-  return section("confusions", "What is confused with what", el("div", {class: "choose"}, method, shots, seed, task), place);
+  return section("confusions", "What is confused with what",
+    el("div", {class: "choose"}, method, shots, seed, task), place);
 }
 
 function ofTask(run, t) {
-  if (!run.details) return [el("p", {}, "The confusions of this run are left out of this page, which would be too large.")];
+  if (!run.details) return [el("p", {}, "The confusions of this run are left out: the page would be too large.")];
   const found = run.details[t];
   if (found.error) return [el("p", {}, `There is no confusion matrix: ${found.error}`)];
   const classes = data.classes[found.classes], n = classes.length;
@@ -241,24 +247,27 @@ function ofTask(run, t) {
   if (!found.worst.length) nodes.push(el("p", {}, "No image was confused."));
   else {
     const named = found.worst.some(([, , , images]) => images.length);
-    nodes.push(makeTable("The largest counts of wrong predictions" + (named ? ", with the images predicted most surely" : ""),
-      ["true class", "predicted class", "images", "of the class", ...named ? ["which"] : []],
+    nodes.push(makeTable("The largest numbers of images of a class predicted as another, and their share of the class"
+      + (named ? "; the images with the highest probability of the wrong class" : ""),
+      ["true class", "predicted", "images", "share", ...named ? ["the surest"] : []],
       found.worst.map(([i, j, count, images]) => [classes[i], {text: classes[j], kind: "text"}, number(count, 0),
-        number(100 * count / total[i], 0).text + "%", ...named ? [{text: "", value: -count, kind: "images", node: el("div", {}, images.map(picture))}] : []]
-        .map((cell, k) => k === 3 ? {text: cell, value: count / total[i]} : cell))));
+        {text: `${fixed(100 * count / total[i], 0)}%`, value: count / total[i]},
+        ...named ? [{kind: "images", value: images.length ? images[0][1] : null,
+                     node: el("div", {}, images.map(picture))}] : []]), {kind: "worst"}));
   }
   if (found.no_images) nodes.push(el("p", {}, `Which images these are is not known: ${found.no_images}`));
   const share = (a, b) => b ? number(100 * a / b, 1) : {text: "", value: null};
   nodes.push(el("h3", {}, "Classes"), makeTable("Test images, and accuracy, precision and F1 in percent",
     ["class", "images", "accuracy", "precision", "F1"], classes.map((name, i) => [name, number(total[i], 0),
-      share(right[i], total[i]), share(right[i], predicted[i]), share(2 * right[i], total[i] + predicted[i])]), {kind: "tall"}));
+      share(right[i], total[i]), share(right[i], predicted[i]), share(2 * right[i], total[i] + predicted[i])]),
+    {kind: "tall"}));
   return nodes;
 }
 
 function picture([i, probability]) {
   const name = data.images[i], uri = data.thumbnails[i];
   return el("figure", {title: `${name}, probability ${probability}`},
-    uri ? el("img", {src: uri, alt: name, loading: "lazy"}) : el("div", {class: "none"}, name.split("/").at(-1)),
+    uri ? el("img", {src: uri, alt: name}) : el("div", {class: "none"}, name.split("/").at(-1)),
     el("figcaption", {}, `${fixed(100 * probability, 0)}%`));
 }
 
@@ -276,14 +285,16 @@ function times() {
   const rows = table.runs.map(run => [table.rows[run.row].name, {text: String(run.shots ?? ""), value: run.shots},
     {text: String(run.seed ?? ""), value: run.seed}, number(run.train, 1), number(run.test, 1), number(run.memory, 0),
     run.device, {text: run.path, kind: "text"}]);
-  return section("times", "Times", makeTable("Seconds of training and testing, with finding or making the images' features;"
-    + " peak memory of the process, of the GPU where there is one", ["method", "shots", "seed", "training (s)", "test (s)",
-    "peak memory (MiB)", "device", "folder"], rows, {kind: "tall"}));
+  return section("times", "Times", makeTable(
+    "Seconds of training and testing, with making the images' features; peak memory, of the GPU where there is one",
+    ["method", "shots", "seed", "training (s)", "test (s)", "peak memory (MiB)", "device", "folder"], rows,
+    {kind: "tall"}));
 }
 
 function leftOut() {
   if (!data.left_out.length) return null;
-  return section("left-out", "Left out", el("ul", {}, data.left_out.map(([path, reason]) => el("li", {}, `${path}: ${reason}`))));
+  return section("left-out", "Left out",
+    el("ul", {}, data.left_out.map(([path, reason]) => el("li", {}, `${path}: ${reason}`))));
 }
 
 function draw(k) {
@@ -296,5 +307,6 @@ function draw(k) {
 const main = el("main");
 document.body.append(el("header", {}, el("h1", {}, `Report of ${data.folder.split("/").at(-1)}`),
   el("p", {class: "soft"}, `${data.folder}, ${data.made}`), data.notes.map(note => el("p", {}, note)),
-  data.tables.length > 1 ? el("div", {class: "choose"}, choice("Table", data.tables.map((own, k) => [k, own.title]), draw)) : null), main);
+  data.tables.length > 1 ? el("div", {class: "choose"},
+    choice("Table", data.tables.map((own, k) => [k, own.title]), draw)) : null), main);
 draw(0);
