@@ -22,9 +22,8 @@ from PIL import Image, ImageOps
 from dassl.errors import UserError
 from dassl.files import atomic_path
 from runs.experiments import find_runs
-from runs.keys import flatten
 from runs.outcome import distinct, read_confusion, read_predictions
-from runs.results import read_results
+from runs.results import flatten, read_results
 from runs.show import best, spread_of_several
 from runs.tables import accuracies, counts, find_tables
 
