@@ -173,10 +173,10 @@ function perTask() {
   const which = choice("Shots", table.shots.map((n, i) => [i, shotsText(n)]), draw);
   function draw() {
     const at = Number(which.value || 0), rows = table.rows.filter(row => row.per_task[at]);
-    const values = rows.map(row => [...row.per_task[at], row.cells.length ? row.cells[at] : row.average]);
-    const most = [...names, ""].map((_, t) => Math.max(...values.map(own => Number(fixed(own[t][0])))));
+    const values = rows.map(row => [row.cells.length ? row.cells[at] : row.average, ...row.per_task[at]]);
+    const most = ["", ...names].map((_, t) => Math.max(...values.map(own => Number(fixed(own[t][0])))));
     place.replaceChildren(makeTable("Accuracy of each task in percent, mean ± standard deviation over seeds",
-      ["method", ...names, "average"], rows.map((row, i) => [row.name, ...values[i].map((pair, t) =>
+      ["method", "average", ...names], rows.map((row, i) => [row.name, ...values[i].map((pair, t) =>
         accuracy(pair, rows.length > 1 && Number(fixed(pair[0])) === most[t]))])));
   }
   draw();
