@@ -205,6 +205,15 @@ def test_on_a_phone(browser, dark):
     assert page.errors == []
 
 
+@pytest.mark.parametrize("runs", ["zs", "soft1"])
+def test_pages_of_few_runs(browser, folder, tmp_path, runs):
+    """Bars where there is no or one number of shots."""
+    make(folder / "runs" / runs, tmp_path / "x.html", "--no-thumbnails")
+    page = browser(tmp_path / "x.html")
+    assert page.run("document.querySelectorAll('#results svg rect').length") == 1
+    assert page.run("document.querySelectorAll('section').length") == 5 and page.errors == []
+
+
 # ------------------------------------------------------------------ what it leaves out
 def test_thumbnails_are_limited(folder, tmp_path, capsys):
     data = make(folder / "runs", tmp_path / "x.html", "--thumbnails", "3")
