@@ -14,49 +14,14 @@ import sys
 
 import torch
 from tabulate import tabulate
-from torch.nn import functional as F
 
 from dassl.errors import UserError
+from learned.contexts import contexts_of, similarities
 from learned.loading import load_run
 from runs.config import epoch_name
 from runs.program import program
 from runs.show import pyplot, save
 from trainers.mtcoop import MTCoOp
-
-
-@torch.no_grad()
-def contexts_of(trainer):
-    """A trained model's contexts.
-
-    Returns:
-        (kind, names, contexts): what a context belongs to ("task", "class", or "context" where it is none of these), n
-        names, and (n, n_ctx, dim), float32. SoftCPT's contexts per class come as their mean in each task; the meta
-        network being linear, that is the context it makes from the mean input.
-
-    Raises:
-        UserError: the trainer learns no context.
-    """
-    model, tasks = trainer.model, [task.name for task in trainer.tasks]
-    if isinstance(trainer, MTCoOp):
-        with trainer.autocast():
-            contexts = model.contexts()  # (n_tasks, n_ctx, dim) or, per class, (n_cls, n_ctx, dim)
-        if model.per_class:
-            sizes = [len(task.classnames) for task in trainer.tasks]
-            contexts = torch.stack([own.mean(dim=0) for own in contexts.split(sizes)])
-        return "task", tasks, contexts.float()
-    learner = getattr(model, "prompt_learner", None)
-    learned = [value for name, value in learner.named_parameters() if name.split(".")[-1] == "ctx"] if learner else []
-    if not learned:
-        raise UserError(f"{trainer.cfg.TRAINER.NAME} has no prompt_learner with a learned context (ctx)")
-    contexts = torch.cat([ctx.reshape(-1, *ctx.shape[-2:]) for ctx in learned]).float()
-    kinds = {kind for _, kind in trainer.ties()}
-    if "class" in kinds:
-        return "class", [f"{task.name}: {name}" for task in trainer.tasks for name in task.classnames], contexts
-    if "task" in kinds:
-        n = len(contexts) // len(tasks)  # PLOT has several contexts per task
-        names = tasks if n == 1 else [f"{task}, {i}" for task in tasks for i in range(1, n + 1)]
-        return "task", names, contexts
-    return "context", ["shared" if len(contexts) == 1 else str(i) for i in range(len(contexts))], contexts
 
 
 def nearest_words(context, embedding, tokenizer, topk):
@@ -84,12 +49,6 @@ def nearest_words(context, embedding, tokenizer, topk):
     found = distances.topk(topk, dim=1, largest=False)
     return [[(tokenizer.word(token), distance) for token, distance in zip(*pair)]
             for pair in zip(found.indices.tolist(), found.values.tolist())]
-
-
-def similarities(contexts):
-    """Cosine similarities (n, n) of contexts (n, n_ctx, dim), each taken as one vector."""
-    contexts = F.normalize(contexts.flatten(1), dim=1)
-    return contexts @ contexts.t()
 
 
 def draw(matrix, names, path):

@@ -1,1 +1,1 @@
-"""What a run has learned, put to use: loading it from the run's folder, predicting, exporting."""
+"""What runs have learned, put to use: loading it from their folders, predicting, exporting, one page of it all."""

@@ -14,8 +14,7 @@ from lpclip import ROW as PROBE
 from lpclip.linear_probe import CLASSIFIER_FILE, Features
 from runs.checkpoints import best_or_last, checkpoint_files, load, read_parts
 from runs.config import find_trainer, make_cfg
-from runs.keys import flatten
-from runs.results import RESULTS_FILE, read_results
+from runs.results import RESULTS_FILE, flatten, read_results
 from trainers.protonet import PROTOTYPES_FILE, ProtoNet
 from trainers.zsclip import ZeroshotCLIP
 

@@ -58,6 +58,7 @@ class Run:
     weights: str
     test: str
     settings: dict = field(hash=False)
+    parts: tuple = ()
 
     @property
     def part(self):
@@ -185,7 +186,8 @@ def join_tasks(runs, left_out):
             joined.append(replace(
                 first, path=folder, which_tasks="all", tasks=sum((run.tasks for run in parts), ()),
                 percents=sum((run.percents for run in parts), ()), n_params=sum(run.n_params for run in parts),
-                seconds=sum(run.seconds for run in parts), test="+".join(run.test for run in parts)))
+                seconds=sum(run.seconds for run in parts), test="+".join(run.test for run in parts),
+                parts=tuple(run.path for run in parts)))
     return joined
 
 

@@ -5,7 +5,8 @@ import json
 
 from dassl.errors import UserError
 
-from .keys import all_keys, flatten, method_keys
+from .keys import all_keys, method_keys
+from .results import flatten
 
 # Keys that change no result, and why.
 NEUTRAL = {

@@ -86,15 +86,6 @@ def refusal(cfg, key, accepted):
     return UserError(f"{key} is {value!r}{source_of(cfg, key)}, but {accepted}")
 
 
-def flatten(node, prefix=""):
-    """Yield (key, value) of a yacs node, or of nested dicts, with dots between the names."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def markdown():
     """The table of all keys, for the docs."""
     lines = ["| key | default | meaning | accepts |", "| --- | --- | --- | --- |"]

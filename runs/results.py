@@ -107,3 +107,12 @@ def peak_memory(device):
 def to_plain(cfg):
     """A yacs node as nested dicts, for JSON."""
     return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg
+
+
+def flatten(node, prefix=""):
+    """Yield (key, value) of a yacs node, or of nested dicts, with dots between the names."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -16,9 +16,7 @@ def show_tables(runs, left_out, args):
 
     As the other `show_...`, it adds the runs it can't use to `left_out` and returns whether there was any that it can.
     """
-    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
-    runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
-    tables = make_tables(runs)
+    tables = find_tables(runs, left_out)
     if args.format == "csv" and tables:
         show_csv(tables, args)
     for table in tables:
@@ -29,6 +27,13 @@ def show_tables(runs, left_out, args):
         if args.chart:
             draw_table(table, chart_path(table, tables, args.chart))
     return bool(tables)
+
+
+def find_tables(runs, left_out):
+    """The tables of methods against shots; the runs that are in none are added to `left_out`."""
+    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
+    return make_tables(keep(runs, left_out, lambda run: not run.model_dir,
+                            "that test another run's model (--eval-only)"))
 
 
 def keep(runs, left_out, wanted, reason):

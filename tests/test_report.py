@@ -1,0 +1,310 @@
+"""report.py: what the page holds against the run folders, and the page in a browser that sorts and chooses."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.nn import functional as F
+
+import report
+from learned import reporting
+from learned.contexts import contexts_of
+from learned.loading import load_run
+from runs.outcome import COLUMNS, CONFUSION, read_metrics, write_csv
+from tests.browser import CHROMIUM, Browser
+from tests.helpers import call, results, run, train_args
+from tests.result_folders import out, write_run
+
+TASKS = ('<b id="evil">pets</b>', "車の認識")
+CLASSES = (("</script><script>throw 1</script>", "<!-- cat", 'a "big" & \'small\' dog', "bird"), ("赤い車", "青い車"))
+COUNTS = ([[5, 2, 1, 0], [3, 5, 0, 0], [0, 0, 8, 0], [0, 7, 0, 1]], [[9, 1], [2, 8]])
+
+
+def add_outcome(folder, root, tasks, predictions=True):
+    """Give a made-up run on `tasks`, numbers of those above, its confusion matrices, predictions and config."""
+    path = folder / "results.json"
+    method = json.loads(path.read_text())["label"]
+    about = {"config": {"SEED": 1, "DATASET": {"ROOT": str(root)}, "TRAINER": {"NAME": method}}, "test_seconds": 2.5,
+             "peak_memory_mb": 512.0, "device": "cpu"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | about))
+    lines, n = [], 0
+    for place, t in enumerate(tasks):
+        rows = [[name, *counts] for name, counts in zip(CLASSES[t], COUNTS[t])]
+        write_csv(str(folder / f"{CONFUSION.format(place)}.csv"), ["", *CLASSES[t]], rows)
+        for i, counts in enumerate(COUNTS[t]):
+            for j, count in enumerate(counts):
+                for _ in range(count):
+                    n += 1
+                    lines.append((f"images/{t}/{n:02d}.png", TASKS[t], CLASSES[t][i], CLASSES[t][j], n / 100))
+    if predictions:
+        write_csv(str(folder / "predictions.csv"), COLUMNS, lines)
+    for image, *_ in lines:
+        if not (root / image).exists():
+            (root / image).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (90, 45), (200, 30, 30)).save(root / image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of three methods, the linear probe's on each task alone; one unfinished, one of base classes."""
+    path = tmp_path_factory.mktemp("report")
+    root, runs = path / "data", path / "runs"
+    add_outcome(write_run(runs / "zs", (60, 70), label="ZS-CLIP", tasks=TASKS), root, (0, 1))
+    for shots in (1, 4):
+        for seed in (1, 2):
+            value = 50 + 3 * shots + seed
+            add_outcome(write_run(runs / f"soft{shots}" / f"seed{seed}", (value, value + 10), shots=shots, seed=seed,
+                                  tasks=TASKS), root, (0, 1), predictions=seed == 1)
+            for t in (0, 1):
+                add_outcome(write_run(runs / f"lp/task{t}/{shots}shots/seed{seed}", (value + 7 * t,), "LP-CLIP",
+                                      shots=shots, seed=seed, which_tasks=f"task{t}", tasks=TASKS[t:t + 1]),
+                            root, (t,))
+    write_run(runs / "later", (1, 2), finished=False)
+    write_run(runs / "half", (80, 90), classes="base", tasks=TASKS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    """The page of these runs, made by a process that must not load PyTorch."""
+    path = folder / "out.html"
+    script = "import report, sys; report.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    done = run([sys.executable, "-c", script, str(folder / "runs"), str(path)])
+    assert done.returncode == 0, done.stderr
+    assert "later: unfinished" in done.stderr and "1 run on half of the classes" in done.stderr
+    return path
+
+
+def read(path):
+    """The data of a page."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text("utf-8"), re.S)[1])
+
+
+def make(folder, path, *arguments):
+    report.main([str(folder), str(path), *arguments])
+    return read(path)
+
+
+def test_its_tables_are_those_of_parse_test_res(page, folder, capsys):
+    table, = read(page)["tables"]
+    header, *lines = csv.reader(io.StringIO(out(capsys, "--table", folder / "runs", "--format", "csv").out))
+    assert [line[3] for line in lines] == [row["name"] for row in table["rows"]] == ["ZS-CLIP", "LP-CLIP",
+                                                                                     "SoftCPT-NATA"]
+    for line, row in zip(lines, table["rows"]):
+        expected = line[header.index("1 shot"):]
+        found = [text for pair in (*row["cells"], row["average"]) for text in
+                 (f"{pair[0]:.2f}", "" if pair[1] is None else f"{pair[1]:.2f}")]
+        assert found == expected
+        assert line[5] == row["minutes"] and line[4] == row["params"].replace(",", "")
+    soft = table["rows"][2]
+    assert soft["per_task"] == [[[54.5, 0.5], [64.5, 0.5]], [[63.5, 0.5], [73.5, 0.5]]]
+    assert table["rows"][1]["per_task"][1] == [[63.5, 0.5], [70.5, 0.5]]
+    assert table["best"] == [[0], [2], [0]]
+
+
+def test_what_it_holds_of_each_run(page, folder):
+    data = read(page)
+    table, = data["tables"]
+    assert [task for task, _ in table["tasks"]] == list(TASKS)
+    assert len(table["runs"]) == 9  # the linear probe's two tasks are one run each
+    for about in table["runs"]:
+        assert about["memory"] == 512 and about["test"] == (5 if about["row"] == 1 else 2.5)
+        for t, task in enumerate(about["details"]):
+            assert tuple(data["classes"][task["classes"]]) == CLASSES[t]
+            matrix = np.zeros(np.size(COUNTS[t]), dtype=int)
+            matrix[task["cells"][::2]] = task["cells"][1::2]
+            assert (matrix.reshape(np.shape(COUNTS[t])) == COUNTS[t]).all()
+            with_images = about["row"] != 2 or about["seed"] == 1
+            assert ("no_images" in task) != with_images
+            worst = [(i, j, count) for i, j, count, _ in task["worst"]]
+            assert worst == ([(3, 1, 7), (1, 0, 3), (0, 1, 2), (0, 2, 1)] if t == 0 else [(1, 0, 2), (0, 1, 1)])
+            assert [len(images) for *_, images in task["worst"]] == (
+                [0] * len(worst) if not with_images else [min(count, 4) for *_, count in worst])
+    images = table["runs"][0]["details"][0]["worst"][0][3]
+    assert [(data["images"][i], p) for i, p in images] == [(f"images/0/{n}.png", n / 100) for n in (31, 30, 29, 28)]
+    assert all(data["thumbnails"][str(i)].startswith("data:image/jpeg") for i in range(len(data["images"])))
+    assert table["differ"] == [["TRAINER.NAME", ["ZS-CLIP", "LP-CLIP", "SoftCPT-NATA"]]]
+    assert table["same"] == [["DATASET.ROOT", str(folder / "data")]]
+    assert [path for path, _ in data["left_out"]] == [str(folder / "runs/later"), str(folder / "runs/half")]
+
+
+def test_names_do_not_end_the_script(page):
+    text = page.read_text("utf-8")
+    assert text.count("</script") == text.count("<script") == 2 and "<!--" not in text and "<b " not in text
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.fixture
+def browser(page, tmp_path):
+    if not CHROMIUM:
+        pytest.skip("there is no chromium, chromium-browser or google-chrome")
+    opened = []
+
+    def start(path=page, **options):
+        opened.append(Browser(tmp_path / f"profile{len(opened)}", **options))
+        opened[-1].open(path.as_uri())
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.__exit__()
+
+
+COLUMN = "[...document.querySelectorAll('#results tbody tr')].map(tr => tr.children[{}].textContent)"
+
+
+def test_in_a_browser(browser, page):
+    page = browser()
+    assert page.run(COLUMN.format(0)) == ["ZS-CLIP", "LP-CLIP", "SoftCPT-NATA"]
+    heads = "document.querySelectorAll('#results thead button')[{}]"
+    page.press(heads.format(3))
+    assert page.run(COLUMN.format(3)) == ["65.00", "59.50 ± 0.50", "58.00 ± 0.50"]
+    page.press(heads.format(3))
+    assert page.run(COLUMN.format(0)) == ["LP-CLIP", "SoftCPT-NATA", "ZS-CLIP"]
+    assert page.run("document.querySelector('#results th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+    page.press(heads.format(0))
+    assert page.run(COLUMN.format(0)) == ["LP-CLIP", "SoftCPT-NATA", "ZS-CLIP"]
+
+    matrix = "document.querySelector('#confusions .matrix table').innerText"
+    assert CLASSES[0][0] in page.run(matrix)
+    page.choose("document.querySelector('#confusions select[name=Task]')", 1)
+    assert CLASSES[1][0] in page.run(matrix) and CLASSES[0][0] not in page.run(matrix)
+    page.choose("document.querySelector('#confusions select[name=Task]')", 0)
+    shown = "[...document.querySelectorAll('#confusions img')].filter(img => img.naturalWidth === 64).length"
+    assert page.run(shown) == 10  # 4, 3, 2 and 1 of the confusions
+    page.choose("document.querySelector('#confusions select[name=Method]')", 2)
+    page.choose("document.querySelector('#confusions select[name=Shots]')", 4)
+    assert page.run("document.querySelector('#confusions select[name=Seed]').options.length") == 2
+    page.choose("document.querySelector('#confusions select[name=Seed]')", 2)
+    assert "soft4/seed2" in page.run("document.querySelector('#confusions').innerText")
+    assert "TEST.SAVE_PREDICTIONS True" in page.run("document.querySelector('#confusions').innerText")
+    assert page.run(shown) == 0
+
+    lines = "document.querySelectorAll('#results svg path').length"
+    assert page.run(lines) == 3
+    page.press("document.querySelector('.legend button')")
+    assert page.run(lines) == 2
+    assert page.run("document.querySelector('#evil')") is None
+    assert page.errors == [] and len(page.requests) == 1, (page.errors, page.requests)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone(browser, dark):
+    page = browser(width=360, height=740, mobile=True, dark=dark)
+    assert page.run("document.documentElement.scrollWidth") <= 360  # only the boxes of tables scroll
+    colour = "getComputedStyle(document.body).{}.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)"
+    back, text = page.run(colour.format("backgroundColor")), page.run(colour.format("color"))
+    assert (back < 200 and text > 500) if dark else (back > 500 and text < 200)
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("runs", ["zs", "soft1"])
+def test_pages_of_few_runs(browser, folder, tmp_path, runs):
+    """Bars where there is no or one number of shots."""
+    make(folder / "runs" / runs, tmp_path / "x.html", "--no-thumbnails")
+    page = browser(tmp_path / "x.html")
+    assert page.run("document.querySelectorAll('#results svg rect').length") == 1
+    assert page.run("document.querySelectorAll('section').length") == 5 and page.errors == []
+
+
+# ------------------------------------------------------------------ what it leaves out
+def test_thumbnails_are_limited(folder, tmp_path, capsys):
+    data = make(folder / "runs", tmp_path / "x.html", "--thumbnails", "3")
+    first = {task["worst"][0][3][0][0] for run in data["tables"][0]["runs"] for task in run["details"]
+             if task["worst"][0][3]}
+    assert len(data["thumbnails"]) == 3 and first >= set(map(int, data["thumbnails"]))
+    assert f"Of {len(data['images'])} images that are named here 3 are shown" in capsys.readouterr().err
+    data = make(folder / "runs", tmp_path / "x.html", "--no-thumbnails")
+    assert data["thumbnails"] == {} and data["images"]
+
+
+def test_images_that_are_not_there_are_said(folder, tmp_path, capsys):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    for path in tmp_path.rglob("results.json"):
+        path.write_text(path.read_text().replace(str(folder / "data"), "/nowhere"))
+    data = make(tmp_path / "runs", tmp_path / "x.html")
+    assert set(data["thumbnails"].values()) == {""}
+    assert "can't be shown" in data["notes"][0] and "/nowhere/images/" in data["notes"][0]
+    (tmp_path / "runs/zs/confusion/task0.csv").write_text("a,b\n")
+    data = make(tmp_path / "runs", tmp_path / "x.html")
+    assert "is no table of classes" in data["tables"][0]["runs"][0]["details"][0]["error"]
+
+
+def test_a_page_that_is_too_large_says_what_it_lacks(folder, tmp_path, monkeypatch, capsys):
+    whole = tmp_path / "whole.html"
+    make(folder / "runs", whole, "--no-thumbnails")
+    monkeypatch.setattr(reporting, "MOST_BYTES", whole.stat().st_size)
+    data = make(folder / "runs", tmp_path / "x.html", "--no-thumbnails")
+    kept = [(about["row"], about["seed"]) for about in data["tables"][0]["runs"] if "details" in about]
+    assert 0 < len(kept) < 9 and {row for row, _ in kept} == {0, 1, 2}
+    assert data["notes"] == [f"The confusions of {9 - len(kept)} of 9 runs are left out, to keep the page below 0 MB."]
+    assert (tmp_path / "x.html").stat().st_size <= reporting.MOST_BYTES
+
+
+# ------------------------------------------------------------------ contexts
+def test_similarity_of_contexts(photo_root, backbone, tmp_path):
+    """A real run, with the files that it wrote itself."""
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 1, "TEST.SAVE_PREDICTIONS": True,
+               "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.MTCOOP.CLASS_N_CTX": 2}
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOp", **options))
+    data = make(tmp_path / "run", tmp_path / "x.html")
+    table, = data["tables"]
+    _, names, contexts = contexts_of(load_run(str(tmp_path / "run")))
+    a, b = contexts.flatten(1)
+    assert [name for name, _ in table["tasks"]] == names
+    found, = table["contexts"]
+    np.testing.assert_allclose(found["matrix"], [[1, F.cosine_similarity(a, b, dim=0).item()],
+                                                 [F.cosine_similarity(a, b, dim=0).item(), 1]], atol=2e-5)
+    about, = table["runs"]
+    assert about["train"] == results(tmp_path / "run")["train_seconds"]
+    for task, figures in zip(about["details"], read_metrics(tmp_path / "run")["tasks"]):
+        assert sum(task["cells"][1::2]) == figures["total"]
+        wrong = figures["total"] - sum(row["correct"] for row in figures["classes"])
+        assert sum(count for *_, count, _ in task["worst"]) == wrong
+        assert all(data["thumbnails"][str(i)] for *_, images in task["worst"] for i, _ in images)
+    for path in (tmp_path / "run").glob("*/model*"):
+        path.unlink()
+    found, = make(tmp_path / "run", tmp_path / "x.html")["tables"][0]["contexts"]
+    assert "has no checkpoints" in found["error"]
+
+
+# ------------------------------------------------------------------ bad input
+def test_bad_input(folder, tmp_path, capsys):
+    def error(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            report.main(list(map(str, arguments)))
+        assert stop.value.code == 1
+        text, = capsys.readouterr().err.splitlines()
+        return text
+
+    runs, page = folder / "runs", tmp_path / "x.html"
+    assert "nothing does not exist" in error(tmp_path / "nothing", page)
+    assert "holds no finished run" in error(tmp_path, page)
+    assert "later is left out (unfinished" in error(runs / "later", page)
+    assert "does not exist: make it first" in error(runs, tmp_path / "no" / "x.html")
+    assert "is a folder: give the name of the file" in error(runs, tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        report.main([str(runs), str(page), "--thumbnails", "-1"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_is_written_whole_or_not_at_all(folder, tmp_path, monkeypatch):
+    page = tmp_path / "x.html"
+    page.write_text("the last one")
+
+    def encode(text, original=reporting.encode):
+        if text.startswith("<!DOCTYPE"):
+            raise KeyboardInterrupt
+        return original(text)
+
+    monkeypatch.setattr(reporting, "encode", encode)
+    with pytest.raises(SystemExit, match="130"):
+        make(folder / "runs", page)
+    assert page.read_text() == "the last one" and list(tmp_path.iterdir()) == [page]
