@@ -201,7 +201,8 @@ function contexts() {
 function confusions() {
   const place = el("div");
   const unique = list => [...new Map(list.map(item => [String(item[0]), item])).values()];
-  const method = choice("Method", table.rows.map((row, k) => [k, row.name]), update);
+  const method = choice("Method", [], update);
+  method.fill(table.rows.map((row, k) => [k, row.name]), table.best.at(-1)[0]);
   const shots = choice("Shots", [], update), seed = choice("Seed", [], update);
   const task = choice("Task", table.tasks.map(([name], t) => [t, name]), draw);
   function update() {

@@ -17,12 +17,12 @@ from datasets import outfits16
 from datasets.outfits16 import IMAGES_PER_CLASS, TASKS, Outfits16, generate, image_folder, scene_of
 from outfits.captions import caption
 from outfits.render import RGB, render
-from outfits.scenes import ASPECTS, PARTS, USUAL, VALUES, Scene, Style, random_scene
+from outfits.scenes import ASPECTS, PARTS, USUAL, VALUES, Scene, Style, random_chances, random_scene
 from tests.helpers import make_cfg
 
 # Of the pixels of the first test image of the last class of every task. If an image changes on purpose, raise
 # `outfits16.VERSION` with it: folders of the old images are then refused.
-PIXELS = "1 989d46e0f1da2699"
+PIXELS = "1 c6e454a32f5b313d"
 
 
 def cfg(root, shots=-1):
@@ -216,12 +216,12 @@ def test_captions_are_true_and_some_only_name_what_stands_out():
     values = {value: attribute for attribute, words in VALUES.items() for value in words}
     topics = 0
     for seed in range(500):
-        scene = random_scene(rng, seed, rng.random_sample())
+        scene = random_scene(rng, seed, random_chances(rng))
         said = caption(scene, rng).split()
         for value in set(said) & set(values):
             assert any(scene.looks[aspect] == value for aspect in ASPECTS)
         topics += not set(said) & set(values) and bool(set(said) & set(VALUES))
-    assert 30 < topics < 150
+    assert 30 < topics < 150  # of 500 captions
 
 
 def test_a_garments_caption_has_its_own_values():
@@ -229,7 +229,7 @@ def test_a_garments_caption_has_its_own_values():
     rng = np.random.RandomState(0)
     found = 0
     for seed in range(500):
-        scene = random_scene(rng, seed, rng.random_sample())
+        scene = random_scene(rng, seed, random_chances(rng))
         said = caption(scene, rng).split()
         for value, part in zip(said, said[1:]):
             if part in PARTS and any(value in words for words in VALUES.values()):
@@ -251,32 +251,33 @@ def test_the_styles_are_shifted():
     assert min(train[1], test[1]) > plain[1] + 0.05
 
 
-def test_tiny_zero_shot_is_above_chance():
-    """On ten test images a class: at least 15 points above chance in the mean over the tasks (chance is 29.2%)."""
-    model, preprocess = clip.load("tiny", device="cpu")
-    above = []
-    for task, declared in enumerate(TASKS):
-        names = declared.classnames
-        images = torch.stack([preprocess(Image.fromarray(test_image(task, label, number)))
-                              for label in range(len(names)) for number in range(10)])
-        with torch.no_grad():
-            text = model.encode_text(clip.tokenize([declared.template.format(name) for name in names]), normalize=True)
-            predicted = (model.encode_image(images, normalize=True) @ text.t()).argmax(dim=1)
-        truth = torch.arange(len(names)).repeat_interleave(10)
-        above.append(100 * ((predicted == truth).float().mean().item() - 1 / len(names)))
-    assert np.mean(above) > 15
-    assert min(above) > -5
-
-
 def test_tiny_reads_task_names():
-    """Names of tasks that share no word have cosines below 0.9, those that share one are closer to each other."""
+    """Names of tasks that share no word have cosines below 0.9; those of the same garment are closer to each other."""
     model, _ = clip.load("tiny", device="cpu")
     with torch.no_grad():
         features = model.encode_text(clip.tokenize([f"{task.name}." for task in TASKS]), normalize=True)
     cosines = (features @ features.t()).numpy()
-    shared = np.array([[len(set(one) & set(other)) for other in ASPECTS] for one in ASPECTS])
-    assert cosines[shared == 0].max() < 0.9
-    assert cosines[shared == 0].mean() + 0.1 < cosines[shared == 1].mean() < 0.98
+    garment, attribute = (np.array([[one[k] == other[k] for other in ASPECTS] for one in ASPECTS]) for k in (0, 1))
+    alone = ~garment & ~attribute
+    assert cosines[alone].max() < 0.9
+    assert cosines[alone].mean() + 0.02 < cosines[garment & ~attribute].mean() < 0.9
+
+
+def test_tiny_needs_to_be_told_which_garment():
+    """A value alone is ambiguous; with its garment and attribute before it `tiny` reads almost every test image."""
+    model, preprocess = clip.load("tiny", device="cpu")
+    accuracies = {"a photo of a {}.": [], "{name} : {}": []}
+    for number, task in enumerate(TASKS):
+        images = torch.stack([preprocess(Image.fromarray(test_image(number, label, k)))
+                              for label in range(len(task.classnames)) for k in range(10)])
+        truth = torch.arange(len(task.classnames)).repeat_interleave(10)
+        for form, found in accuracies.items():
+            texts = clip.tokenize([form.format(value, name=task.name) for value in task.classnames])
+            with torch.no_grad():
+                logits = model.encode_image(images, normalize=True) @ model.encode_text(texts, normalize=True).t()
+            found.append((logits.argmax(dim=1) == truth).float().mean().item())
+    alone, told = (np.mean(found) for found in accuracies.values())
+    assert alone < 0.65 and told > 0.85
 
 
 def test_tiny_is_small_and_says_how_it_was_made():
