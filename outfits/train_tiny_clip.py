@@ -56,7 +56,7 @@ def parse_args():
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--aspect-weight", type=float, default=2.0, help="of the loss that reads the aspects")
+    parser.add_argument("--aspect-weight", type=float, default=2.0, help="of the three losses beside CLIP's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that render")
     args = parser.parse_args()
@@ -227,9 +227,8 @@ def batches(count, size, seed):
 def train(model, images, tokens, contrasts, values, args):
     """Train in place. `tokens` are rows of the model's own small vocabulary.
 
-    The loss is CLIP's, plus that of a linear head (thrown away afterwards) that reads the scene's aspects off the
-    image features. Without it, an image tower this small sees only backgrounds and weather in the first thousand
-    steps, since a caption mentions few attributes.
+    The loss is CLIP's, plus three that say more of the sixteen aspects than captions do: that of a linear head (thrown
+    away afterwards) that reads them off the image features, and those of texts that differ in one thing alone.
     """
     head = torch.nn.Linear(EMBED_DIM, sum(map(len, LOOKS)))
     mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
@@ -264,8 +263,9 @@ def train(model, images, tokens, contrasts, values, args):
         accuracies.append(accuracy.item())
         readings.append(extra.detach().numpy())
         if (step + 1) % 50 == 0 or step + 1 == args.steps:
+            means = " ".join(f"{mean:.3f}" for mean in np.mean(readings[-50:], axis=0))
             print(f"step {step + 1}/{args.steps} loss {np.mean(losses[-50:]):.3f} "
-                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% seen, values, names {np.round(np.mean(readings[-50:], axis=0), 3)} "
+                  f"accuracy {100 * np.mean(accuracies[-50:]):.1f}% seen, values, names {means} "
                   f"scale {model.logit_scale.exp().item():.1f} minutes {(time.time() - start) / 60:.1f}", flush=True)
 
 

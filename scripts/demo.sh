@@ -8,7 +8,7 @@ export OUTPUT
 . ./set_env.sh
 
 # Runs this short are done fastest with one thread each.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$PYTHON" sweep.py outfits16 tiny_ep50 \
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$PYTHON" sweep.py outfits16 tiny_ep100 \
     --methods ZS-CLIP CoOp-MT CoOp-CA SoftCPT-NATA --shots 1 2 4
 echo "Sixteen tasks ask for the colour, pattern, length or width of one garment: a context for all of them (CoOp-MT) can't
 say which, a context of each (CoOp-CA) learns it from that task's few images, SoftCPT from all tasks and their names."
