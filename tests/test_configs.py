@@ -114,6 +114,7 @@ def test_no_trainer_config_is_untested():
     tested = {CONFIGS / "trainers" / folder / f"{name.format(backbone)}.yaml"
               for folder, name in TRAINERS.items() for backbone in [*BACKBONES, "tiny"]}
     tested |= {CONFIGS / "trainers" / f"{backbone}_ep50.yaml" for backbone in [*BACKBONES, "tiny"]}
+    tested |= {CONFIGS / "trainers" / folder / "tiny_ep100.yaml" for folder in ("", "MTCoOp", "MTCoOpHard")}
     assert set(ours) - tested == {CONFIGS / "trainers" / name for name in ("clip.yaml", "ep50.yaml")}  # all's bases
 
 

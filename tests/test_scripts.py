@@ -38,7 +38,7 @@ def run_folders(env):
 
 
 @pytest.mark.parametrize("script, arguments, key, value", [
-    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 1216 * 16 * 64),
+    ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
     ("main_mtcoop_hard.sh", "outfits16 tiny_ep50 1 16 False True".split(), "n_params", 16 * 16 * 64),
     ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
     ("method.sh", "KgCoOp outfits16 tiny_ep50 1".split(), "n_params", 16 * 4 * 64),
@@ -72,9 +72,9 @@ def test_base_to_new(place):
     sh("main_mtcoop_base2new_test.sh", NATA, place)
     new = results((run_folders(place) - before).pop())
     base = results(next(folder for folder in before if "train_base" in folder))
-    # 8 5 6 5 5 ... classes: base has the larger half of each task
+    # 4 4 3 3 4 ... classes: base has the larger half of each task
     assert base["n_classes"] > new["n_classes"] > 0
-    assert base["n_tasks"] == new["n_tasks"] == 8
+    assert base["n_tasks"] == new["n_tasks"] == 16
 
 
 @pytest.mark.parametrize("train, test, arguments", [
@@ -90,8 +90,8 @@ def test_transfer_to_tasks_that_were_not_seen(train, test, arguments, place, tmp
     sh(test, target, place)
     (tested,) = run_folders(place) - {trained}
     assert "transfer/outfits16_task6,task7" in tested
-    assert [task["total"] for task in results(trained)["tasks"]] == [320, 320]
-    assert [task["total"] for task in results(tested)["tasks"]] == [200, 200]
+    assert [task["total"] for task in results(trained)["tasks"]] == [160, 120]
+    assert [task["total"] for task in results(tested)["tasks"]] == [120, 120]
     assert "is finished, with these settings" in sh(test, target, place).stdout
 
 
@@ -202,13 +202,13 @@ def test_all_methods(place, tmp_path):
            "METHODS": "ZS-CLIP LP-CLIP CoOp-MT SoftCPT-CATA"}
     done = sh("all_methods.sh", ["outfits16", "tiny_ep50"], env)
     rows = [line.split("|")[1:4] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
-    # learned values: 8 linear heads on 128 features, 16 and 4 vectors of 64, a matrix of the meta network
+    # learned values: 16 linear heads on 128 features, 16 and 4 vectors of 64, a matrix of the meta network
     assert [[text.strip() for text in row[:2]] for row in rows] == [
-        ["ZS-CLIP", "0"], ["LP-CLIP", f"{129 * 50:,}"], ["CoOp-MT", f"{16 * 64:,}"],
+        ["ZS-CLIP", "0"], ["LP-CLIP", f"{129 * 56:,}"], ["CoOp-MT", f"{16 * 64:,}"],
         ["SoftCPT-CATA", f"{2 * 4 * 64 + 256 * 16 * 64:,}"]]
     assert (tmp_path / "output" / "outfits16" / "accuracy.png").stat().st_size > 10000
     again = sh("all_methods.sh", ["outfits16", "tiny_ep50"], env)
-    assert again.stdout.count("is finished, with these settings") == 3 + 8 and "epoch [" not in again.stdout
+    assert again.stdout.count("is finished, with these settings") == 3 + 16 and "epoch [" not in again.stdout
     assert again.stdout.splitlines()[-4:] == done.stdout.splitlines()[-4:]
 
 
