@@ -105,6 +105,13 @@ def yaml_files():
     return [REPOSITORY / path for path in found if (REPOSITORY / path).exists()]
 
 
+@pytest.mark.parametrize("folder", ["", "MTCoOp", "MTCoOpHard"])
+def test_tiny_ep100_has_twice_the_epochs_and_nothing_else(folder):
+    once, twice = ({key: value for key, value, _ in read_yaml(str(CONFIGS / "trainers" / folder / f"tiny_ep{n}.yaml"))}
+                   for n in (50, 100))
+    assert once.pop("OPTIM.MAX_EPOCH") == 50 and twice.pop("OPTIM.MAX_EPOCH") == 100 and once == twice
+
+
 def test_no_dataset_config_is_untested():
     assert {path.stem for path in (CONFIGS / "datasets").iterdir()} == set(DATASETS)
 
