@@ -248,3 +248,12 @@ def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
     del written["suite"]
     (folder / "results.json").write_text(json.dumps(written))
     assert "does not hold the names of its classes" in error_of(capsys, folder, image)[1]
+
+
+def test_prototypes_belong_to_the_model_that_was_tested(photo_root, backbone, tmp_path, capsys):
+    """An earlier model has prototypes of its own, which the run did not keep."""
+    options = {**CASES["ProtoNet, learned"][1], "OPTIM.MAX_EPOCH": 2, "TRAIN.CHECKPOINT_FREQ": 1}
+    call(train_args(photo_root, backbone, tmp_path / "run", "ProtoNet", **options_of(tmp_path, **options)))
+    image = photo_root / "lightness" / "dark" / "00.png"
+    assert len(predictions(capsys, tmp_path / "run", image, "--epoch", "last")) == 2
+    assert "are those of the model that was tested" in error_of(capsys, tmp_path / "run", image, "--epoch", "1")[1]
