@@ -22,19 +22,29 @@ from .loading import load_classifiers, made_up_task
 def find_images(places):
     """Paths of images: files as given, of folders all image files below them by name, of "-" the lines of stdin.
 
+    Links to folders are followed, as in training.
+
     Raises:
         UserError: there is none, or no such file. OSError: a folder can't be read.
     """
     def fail(error):
         raise UserError(f"the folder {error.filename} can't be read ({error.strerror}): change its permissions")
 
+    def files(place):
+        seen = set()  # a link may lead to a folder above it
+        for folder, below, names in os.walk(place, onerror=fail, followlinks=True):
+            if osp.realpath(folder) in seen:
+                below.clear()
+                continue
+            seen.add(osp.realpath(folder))
+            yield from (osp.join(folder, name) for name in names)
+
     found = []
     for place in places:
         if place == "-":
             found += [line for line in sys.stdin.read().splitlines() if line.strip()]
         elif osp.isdir(place):
-            below = [osp.join(folder, name) for folder, _, names in os.walk(place, onerror=fail) for name in names]
-            images = [path for path in below if path.lower().endswith(IMAGE_SUFFIXES)
+            images = [path for path in files(place) if path.lower().endswith(IMAGE_SUFFIXES)
                       and not osp.basename(path).startswith(".")]
             if not images:
                 raise UserError(f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import predict
+from learned.predicting import find_images
 from lpclip import linear_probe
 from lpclip.linear_probe import sweep
 from tests.helpers import call, results, run, train_args
@@ -218,7 +219,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert "stdin gave no path" in error_of(capsys, folder, "-")[1]
 
-    def walk(place, onerror):
+    def walk(place, onerror, followlinks):
         onerror(PermissionError(13, "Permission denied", place))
 
     with monkeypatch.context() as patch:  # the superuser, who may run the tests, may read all
@@ -257,3 +258,11 @@ def test_prototypes_belong_to_the_model_that_was_tested(photo_root, backbone, tm
     image = photo_root / "lightness" / "dark" / "00.png"
     assert len(predictions(capsys, tmp_path / "run", image, "--epoch", "last")) == 2
     assert "are those of the model that was tested" in error_of(capsys, tmp_path / "run", image, "--epoch", "1")[1]
+
+
+def test_links_to_folders_are_followed_once(photo_root, tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "tones").symlink_to(photo_root / "lightness")
+    (tmp_path / "below" / "loop").symlink_to(tmp_path)
+    found = find_images([str(tmp_path)])
+    assert len(found) == 24 == len({Path(path).resolve() for path in found})
