@@ -41,6 +41,17 @@ def backbone(parity_folder):
 
 
 @pytest.fixture(scope="session")
+def words(backbone, tmp_path_factory):
+    """The backbone with another embedding for every word, which the file has not: its classes would tie."""
+    weights = torch.load(backbone, weights_only=True)
+    embedding = weights["token_embedding.weight"]
+    weights["token_embedding.weight"] = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(3)) / 10
+    path = tmp_path_factory.mktemp("weights") / "words.pt"
+    torch.save(weights, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def photo_root(tmp_path_factory):
     """A `FolderTasks` root: two tasks of noisy single-coloured images, 12 a class."""
     root = tmp_path_factory.mktemp("photos")

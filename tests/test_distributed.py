@@ -38,17 +38,6 @@ def env(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", **more}
 
 
-@pytest.fixture(scope="module")
-def words(backbone, tmp_path_factory):
-    """The backbone with another embedding for every word, which the file has not: its classes would tie."""
-    weights = torch.load(backbone, weights_only=True)
-    embedding = weights["token_embedding.weight"]
-    weights["token_embedding.weight"] = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(3)) / 10
-    path = tmp_path_factory.mktemp("weights") / "words.pt"
-    torch.save(weights, path)
-    return str(path)
-
-
 @pytest.fixture
 def arguments(photo_root, words, tmp_path):
     def of(method, output, *extra, **settings):

@@ -171,17 +171,6 @@ def test_damaged_files_are_one_sentence(name, content, read, message, tmp_path):
 
 
 # ------------------------------------------------------------------ runs
-@pytest.fixture(scope="module")
-def words(backbone, tmp_path_factory):
-    """The backbone with another embedding for every word, which the file has not: its classes would tie."""
-    weights = torch.load(backbone, weights_only=True)
-    embedding = weights["token_embedding.weight"]
-    weights["token_embedding.weight"] = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(3)) / 10
-    path = tmp_path_factory.mktemp("weights") / "words.pt"
-    torch.save(weights, path)
-    return str(path)
-
-
 @pytest.fixture
 def arguments(photo_root, words, tmp_path):
     def of(output, trainer="MTCoOpHard", *extra, **options):
