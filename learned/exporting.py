@@ -84,8 +84,6 @@ def export(run, out, which=None, onnx=False):
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there and not empty: give another folder, or remove it")
-    if onnx:
-        check_onnx()
     _, cfg = read_run(run)
     if cfg.TRAINER.NAME in REASONS:
         raise UserError(f"{cfg.TRAINER.NAME} can't be exported: {REASONS[cfg.TRAINER.NAME]}; use predict.py")
@@ -146,15 +144,6 @@ def describe(trainer):
             "std": list(cfg.INPUT.PIXEL_STD) if normalised else [1.0] * 3, "interpolation": cfg.INPUT.INTERPOLATION,
             "resize_mode": cfg.INPUT.RESIZE_MODE},
         "tasks": [{"name": task.name, "classes": list(task.classnames)} for task in trainer.tasks]}
-
-
-def check_onnx():
-    """Raise a UserError unless what `export_onnx` needs is installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--onnx needs {error.name}: install it with pip install onnx onnxruntime") from None
 
 
 @torch.no_grad()
