@@ -38,7 +38,7 @@ def parse_args():
 def main():
     args = parse_args()
     os.chdir(REPOSITORY)
-    with program():
+    with program("goes on from the last saved epoch"):
         jobs = list_jobs(args)
         if args.dry_run:
             for job in jobs:

@@ -13,7 +13,7 @@ from trainers.run import run
 
 def main():
     args = build_parser().parse_args()
-    with program():
+    with program("goes on from the last saved epoch"):
         run(args)
 
 

@@ -1,6 +1,6 @@
 """A run that finds no image features, against the bare image tower on the same images.
 
-    python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--side 500] [--workers 8]
+    python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--side 500] [--workers 8] [--runs 4]
 
 A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
 its training: making the features of all epochs, keeping them, and the steps; of these `encode s` are the features.
@@ -8,10 +8,15 @@ its training: making the features of all epochs, keeping them, and the steps; of
 gives them to the tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls
 alone, on random pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats`
 rounds does both ways, one after the other. On a busy machine CPU seconds (the workers' too) tell more.
+
+With `--runs n`: `one s` is `train()` alone, `all s` that of n runs at once which need the same features, from one empty
+cache until the last has trained. Each run is a process of its own, and begins when all have loaded their model. `made`
+are the features that all of them have encoded together.
 """
 
 import contextlib
 import io
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -43,12 +48,12 @@ def write_photos(root, classes, shots, side):
             Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=90)
 
 
-def build(root, shots, epochs, backbone, size, workers):
+def build(root, shots, epochs, backbone, size, workers, cache):
     return MTCoOpHard(make_cfg({
         "TRAINER.NAME": "MTCoOpHard", "TRAINER.MTCOOPH.PREC": "fp32", "MODEL.BACKBONE.NAME": backbone, "SEED": 1,
         "INPUT.SIZE": (size, size), "INPUT.TRANSFORMS": ("random_resized_crop", "random_flip", "normalize"),
         "DATASET.NAME": "FolderTasks", "DATASET.ROOT": f"{root}/images", "DATASET.NUM_SHOTS": shots,
-        "DATALOADER.FEATURE_CACHE_DIR": tempfile.mkdtemp(dir=root), "DATALOADER.NUM_WORKERS": workers,
+        "DATALOADER.FEATURE_CACHE_DIR": cache, "DATALOADER.NUM_WORKERS": workers,
         "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": epochs, "OPTIM.LR_SCHEDULER": "cosine",
         "OUTPUT_DIR": tempfile.mkdtemp(dir=root), "TEST.NO_TEST": True, "VERBOSE": False}))
 
@@ -75,21 +80,59 @@ def cpu_seconds():
     return time.process_time() + sum(os.times()[2:4])  # of the latter hundredths only
 
 
-def work(classes, shots, epochs, backbone, size, side, workers, repeats):
-    rounds = []
+def work(classes, shots, epochs, backbone, size, side, workers, repeats, runs):
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         write_photos(root, classes, shots, side)
-        for _ in range(repeats):
-            trainer = build(root, shots, epochs, backbone, size, workers)
-            start, worked = time.perf_counter(), cpu_seconds()
-            trainer.train()
-            run, worked = time.perf_counter() - start, cpu_seconds() - worked
-            rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs), worked))
-        n = epochs * len(trainer.train_images)
-    return {"images": n, **{name: statistics.median(column) for name, column in zip(
+        settings = root, shots, epochs, backbone, size, workers
+        return compare_together(settings, repeats, runs) if runs else compare_bare(settings, repeats, epochs)
+
+
+def compare_bare(settings, repeats, epochs):
+    rounds = []
+    for _ in range(repeats):
+        trainer = build(*settings, tempfile.mkdtemp(dir=settings[0]))
+        start, worked = time.perf_counter(), cpu_seconds()
+        trainer.train()
+        run, worked = time.perf_counter() - start, cpu_seconds() - worked
+        rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs), worked))
+    return {"images": epochs * len(trainer.train_images), **{name: statistics.median(column) for name, column in zip(
         ("run s", "encode s", "bare s", "tower s", "bare CPU s", "run CPU s"), zip(*rounds))},
         "run / bare": statistics.median(run / bare for run, _, bare, *_ in rounds),
         "run / bare, CPU": statistics.median(run / bare for *_, bare, run in rounds)}
+
+
+def compare_together(settings, repeats, runs):
+    rounds = [(*train_together(settings, 1), *train_together(settings, runs)) for _ in range(repeats)]
+    return {"runs": runs, **{name: statistics.median(column) for name, column in zip(
+        ("one s", "made by one", "all s", "made"), zip(*rounds))},
+        "all / one": statistics.median(together / alone for alone, _, together, _ in rounds)}
+
+
+def train_together(settings, runs):
+    """Seconds that `runs` processes take to train from one empty cache, and the features they make in all."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(runs), context.SimpleQueue()
+    settings = (*settings, tempfile.mkdtemp(dir=settings[0]))
+    processes = [context.Process(target=train_one, args=(settings, barrier, results)) for _ in range(runs)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a run ended with exit status {process.exitcode}")
+    starts, ends, made = zip(*(results.get() for _ in processes))
+    return max(ends) - min(starts), sum(made)
+
+
+def train_one(settings, barrier, results):
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer = build(*settings)
+        made, encode = [], trainer.encode.encode
+        trainer.encode.encode = lambda *args: (made.append(len(x)) or x for x in encode(*args))
+        barrier.wait(timeout=600)  # for nothing if another run has failed
+        start = time.time()
+        trainer.train()
+        results.put((start, time.time(), sum(made)))
 
 
 def bench(args):
@@ -98,10 +141,10 @@ def bench(args):
         classes, shots, epochs = map(int, case.split(":"))
         rows.append({"classes": classes, "shots": shots, "epochs": epochs, **in_own_process(
             "benchmarks.images", classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size,
-            side=args.side, workers=args.workers, repeats=args.repeats)})
+            side=args.side, workers=args.workers, repeats=args.repeats, runs=args.runs)})
     return rows
 
 
 if __name__ == "__main__":
     main("benchmarks.images", work, bench, __doc__.splitlines()[0], cases="10:1:20,74:4:10", arch="tiny", size=64,
-         side=500, workers=8)
+         side=500, workers=8, runs=0)

@@ -266,7 +266,7 @@ def sweep(args):
 
 
 def main():
-    with program():
+    with program("makes the runs that are missing"):
         sweep(parse_args())
 
 

@@ -13,8 +13,11 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def program():
+def program(resume=None):
     """The body of every script: it ends with status 1 and one sentence on an error that a user can mend.
+
+    Args:
+        resume: what the same command does after Ctrl-C.
 
     Those are `UserError`, errors of the operating system (a full disk, a folder without permission), too little memory
     on the GPU, Ctrl-C (status 130), SIGTERM once the run is saved (143). A reader that closes the pipe ends it
@@ -30,7 +33,7 @@ def program():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
         sys.exit(1)
     except KeyboardInterrupt:
-        end("interrupted; the same command goes on from the last saved epoch", 130)
+        end(f"interrupted; the same command {resume}" if resume else "interrupted", 130)
     except Stopped as error:
         end(str(error), 143)
     except Exception as error:

@@ -28,7 +28,7 @@ def ended(error, capsys):
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: the disk is full, a/b could not be written"),
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "Permission denied: 'a/b'"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 1, "error: the GPU has too little memory: set MODEL."),
-    (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
     (Stopped("stopped by SIGTERM"), 143, "stopped by SIGTERM"),
 ])
 def test_a_user_reads_one_sentence(error, status, text, capsys):
