@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 import datasets  # noqa: F401  registers FolderTasks
 from runs.config import make_cfg
-from trainers.image_features import Pass
+from trainers.images import Pass
 from trainers.mtcoop_hard import MTCoOpHard
 
 from .common import device, in_own_process, main

@@ -14,7 +14,7 @@ from dassl.errors import UserError
 from dassl.utils import atomic_path, list_broken
 from datasets.base import NamedDatum
 from datasets.files import IMAGE_SUFFIXES
-from trainers.image_features import Images
+from trainers.images import Images
 
 from .loading import load_classifiers, made_up_task
 

@@ -30,7 +30,8 @@ from runs.outcome import lacking
 from runs.program import program
 from runs.results import describe_suite, note_difference, print_results, write_results
 from trainers.evaluation import make_evaluator
-from trainers.image_features import ImageFeatures, Images
+from trainers.image_features import ImageFeatures
+from trainers.images import Images
 from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW

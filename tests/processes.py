@@ -16,7 +16,7 @@ import torch
 from runs.program import program
 from tests.helpers import call
 from trainers import image_features
-from trainers.image_features import Images
+from trainers.images import Images
 
 
 def noted(file, kill_at, read=Images.__getitem__):

@@ -19,8 +19,10 @@ from dassl.utils import MissingFile, NotFinite
 from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
 from trainers import feature_store, image_features
+from trainers import images as images_module
 from trainers.feature_store import FeatureCache, TemporaryPack, key_of
-from trainers.image_features import ImageFeatures, Images, describe, seeded
+from trainers.image_features import ImageFeatures, describe
+from trainers.images import Images, seeded
 from trainers.multitask import MultiTaskTrainer
 
 KEYS = np.array([key_of(i) for i in range(6)])
@@ -333,8 +335,8 @@ def test_batches_are_full_across_epochs_and_workers_are_few(photos, backbone, tm
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_training_opens_no_image(kept, photos, backbone, tmp_path, monkeypatch):
-    seen, read, step = [], image_features.read_image, MultiTaskTrainer.step
-    monkeypatch.setattr(image_features, "read_image", lambda path, upright: seen.append(path) or read(path, upright))
+    seen, read, step = [], images_module.read_image, MultiTaskTrainer.step
+    monkeypatch.setattr(images_module, "read_image", lambda path, upright: seen.append(path) or read(path, upright))
 
     def last_look(self, *args):
         seen.append("step")

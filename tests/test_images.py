@@ -22,7 +22,7 @@ from datasets.check_images import broken_images, describe_ignored, ignored_files
 from tests.helpers import call, make_cfg, results, train_args
 from tests.miniature import make_general
 from trainers.feature_store import key_of
-from trainers.image_features import Images
+from trainers.images import Images
 
 SIZE = (48, 32)  # width, height
 GREY = np.tile(np.linspace(0, 255, SIZE[0]).round().astype(np.uint8), (SIZE[1], 1))  # (H, W)

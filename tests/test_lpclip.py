@@ -18,7 +18,7 @@ from lpclip import linear_probe, logistic
 from lpclip.linear_probe import parse_args, sweep
 from lpclip.logistic import search_c
 from tests.helpers import REPOSITORY, results
-from trainers.image_features import Images
+from trainers.images import Images
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (20, 20, 130)}
 

@@ -20,7 +20,7 @@ from tests import helpers
 from tests.helpers import make_cfg, results, train_args
 from trainers import feature_store, image_features, plot
 from trainers.feature_store import Rows
-from trainers.image_features import Images
+from trainers.images import Images
 from trainers.local_features import LocalImageEncoder, attention_pool, last_of
 from trainers.plot import TransportCLIP, sinkhorn
 

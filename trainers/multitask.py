@@ -22,7 +22,8 @@ from runs.results import describe_suite, write_results
 
 from .distributed import any_process
 from .evaluation import make_evaluator
-from .image_features import FeatureLoader, ImageFeatures, Images
+from .image_features import FeatureLoader, ImageFeatures
+from .images import Images
 from .multitask_clip import digest_of_weights, load_clip
 from .progress import Progress, until_sigterm
 from .saving import SavesParts

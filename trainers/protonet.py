@@ -18,7 +18,7 @@ from runs.checkpoints import save
 from runs.keys import refusal
 from runs.methods import PREC, Row, register
 
-from .image_features import Images
+from .images import Images
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
 
