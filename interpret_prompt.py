@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from dassl.errors import UserError
 from learned.contexts import contexts_of, similarities
-from learned.loading import load_run
+from learned.loading import NO_IMAGES, load_run
 from runs.config import epoch_name
 from runs.program import program
 from runs.show import pyplot, save
@@ -75,7 +75,7 @@ def draw(matrix, names, path):
 def interpret(run, topk, which, output):
     """Print the table of nearest words and, if the contexts belong to tasks, draw their similarities."""
     with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
-        trainer = load_run(run, which)
+        trainer = load_run(run, which, NO_IMAGES)
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":
         raise UserError(f"--output: the picture compares the contexts of tasks, but {run} has none per task")

@@ -107,6 +107,8 @@ def parse_args(argv):
         parser.error("give the folder of an experiment, or of several")
     if args.output and not (args.compare and args.output.endswith(".csv")):
         parser.error("--output needs --compare, and a file that ends in .csv")
+    if args.output and osp.isdir(args.output):
+        parser.error(f"--output {args.output} is a folder: give the name of the file to write")
     args.reads_results = args.table or args.paper is not None or args.base2new
     if args.reads_results and (args.test_log or args.keyword):
         parser.error("--test-log and --keyword are for logs, but --table, --paper and --base2new read results.json")

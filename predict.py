@@ -5,6 +5,7 @@
 """
 
 import argparse
+import os.path as osp
 import sys
 
 from runs.config import epoch_name
@@ -30,6 +31,8 @@ def parse_args(argv):
         parser.error(f"--topk {args.topk}, --batch {args.batch}: they must be 1 or more")
     if args.output and not args.output.endswith((".csv", ".json")):
         parser.error(f"--output {args.output}: the file must end in .csv or .json")
+    if osp.isdir(args.output):
+        parser.error(f"--output {args.output} is a folder: give the name of the file to write")
     if bool(args.new_task) != bool(args.class_names) or (args.template and not args.new_task):
         parser.error("--new-task NAME and --classes A,B,... belong together, and --template to both")
     if args.task and args.new_task:

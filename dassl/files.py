@@ -14,6 +14,11 @@ def mkdir_if_missing(dirname):
         os.makedirs(dirname, exist_ok=True)
 
 
+def swap_prefix(path, old, new):
+    """The path with `new` in place of `old`, if it begins with that; `old` may be ""."""
+    return new + path[len(old):] if old and path.startswith(old) else path
+
+
 @contextmanager
 def atomic_path(fpath):
     """Yield a temporary name beside ``fpath``; on success it replaces ``fpath``, else it is removed."""

@@ -12,6 +12,7 @@ from math import ceil
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.errors import MissingFile, UserError
+from dassl.files import swap_prefix
 
 from .check_images import leave_out_broken
 from .draws import draw_few_shot
@@ -243,8 +244,7 @@ class Suite(MultiTaskDataset):
 
 def place_of(path, cfg):
     """Where the image of a listed path lies."""
-    old, new = cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH
-    return new + path[len(old):] if old and path.startswith(old) else path
+    return swap_prefix(path, cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH)
 
 
 def select_tasks(data, which):

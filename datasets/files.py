@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 
 from dassl.errors import MissingFile, UserError
-from dassl.utils import is_lfs_pointer
+from dassl.utils import is_lfs_pointer, listdir_nohidden
 
 from .schemas import SplitZhou, read_checked
 
@@ -105,9 +105,11 @@ def images_of(folder):
     images = list_images(folder)
     if not images:
         below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
+        other = next((name for name in listdir_nohidden(folder, sort=True) if osp.isfile(osp.join(folder, name))), "")
         raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
-                           + (f"its folder {below} does, move its images up" if below
-                              else "unpack the images there again"), [folder])
+                           + (f"its folder {below} does, move its images up" if below else
+                              f"{other} is of another kind, convert it" if other else
+                              "unpack or put its images there"), [folder])
     return images
 
 

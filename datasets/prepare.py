@@ -79,7 +79,8 @@ def members_of(names, configs):
     """{name: class} of the datasets that `names` stand for, members of suites; an unknown name is a UserError."""
     unknown = [name for name in names if name not in configs]
     if unknown:
-        raise UserError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)}")
+        raise UserError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)} "
+                        "(outfits16 is made on first use)")
     classes = [member for name in names for member in getattr(configs[name], "members", (configs[name],))]
     by_class = {cls: name for name, cls in configs.items()}
     return {by_class[cls]: cls for cls in classes}

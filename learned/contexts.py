@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from dassl.errors import UserError
 from trainers.mtcoop import MTCoOp
 
-from .loading import load_run
+from .loading import NO_IMAGES, load_run
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def task_similarities(folder):
         MissingFile, UserError: as `load_run`, or there is no context per task.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # what building and loading say
-        kind, _, contexts = contexts_of(load_run(folder))
+        kind, _, contexts = contexts_of(load_run(folder, settings=NO_IMAGES))
     if kind != "task":
         raise UserError(f"{folder} has no context per task")
     return similarities(contexts).cpu().tolist()

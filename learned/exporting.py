@@ -27,9 +27,10 @@ from clip.image_tower import save_image_tower
 from dassl.errors import UserError
 from lpclip import ROW as PROBE
 from runs.keys import refusal
+from runs.outcome import distinct
 from trainers.multitask_clip import MultiTaskCLIP
 
-from .loading import TrainedClassifiers, load_run, read_run
+from .loading import NO_IMAGES, TrainedClassifiers, load_run, read_run
 
 # Why a method has no features of classes to export.
 REASONS = {
@@ -81,14 +82,14 @@ def export(run, out, which=None, onnx=False):
         MissingFile, UserError: as `load_run`; `out` is not empty; the method has no class features, two tasks have the
             same name, or images are read or the image tower is built in a way that open_clip or ONNX doesn't know.
     """
-    out = Path(out)
+    out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there and not empty: give another folder, or remove it")
     _, cfg = read_run(run)
     if cfg.TRAINER.NAME in REASONS:
         raise UserError(f"{cfg.TRAINER.NAME} can't be exported: {REASONS[cfg.TRAINER.NAME]}; use predict.py")
     # On the CPU: fp16 is fp32 there.
-    settings = {"USE_CUDA": False, "DATALOADER.FEATURE_CACHE": False}
+    settings = {"USE_CUDA": False, **NO_IMAGES}
     trainer = load_run(run, which, settings)
     kind = type(trainer.model)
     if kind.score is not MultiTaskCLIP.score or kind.logits is not MultiTaskCLIP.logits:
@@ -143,7 +144,7 @@ def describe(trainer):
             "size": cfg.INPUT.SIZE[0], "mean": list(cfg.INPUT.PIXEL_MEAN) if normalised else [0.0] * 3,
             "std": list(cfg.INPUT.PIXEL_STD) if normalised else [1.0] * 3, "interpolation": cfg.INPUT.INTERPOLATION,
             "resize_mode": cfg.INPUT.RESIZE_MODE},
-        "tasks": [{"name": task.name, "classes": list(task.classnames)} for task in trainer.tasks]}
+        "tasks": [{"name": task.name, "classes": distinct(task.classnames)} for task in trainer.tasks]}
 
 
 @torch.no_grad()

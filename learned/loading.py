@@ -19,6 +19,9 @@ from trainers.protonet import PROTOTYPES_FILE, ProtoNet
 from trainers.zsclip import ZeroshotCLIP
 
 
+NO_IMAGES = {"DATALOADER.FEATURE_CACHE": False}  # settings of programs that train on none
+
+
 def read_run(folder, settings=()):
     """(results, config) of a finished run.
 
@@ -55,6 +58,8 @@ def load_run(folder, which=None, settings=(), new_task=None):
             another one; what was learned is tied to the run's tasks or images, and `new_task` is given.
     """
     results, cfg = read_run(folder, settings)
+    if cfg.TRAINER.NAME == PROBE.label:
+        raise UserError(f"the run {folder} is a linear probe, which learns no context")
     trainer_class = find_trainer(cfg)
     place = parts = None
     if trainer_class.learns(cfg):
@@ -72,15 +77,24 @@ def load_run(folder, which=None, settings=(), new_task=None):
     if new_task:
         check_free(trainer)
     identity = results.get("identity") or {}
-    if identity.get("weights", trainer.weights) != trainer.weights:
-        raise UserError(f"the backbone {cfg.MODEL.BACKBONE.NAME} has other values than when {folder} ran: put those "
-                        "weights back")
+    check_backbone(identity, trainer.weights, cfg, folder)
     if place:
         trainer.load_model(place, which)
-        if place != folder and not new_task and trainer.digest_of_learned() != identity.get("model"):
+        if place != folder and trainer.digest_of_learned() != identity.get("model"):
             raise UserError(f"the model {which} of {place} is not the one that {folder} tested: give --epoch, or that "
                             "run itself")
     return trainer
+
+
+def check_backbone(identity, weights, cfg, folder):
+    """Compare the `weights` of the backbone with those in the `identity` of the run in `folder`.
+
+    Raises:
+        UserError: they differ.
+    """
+    if identity.get("weights", weights) != weights:
+        raise UserError(f"the backbone {cfg.MODEL.BACKBONE.NAME} has other values than when {folder} ran: put those "
+                        "weights back")
 
 
 def check_free(trainer):
@@ -201,7 +215,7 @@ def load_classifiers(folder, which=None, batch=64, new_task=None):
     Raises:
         MissingFile, UserError: as `load_run`, or a file with prototypes or of a linear probe is not there or damaged.
     """
-    settings = {"DATALOADER.FEATURE_CACHE": False, "DATALOADER.TEST.BATCH_SIZE": batch}
+    settings = {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}
     results, cfg = read_run(folder, settings)
     if cfg.TRAINER.NAME == PROBE.label:
         if new_task:
@@ -209,7 +223,9 @@ def load_classifiers(folder, which=None, batch=64, new_task=None):
         if which is not None:
             raise UserError(f"--epoch {which} chooses among models, but a linear probe has one: leave it out")
         state = load_made(folder, CLASSIFIER_FILE, {"weight": torch.Tensor, "bias": torch.Tensor})
-        return ProbeClassifier(cfg, suite_of(results, folder), Features(cfg).encode, state["weight"], state["bias"])
+        features = Features(cfg)
+        check_backbone(results.get("identity") or {}, features.weights, cfg, folder)
+        return ProbeClassifier(cfg, suite_of(results, folder), features.encode, state["weight"], state["bias"])
     trainer = load_run(folder, which, settings, new_task)
     if isinstance(trainer, ProtoNet):
         state = load_made(folder, PROTOTYPES_FILE, {"prototypes": torch.Tensor, "embedding": str})

@@ -1,7 +1,7 @@
 """Images into the most likely classes, as a table, CSV or JSON."""
 
 import contextlib
-import csv
+import itertools
 import json
 import os
 import os.path as osp
@@ -14,18 +14,19 @@ from dassl.errors import UserError
 from dassl.utils import atomic_path, list_broken
 from datasets.base import NamedDatum
 from datasets.files import IMAGE_SUFFIXES
+from runs.outcome import distinct, write_csv
 from trainers.images import Images
 
 from .loading import load_classifiers, made_up_task
 
 
 def find_images(places):
-    """Paths of images: files as given, of folders all image files below them by name, of "-" the lines of stdin.
+    """Paths of images: files as given, of folders all image files below them by name; "-" stands for stdin's lines.
 
     Links to folders are followed, as in training.
 
     Raises:
-        UserError: there is none, or no such file. OSError: a folder can't be read.
+        UserError: there is none, no such file, or a folder can't be read.
     """
     def fail(error):
         raise UserError(f"the folder {error.filename} can't be read ({error.strerror}): change its permissions")
@@ -39,11 +40,15 @@ def find_images(places):
             seen.add(osp.realpath(folder))
             yield from (osp.join(folder, name) for name in names)
 
+    def lines():
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="surrogateescape")  # file names may be any bytes
+        # Not splitlines, which takes more for the end of a line: names may hold all but a newline.
+        return [line.removesuffix("\r") for line in sys.stdin.read().split("\n") if line.strip()]
+
     found = []
-    for place in places:
-        if place == "-":
-            found += [line for line in sys.stdin.read().splitlines() if line.strip()]
-        elif osp.isdir(place):
+    for place in itertools.chain.from_iterable(lines() if place == "-" else [place] for place in places):
+        if osp.isdir(place):
             images = [path for path in files(place) if path.lower().endswith(IMAGE_SUFFIXES)
                       and not osp.basename(path).startswith(".")]
             if not images:
@@ -59,14 +64,15 @@ def find_images(places):
 
 
 def choose_tasks(tasks, name):
-    """Numbers of the tasks (list of `Task`) called `name`; of "" all.
+    """Numbers of the tasks (list of `Task`) called `name`, as predictions call them or by themselves; of "" all.
 
     Raises:
         UserError: there is none.
     """
-    numbers = [t for t, task in enumerate(tasks) if name in ("", task.name)]
+    own = distinct(task.name for task in tasks)
+    numbers = [t for t, task in enumerate(tasks) if name in ("", task.name, own[t])]
     if not numbers:
-        raise UserError(f"--task {name!r}: the run has no such task, it has {', '.join(task.name for task in tasks)}")
+        raise UserError(f"--task {name!r}: the run has no such task, it has {', '.join(own)}")
     return numbers
 
 
@@ -74,7 +80,7 @@ def predict(classifiers, paths, numbers, topk):
     """Yield {"image", "task", "classes": [{"class", "probability"}]} for every image and task, image by image.
 
     Images are read, transformed and encoded as in testing; those that can't be read are left out and, with the reason,
-    added to `classifiers.encode.broken`.
+    added to `classifiers.encode.broken`. Of tasks, or classes of a task, with the same name the second is `crane (2)`.
 
     Args:
         classifiers: `Classifiers`. paths: list of str. numbers: of the tasks. topk: most classes for each.
@@ -82,7 +88,8 @@ def predict(classifiers, paths, numbers, topk):
     Raises:
         NotFinite: a feature or a logit is.
     """
-    encode, tasks = classifiers.encode, classifiers.tasks
+    encode, names = classifiers.encode, distinct(task.name for task in classifiers.tasks)
+    classnames = [distinct(task.classnames) for task in classifiers.tasks]
     encode.batch_size = min(classifiers.cfg.DATALOADER.TEST.BATCH_SIZE, len(paths))  # batches are filled up
     images = Images(classifiers.cfg, [NamedDatum(path, classifiers.upright, impath=path) for path in paths],
                     build_transform(classifiers.cfg, is_train=False))
@@ -94,8 +101,8 @@ def predict(classifiers, paths, numbers, topk):
             if path in encode.broken:
                 continue
             for t, (values, classes) in zip(numbers, ranked):
-                yield {"image": path, "task": tasks[t].name, "classes": [
-                    {"class": tasks[t].classnames[c], "probability": p}
+                yield {"image": path, "task": names[t], "classes": [
+                    {"class": classnames[t][c], "probability": p}
                     for c, p in zip(classes[i, :topk].tolist(), values[i, :topk].tolist())]}
         done += len(features)
 
@@ -110,15 +117,15 @@ def show(rows):
 
 def write(rows, path):
     """Write rows of `predict`, whole or not at all: as JSON, or as CSV with a line for each class."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as f:
-        if path.endswith(".json"):
-            json.dump(rows, f, indent=1, ensure_ascii=False)
-            f.write("\n")
-            return
-        lines = csv.writer(f)
-        lines.writerow(["image", "task", "rank", "class", "probability"])
-        lines.writerows([row["image"], row["task"], rank, found["class"], found["probability"]]
-                        for row in rows for rank, found in enumerate(row["classes"], 1))
+    if path.endswith(".csv"):
+        write_csv(path, ["image", "task", "rank", "class", "probability"],
+                  ([row["image"], row["task"], rank, found["class"], found["probability"]]
+                   for row in rows for rank, found in enumerate(row["classes"], 1)))
+        return
+    # File names may be any bytes: those that are no UTF-8 come as JSON's escapes.
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as f:
+        json.dump(rows, f, indent=1, ensure_ascii=False)
+        f.write("\n")
 
 
 def predict_run(args):
@@ -131,7 +138,8 @@ def predict_run(args):
         {path: reason} of the images that can't be read, which are also listed on stderr.
 
     Raises:
-        MissingFile, UserError: as `load_classifiers`, `find_images` and `choose_tasks`.
+        MissingFile, UserError: as `made_up_task`, `load_classifiers`, `find_images` and `choose_tasks`.
+        NotFinite: as `predict`.
     """
     with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
         new_task = made_up_task(args.run, args.new_task, args.class_names, args.template) if args.new_task else None
@@ -139,7 +147,7 @@ def predict_run(args):
         classifiers = load_classifiers(args.run, args.epoch, args.batch, new_task)
         numbers = choose_tasks(classifiers.tasks, args.task)
         rows = list(predict(classifiers, paths, numbers, args.topk))
-    if rows and args.output:
+    if args.output:  # without rows, too: no older predictions stay
         write(rows, args.output)
         print(f"The predictions of {len(rows) // len(numbers):,} images are in {args.output}")
     elif rows:

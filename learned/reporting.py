@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dassl.errors import UserError
-from dassl.files import atomic_path
+from dassl.files import atomic_path, swap_prefix
 from runs.experiments import find_runs
 from runs.outcome import distinct, read_confusion, read_predictions
 from runs.results import flatten, read_results
@@ -32,6 +32,7 @@ MOST_THUMBNAIL_BYTES = 4_000_000
 WORST, IMAGES = 10, 4  # confusions of a task, and images of a confusion
 SIDE = 64  # of a thumbnail, in pixels
 MOST_LEFT_OUT = 200  # that are listed
+PLACE_KEYS = "DATASET.ROOT", "DATALOADER.OLD_DATA_PATH", "DATALOADER.NEW_DATA_PATH"
 OF_A_RUN = {"OUTPUT_DIR", "SEED", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_TASKS"}  # no settings of a method
 
 PAGE = """<!DOCTYPE html>
@@ -78,8 +79,8 @@ def write_report(root, path, n_thumbnails):
     runs, left_out = find_runs(root)
     tables = find_tables(runs, left_out)
     if not tables:
-        first = f": {left_out[0][0]} is left out ({left_out[0][1]})" if left_out else ""
-        raise UserError(f"{root} holds no finished run{first}")
+        reasons = "; ".join(f"{folder} is left out ({why})" for folder, why in left_out[-3:])
+        raise UserError(f"{root} holds no finished run for a table{f': {reasons}' if reasons else ''}")
     data = {"folder": osp.abspath(root), "made": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
             "tables": [describe_table(table) for table in tables], "thumbnails": {}, "notes": [],
             "left_out": left_out[:MOST_LEFT_OUT]}
@@ -193,7 +194,7 @@ def add_details(data, tables, n_bytes):
     The first seeds and most shots come first, so that there is something of each method.
 
     Returns:
-        The `Numbers` of the images (root of the data, path below it) that are named.
+        The `Numbers` of the images (where its data lies, path below it) that are named, as `wrong_ones` has them.
     """
     images, classes = Numbers(), Numbers()
     runs = [(run, about) for table, described in zip(tables, data["tables"])
@@ -212,6 +213,8 @@ def add_details(data, tables, n_bytes):
             continue
         left -= size
         about["details"] = details
+    if left < 0:
+        data["notes"].append(f"Tables and settings alone take more than the {MOST_BYTES / 1e6:.0f} MB of a page.")
     if missing:
         data["notes"].append(f"The confusions of {missing:,} of {len(runs):,} runs are left out, to keep the page "
                              f"below {MOST_BYTES / 1e6:.0f} MB.")
@@ -223,8 +226,7 @@ def describe_task(run, t, images, classes):
     """The confusion matrix of a `Run` on its task t and its worst confusions, as a JSON object.
 
     Args:
-        images: `Numbers` of (root, path) that the images of the confusions get, the surest first. classes: of the
-            class names.
+        images: `Numbers` that the images of the confusions get, the surest first. classes: of the class names.
 
     Returns:
         {"classes": number, "cells": [place, count, ...], "worst": [(true, predicted, count, [(image, probability)])]},
@@ -241,9 +243,9 @@ def describe_task(run, t, images, classes):
     found = {"classes": classes.of(tuple(names)),
              "cells": np.stack([places, matrix.flat[places]], axis=1).flatten().tolist()}
     try:
-        root, wrong = wrong_ones(folder)
+        place, wrong = wrong_ones(folder)
     except (UserError, OSError) as error:
-        root, wrong = "", {}
+        place, wrong = None, {}
         found["no_images"] = f"{error}."
     wrongly = matrix * (1 - np.eye(len(names), dtype=np.int64))
     worst = [divmod(int(place), len(names)) for place in np.argsort(-wrongly, axis=None, kind="stable")[:WORST]]
@@ -251,14 +253,16 @@ def describe_task(run, t, images, classes):
     for i, j in worst:
         if wrongly[i, j]:
             own = wrong.get((name, names[i], names[j]), ())[:IMAGES]
-            found["worst"].append((i, j, int(matrix[i, j]), [(images.of((root, image)), round(probability, 4))
+            found["worst"].append((i, j, int(matrix[i, j]), [(images.of((place, image)), round(probability, 4))
                                                              for probability, image in own]))
     return found
 
 
 @functools.lru_cache(maxsize=1)  # a run is asked for task after task
 def wrong_ones(folder):
-    """(root of the data, {(task, true class, predicted one): [(probability, image)], the surest first}) of a run.
+    """(where the data lies, {(task, true class, predicted one): [(probability, image)], the surest first}) of a run.
+
+    The former are the values of `PLACE_KEYS`.
 
     Raises:
         MissingFile, UserError: as `read_predictions`.
@@ -267,8 +271,10 @@ def wrong_ones(folder):
     for found in read_predictions(folder):
         if not found.right and math.isfinite(found.probability):
             wrong[found.task, found.label, found.prediction].append((found.probability, found.image))
-    root = (read_results(folder).get("config") or {}).get("DATASET", {}).get("ROOT", "")
-    return root, {key: sorted(images, reverse=True) for key, images in wrong.items()}
+    config = read_results(folder).get("config")
+    found = dict(flatten(config)) if isinstance(config, dict) else {}
+    return (tuple(str(found.get(key, "")) for key in PLACE_KEYS),
+            {key: sorted(images, reverse=True) for key, images in wrong.items()})
 
 
 def add_thumbnails(data, images, most):
@@ -285,7 +291,8 @@ def add_thumbnails(data, images, most):
             data["notes"].append(f"Of {len(keys):,} images that are named here {len(thumbnails) - len(broken):,} are "
                                  "shown, the first ones of each confusion first.")
             break
-        path = osp.join(*keys[i])
+        (root, *swap), image = keys[i]
+        path = swap_prefix(osp.join(root, image), *swap)
         try:
             thumbnails[i] = thumbnail(path)
         except Exception as error:  # Pillow raises many kinds on damaged files

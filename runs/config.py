@@ -85,7 +85,7 @@ def setup_cfg(args):
         cfg.SEED = random.SystemRandom().randrange(2**31)
         print(f"No seed was given: using --seed {cfg.SEED}")
     if cfg.DATASET.ROOT:
-        cfg.DATASET.ROOT = osp.expanduser(cfg.DATASET.ROOT)
+        cfg.DATASET.ROOT = osp.abspath(osp.expanduser(cfg.DATASET.ROOT))  # results.json is read elsewhere, too
     cfg.freeze()
     return cfg
 

@@ -157,23 +157,6 @@ def write_csv(path, headers, rows):
         csv.writer(f, lineterminator="\n").writerows(rows)
 
 
-def read_metrics(folder):
-    """{"tasks": [as `figures_of`]} of a run.
-
-    Raises:
-        MissingFile, UserError: an older version made the run, or the file is damaged.
-    """
-    path = osp.join(folder, METRICS_FILE)
-    try:
-        with open(path, encoding="utf-8") as f:
-            found = json.load(f)
-    except FileNotFoundError:
-        raise MissingFile(f"{folder} has no {METRICS_FILE}: {HOW}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): remove it and {PREDICTIONS_FILE}, then {HOW}") from None
-    return found
-
-
 def read_confusion(folder, task):
     """A task's confusion matrix: class names, and counts (n, n) int64, rows being true classes.
 
@@ -184,15 +167,15 @@ def read_confusion(folder, task):
         MissingFile, UserError: it was not written, or is damaged.
     """
     path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
-    rows = read_csv(path)
+    how = f"remove {PREDICTIONS_FILE} if it is there, then {HOW}"
+    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none): {how}")
     try:
         (_, *classes), *lines = rows
         counts = np.array([[int(count) for count in line[1:]] for line in lines], dtype=np.int64)
         if [line[0] for line in lines] != classes or counts.shape != (len(classes),) * 2:
             raise ValueError
     except (ValueError, IndexError):
-        raise UserError(f"{path} is no table of classes against classes: remove it and {PREDICTIONS_FILE}, then {HOW}"
-                        ) from None
+        raise UserError(f"{path} is no table of classes against classes: {how}") from None
     return classes, counts
 
 
@@ -215,8 +198,11 @@ def read_predictions(folder):
     return found
 
 
-def read_csv(path):
+def read_csv(path, missing=f": {HOW}"):
     """The rows of a file, lists of texts.
+
+    Args:
+        missing: what else is said where there is none.
 
     Raises:
         MissingFile: there is none. UserError: it is no CSV.
@@ -225,6 +211,6 @@ def read_csv(path):
         with open(path, **ENCODING) as f:
             return list(csv.reader(f))
     except FileNotFoundError:
-        raise MissingFile(f"{path} is not there: {HOW}") from None
+        raise MissingFile(f"{path} is not there{missing}") from None
     except csv.Error as error:
         raise UserError(f"{path} can't be read ({error}): remove it, then {HOW}") from None

@@ -65,7 +65,7 @@ def sentence(error):
         return "interrupted"
     if lacks_memory(error):
         return ("the GPU has too little memory: set MODEL.TEXT_CHUNK 64, or a smaller "
-                "DATALOADER.TRAIN_X.BATCH_SIZE or DATALOADER.TEST.BATCH_SIZE")
+                "DATALOADER.TRAIN_X.BATCH_SIZE or DATALOADER.TEST.BATCH_SIZE (of predict.py a smaller --batch)")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full{f', {error.filename} could not be written' if error.filename else ''}: free space"
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -63,3 +63,8 @@ def run(command, **kwargs):
 
 def results(folder):
     return json.loads((Path(folder) / "results.json").read_text())
+
+
+def metrics(folder):
+    """What `metrics.json` says of each task."""
+    return json.loads((Path(folder) / "metrics.json").read_text())["tasks"]

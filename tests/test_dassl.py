@@ -124,7 +124,7 @@ def test_optimizers():
     groups = build_optimizer(model, cfg).param_groups
     assert [(g["lr"], count_num_param(params=[g])) for g in groups] == [(0.05, 6), (0.5, 9)]
     cfg.NAME = "sdg"
-    with pytest.raises(ValueError, match=r"do you mean \[sgd\]"):
+    with pytest.raises(ValueError, match="did you mean sgd[?]"):
         build_optimizer(model, cfg)
 
 

@@ -183,7 +183,7 @@ def test_trainer_errors(cfg, monkeypatch):
     with pytest.raises(AssertionError):
         build_trainer(cfg)
     cfg.TRAINER.NAME = "Toi"
-    with pytest.raises(ValueError, match=r"do you mean \[Toy\]"):
+    with pytest.raises(ValueError, match="did you mean Toy[?]"):
         build_trainer(cfg)
 
 

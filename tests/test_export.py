@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -204,6 +205,17 @@ def test_refusals_leave_nothing(make_run, photo_root, backbone, tmp_path, capsys
         assert "onnxruntime's features differ from PyTorch's by" in error_of(capsys, run, out, "--onnx")
     assert not out.parent.exists() or not os.listdir(out.parent)
     out.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(out)
+    export.main([str(run), str(tmp_path / "link")])
+    assert (out / "about.json").exists() and os.listdir(out.parent) == ["out"]
+    shutil.rmtree(out)
+    out.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(out)
+        export.main([str(run), "."])
+    assert (out / "about.json").exists()
+    shutil.rmtree(out)
+    out.mkdir()
     (out / "mine").write_text("kept")
     assert "is there and not empty" in error_of(capsys, run, out)
     assert os.listdir(out) == ["mine"] and os.listdir(out.parent) == ["out"]

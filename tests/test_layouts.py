@@ -99,6 +99,13 @@ def test_folders_that_are_refused(folders, message, tmp_path):
         build(root)
 
 
+def test_files_of_another_kind_are_named(tmp_path):
+    images(tmp_path, {"a/x": 6, "a/y": 0})
+    (tmp_path / "a" / "y" / "one.heic").write_text("")
+    with pytest.raises(UserError, match="class folder .*/a/y holds no image .*: one.heic is of another kind, convert"):
+        build(tmp_path)
+
+
 def test_classes_without_images_of_a_part_are_said(tmp_path, capsys):
     images(tmp_path, {"a/train/x": 3, "a/train/y": 3, "a/test/x": 3, "a/test/z": 3})
     assert build(tmp_path).tasks[0].classnames == ("x", "y", "z")

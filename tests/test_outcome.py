@@ -18,9 +18,9 @@ from dassl.errors import MissingFile, UserError
 from dassl.evaluation import build_evaluator
 from lpclip import linear_probe, logistic
 from runs import outcome
-from runs.outcome import (calibration_error, distinct, figures_of, read_confusion, read_metrics, read_predictions,
+from runs.outcome import (calibration_error, distinct, figures_of, read_confusion, read_predictions,
                           write_outcome)
-from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
+from tests.helpers import REPOSITORY, call, make_cfg, metrics, results, train_args
 from trainers import run as run_module
 from trainers.evaluation import ClassificationMT, OneTask
 from trainers.multitask import MultiTaskTrainer
@@ -119,7 +119,7 @@ def test_what_is_written_is_read_back(written, tmp_path):
         own = (first <= labels) & (labels < first + n)
         assert classes == names[first:first + n]
         assert (counts == confusion_matrix(labels[own] - first, predictions[own] - first, labels=range(n))).all()
-        assert [row["name"] for row in read_metrics(tmp_path)["tasks"][task]["classes"]] == classes
+        assert [row["name"] for row in metrics(tmp_path)[task]["classes"]] == classes
     assert not [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.tmp")]
 
 
@@ -144,7 +144,7 @@ def test_a_matrix_of_too_many_classes_is_not_written(written, tmp_path, monkeypa
     monkeypatch.setattr(outcome, "MOST_CLASSES", 5)
     written()
     assert "Task t has 6 classes: its confusion matrix is not written" in capsys.readouterr().out
-    assert len(read_metrics(tmp_path)["tasks"][0]["classes"]) == 6
+    assert len(metrics(tmp_path)[0]["classes"]) == 6
     with pytest.raises(MissingFile, match="task0.csv is not there"):
         read_confusion(tmp_path, 0)
 
@@ -154,8 +154,8 @@ def test_a_matrix_of_too_many_classes_is_not_written(written, tmp_path, monkeypa
     ("predictions.csv", "", read_predictions, "has not the columns image,task,label,prediction,probability"),
     ("predictions.csv", "image,task,label,prediction,probability\na,b\n", read_predictions, "has not the columns"),
     ("predictions.csv", "image,task,label,prediction,probability\na,b,c,d,e\n", read_predictions, "has not the"),
-    ("metrics.json", None, read_metrics, "has no metrics.json: call the run's command again with TEST.SAVE"),
-    ("metrics.json", "{", read_metrics, "metrics.json is not valid JSON"),
+    ("confusion/task0.csv", None, lambda folder: read_confusion(folder, 0),
+     "task0.csv is not there (a task of more than 2,000 classes has none): remove predictions.csv if it is there"),
     ("confusion/task0.csv", ",a,b\na,1,2\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
     ("confusion/task0.csv", ",a,b\nb,1,2\na,1,2\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
     ("confusion/task0.csv", ",a\na,x\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
@@ -208,7 +208,7 @@ def test_predictions_of_a_method(trainer, arguments, tmp_path, monkeypatch):
         assert prediction.label == trained.tasks[task].classnames[datum.label - first]
         assert prediction.prediction == trained.tasks[task].classnames[int(own.argmax())]
         assert prediction.probability == pytest.approx(float(own.max()), abs=2e-4)
-    for i, (task, figures) in enumerate(zip(tasks, read_metrics(tmp_path / "run")["tasks"], strict=True)):
+    for i, (task, figures) in enumerate(zip(tasks, metrics(tmp_path / "run"), strict=True)):
         own = [p for p in found if p.task == task["name"]]
         assert sum(p.right for p in own) == task["correct"] and len(own) == figures["total"]
         assert figures["accuracy"] == pytest.approx(task["overall_acc"], abs=1e-3)
@@ -284,7 +284,7 @@ def test_predictions_of_the_linear_probe(photo_root, backbone, tmp_path, monkeyp
         found, task = read_predictions(other), results(other)["tasks"][0]
         assert found == read_predictions(one) and len(found) == task["total"]
         assert sum(p.right for p in found) == task["correct"] and {p.task for p in found} == {task["name"]}
-        assert read_metrics(other) == read_metrics(one)
+        assert metrics(other) == metrics(one)
     assert before == [(folder / name).read_bytes() for folder in later for name in ("results.json", "log.txt")]
 
 

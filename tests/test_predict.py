@@ -3,18 +3,23 @@
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import predict
-from learned.predicting import find_images
+from learned import predicting
+from learned.loading import load_classifiers
+from learned.predicting import choose_tasks, find_images
 from lpclip import linear_probe
 from lpclip.linear_probe import sweep
-from tests.helpers import call, results, run, train_args
+from tests.helpers import REPOSITORY, call, results, run, train_args
 from tests.test_lpclip import arguments as probe_arguments
 from trainers.evaluation import ClassificationMT
 
@@ -144,6 +149,13 @@ def test_a_new_task_of_names_alone_is_what_eval_only_tests(name, options, more, 
     found = check_equal(rows, written["suite"], paths, labels, predicted)
     assert found == {"lightness": (written["tasks"][0]["total"], written["tasks"][0]["correct"])}
     assert predictions(capsys, tmp_path / "other", *paths) == rows  # a run with --eval-only has the model's classifiers
+    if not zero_shot:  # but those of the model that it tested alone
+        call(train_args(dim_root, backbone, tmp_path / "run", name, **options_of(tmp_path, **options, **{
+            "DATASET.SUBSAMPLE_TASKS": "task0", "OPTIM.MAX_EPOCH": 3, "OUTPUT_DIR": tmp_path / "longer"})))
+        written["model_dir"] = str(tmp_path / "longer")
+        (tmp_path / "other" / "results.json").write_text(json.dumps(written))
+        for more in ([], ["--new-task", "lightness", "--classes", "dark, light"]):
+            assert "is not the one that" in error_of(capsys, tmp_path / "other", paths[0], *more)[1]
 
 
 def error_of(capsys, *arguments):
@@ -216,6 +228,10 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         assert status == 1 and words in line
     for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
+    (tmp_path / "folder.csv").mkdir()
+    assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{image}\n{tmp_path / 'nowhere'}\n"))
+    assert f"there is no image and no folder {tmp_path / 'nowhere'}" in error_of(capsys, folder, "-")[1]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert "stdin gave no path" in error_of(capsys, folder, "-")[1]
 
@@ -229,6 +245,45 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     other = shutil.copytree(folder, tmp_path / "unfinished")
     (other / "results.json").unlink()
     assert "is unfinished: call the command" in error_of(capsys, other, image)[1]
+
+
+def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
+    """From a folder and from stdin, into CSV and JSON; without an image that can be read none of before stays."""
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path)))
+    images = tmp_path / "images"
+    images.mkdir()
+    paths = [os.fsencode(images) + name for name in (b"/caf\xe9.png", "/a\u2028b\x0c.png".encode())]
+    for path in paths:
+        shutil.copy(photo_root / "lightness" / "dark" / "00.png", path)
+    command = [sys.executable, "predict.py", str(tmp_path / "run"), "--topk", "1", "--task", "lightness"]
+    for place, given in ((str(images), b""), ("-", b"\r\n".join([*paths, b""]))):
+        for name in ("x.csv", "x.json"):
+            done = subprocess.run([*command, place, "--output", str(tmp_path / name)], input=given, cwd=REPOSITORY,
+                                  capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+            assert done.returncode == 0, done.stderr
+        rows = json.loads((tmp_path / "x.json").read_text())
+        assert sorted(os.fsencode(row["image"]) for row in rows) == sorted(paths)
+        with open(tmp_path / "x.csv", encoding="utf-8", errors="surrogateescape", newline="") as f:
+            assert [line["image"] for line in csv.DictReader(f)] == [row["image"] for row in rows]
+    for path in paths:
+        open(path, "wb").close()
+    done = subprocess.run([*command, str(images), "--output", str(tmp_path / "x.csv")], cwd=REPOSITORY,
+                          capture_output=True)
+    assert done.returncode == 1 and (tmp_path / "x.csv").read_text() == "image,task,rank,class,probability\n"
+
+
+def test_names_that_stand_twice(photo_root, backbone, tmp_path):
+    """They are told apart as in the files of testing."""
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path)))
+    classifiers = load_classifiers(str(tmp_path / "run"))
+    first, second = classifiers.tasks
+    classifiers.tasks = [first, replace(second, name=first.name, classnames=("dark", "dark"), repeated_names=True)]
+    image = str(photo_root / "lightness" / "dark" / "00.png")
+    numbers = choose_tasks(classifiers.tasks, f"{first.name} (2)")
+    row, = predicting.predict(classifiers, [image], numbers, 2)
+    assert numbers == [1] and row["task"] == "colour naming (2)"
+    assert sorted(entry["class"] for entry in row["classes"]) == ["dark", "dark (2)"]
+    assert choose_tasks(classifiers.tasks, first.name) == [0, 1]
 
 
 def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
@@ -245,6 +300,12 @@ def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
     state["visual.proj"] = state["visual.proj"] * 2
     torch.save(state, own)
     assert f"the backbone {own} has other values than when" in error_of(capsys, folder, image)[1]
+    shutil.copy(backbone, own)
+    sweep(linear_probe.parse_args(probe_arguments(photo_root, own, tmp_path / "lp", tmp_path, "--tasks", "1",
+                                                  "--shots", "1", "--seeds", "1")))
+    torch.save(state, own)
+    probe = tmp_path / "lp" / "task1" / "1shots" / "seed1"
+    assert f"the backbone {own} has other values than when" in error_of(capsys, probe, image)[1]
     written = results(folder)
     del written["suite"]
     (folder / "results.json").write_text(json.dumps(written))

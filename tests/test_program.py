@@ -111,3 +111,19 @@ def test_peak_memory_is_in_bytes_everywhere(monkeypatch):
     assert 100 * 2**20 < ours < 64 * 2**30
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peak_memory(torch.device("cpu")) <= ours / 1000
+
+
+@pytest.mark.parametrize("module", ["train", "learned.predicting", "lpclip.linear_probe"])
+def test_threads_are_told_to_sleep_before_pytorch_is_loaded(module):
+    code = f"""
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, Watch())
+import {module}
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["3000"], done.stderr

@@ -16,9 +16,9 @@ import report
 from learned import reporting
 from learned.contexts import contexts_of
 from learned.loading import load_run
-from runs.outcome import COLUMNS, CONFUSION, read_metrics, write_csv
+from runs.outcome import COLUMNS, CONFUSION, write_csv
 from tests.browser import CHROMIUM, Browser
-from tests.helpers import call, results, run, train_args
+from tests.helpers import call, metrics, results, run, train_args
 from tests.result_folders import out, write_run
 
 TASKS = ('<b id="evil">pets</b>', "車の認識")
@@ -264,7 +264,7 @@ def test_similarity_of_contexts(photo_root, backbone, tmp_path):
                                                  [F.cosine_similarity(a, b, dim=0).item(), 1]], atol=2e-5)
     about, = table["runs"]
     assert about["train"] == results(tmp_path / "run")["train_seconds"]
-    for task, figures in zip(about["details"], read_metrics(tmp_path / "run")["tasks"]):
+    for task, figures in zip(about["details"], metrics(tmp_path / "run")):
         assert sum(task["cells"][1::2]) == figures["total"]
         wrong = figures["total"] - sum(row["correct"] for row in figures["classes"])
         assert sum(count for *_, count, _ in task["worst"]) == wrong
@@ -273,6 +273,32 @@ def test_similarity_of_contexts(photo_root, backbone, tmp_path):
         path.unlink()
     found, = make(tmp_path / "run", tmp_path / "x.html")["tables"][0]["contexts"]
     assert "has no checkpoints" in found["error"]
+
+
+def test_images_are_looked_for_where_the_run_found_them(photo_root, backbone, tmp_path, monkeypatch):
+    """With a relative --root, a prefix swapped, and a report made in another folder."""
+    data, moved = tmp_path / "data", tmp_path / "moved"
+    shutil.copytree(photo_root, data)
+    shutil.copytree(photo_root, moved)
+    for path in data.rglob("*.png"):
+        path.write_text("not these")
+    monkeypatch.chdir(tmp_path)
+    call(train_args("data", backbone, tmp_path / "run", "MTCoOpHard", "--old-data-path", str(data), "--new-data-path",
+                    str(moved), **{"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 1,
+                                   "TEST.SAVE_PREDICTIONS": True}))
+    monkeypatch.chdir(photo_root)
+    data = make(tmp_path / "run", tmp_path / "x.html")
+    assert data["thumbnails"] and all(data["thumbnails"].values()) and not data["notes"]
+
+
+@pytest.mark.parametrize("config", ["x", 3, {"DATASET": 3}, {"DATASET": {"ROOT": 3}}, None])
+def test_a_damaged_run_spoils_no_page(config, folder, tmp_path):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "zs" / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "config": config}))
+    data = make(tmp_path / "runs", tmp_path / "x.html")
+    assert len(data["tables"][0]["rows"]) == 3
+    assert "can't be shown" in data["notes"][0] or config is None
 
 
 # ------------------------------------------------------------------ bad input

@@ -112,9 +112,13 @@ def test_unfinished_and_broken_runs_are_listed(suite, capsys):
     change(write_run(suite / "x" / "seed6", (1, 1)), "identity")
     write_run(suite / "x" / "seed7", (float("nan"), 1))
     write_run(suite / "x" / "seed8", (1, 1), classes="new")
+    refused = write_run(suite / "x" / "seed9", (1, 1), finished=False)
+    with open(refused / "log.txt", "a") as f:
+        f.write("error: OPTIM.LR is 3\n")
     got = out(capsys, "--table", suite, "--format", "github")
     assert cells(got.out)["SoftCPT-NATA"][3] == "57.00 +- 1.00"
-    for name, reason in (("seed3", "unfinished"), ("seed4", "unfinished"), ("seed5", "can't be read"),
+    for name, reason in (("seed3", "(the command that began it goes on with it)"), ("seed4", "unfinished"),
+                         ("seed9", "(its log ends with 'error: OPTIM.LR is 3')"), ("seed5", "can't be read"),
                          ("seed6", "run it again"), ("seed7", "no accuracy"), ("seed8", "--base2new")):
         assert any(name in line and reason in line for line in got.err.splitlines())
     with pytest.raises(SystemExit, match="holds no finished run"):

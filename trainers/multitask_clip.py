@@ -27,10 +27,12 @@ def load_clip(cfg):
     """CLIP in fp32 on the CPU, frozen, for `MODEL.BACKBONE.NAME`; `cfg` then says how it reads images.
 
     Raises:
-        UserError: it can't be loaded, or reads images of another size than `INPUT.SIZE`.
+        UserError: none is named, it can't be loaded, or reads images of another size than `INPUT.SIZE`.
     """
     from clip import ClipError  # open_clip is slow to import
 
+    if not cfg.MODEL.BACKBONE.NAME:
+        raise refusal(cfg, "MODEL.BACKBONE.NAME", "must name a CLIP: set it by --backbone or a --config-file")
     print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
     try:
         options = cfg.MODEL.BACKBONE

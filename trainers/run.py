@@ -1,5 +1,6 @@
 """One run, from its command line to its results."""
 
+import os.path as osp
 import time
 
 from dassl.utils import UserError, collect_env_info, set_random_seed
@@ -58,7 +59,8 @@ def run(args):
             trainer.test()
         else:
             trainer.train()
-        trainer.write_results(wall_seconds=time.time() - start, model_dir=args.model_dir)
+        trainer.write_results(wall_seconds=time.time() - start,
+                              model_dir=args.model_dir and osp.abspath(args.model_dir))
     return trainer
 
 

@@ -51,7 +51,8 @@ class Key:
 
 def in_words(error):
     """What one of pydantic's errors asks for, as "must be ..."."""
-    text = {"missing": "must have more values", "too_long": "must have fewer values"}.get(error["type"], error["msg"])
+    text = {"missing": "must have more values", "too_long": "must have fewer values",
+            "model_type": "must be `key: value` lines"}.get(error["type"], error["msg"])
     for old, new in (("valid integer", "whole number"), ("a valid ", "a "), ("Input should", "must"),
                      ("String should", "must"), ("Value error, ", "")):
         text = text.replace(old, new)

@@ -77,7 +77,7 @@ def build_lr_scheduler(optimizer, optim_cfg):
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
     """
     name, stepsize, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, optim_cfg.MAX_EPOCH
-    check_availability(name, AVAI_SCHEDS)
+    check_availability(name, AVAI_SCHEDS, "OPTIM.LR_SCHEDULER")
     if name == "single_step":
         if isinstance(stepsize, (list, tuple)):
             stepsize = stepsize[-1]
@@ -95,7 +95,7 @@ def build_lr_scheduler(optimizer, optim_cfg):
     warmup_epoch = optim_cfg.WARMUP_EPOCH
     if warmup_epoch <= 0:
         return scheduler
-    check_availability(optim_cfg.WARMUP_TYPE, AVAI_WARMUPS)
+    check_availability(optim_cfg.WARMUP_TYPE, AVAI_WARMUPS, "OPTIM.WARMUP_TYPE")
     if not optim_cfg.WARMUP_RECOUNT:
         scheduler.last_epoch = warmup_epoch
     if optim_cfg.WARMUP_TYPE == "constant":

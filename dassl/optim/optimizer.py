@@ -36,7 +36,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
         ValueError: unknown OPTIM.NAME.
     """
     name, lr, weight_decay = optim_cfg.NAME, optim_cfg.LR, optim_cfg.WEIGHT_DECAY
-    check_availability(name, AVAI_OPTIMS)
+    check_availability(name, AVAI_OPTIMS, "OPTIM.NAME")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             warnings.warn("OPTIM.STAGED_LR is ignored: param_groups carry their own rates", stacklevel=2)

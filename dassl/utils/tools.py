@@ -1,11 +1,11 @@
 """Files, seeds and messages."""
 
+import difflib
 import json
 import os
 import platform
 import random
 import warnings
-from difflib import SequenceMatcher
 
 import numpy as np
 import PIL
@@ -85,11 +85,12 @@ def listdir_nohidden(path, sort=False):
     return sorted(items) if sort else items
 
 
-def check_availability(requested, available):
-    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``."""
+def check_availability(requested, available, key="the name"):
+    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``.
+
+    ``key`` says of what it is the value, such as ``DATASET.NAME``.
+    """
     if requested not in available:
-        guess = max(available, key=lambda name: SequenceMatcher(None, requested, name).ratio(), default=None)
-        raise UserError(
-            f"The requested one is expected to belong to {list(available)}, but got [{requested}] "
-            f"(do you mean [{guess}]?)"
-        )
+        guess = difflib.get_close_matches(requested, available, 1)
+        raise UserError(f"{key} is {requested!r}, but must be one of {', '.join(available)}"
+                        + (f": did you mean {guess[0]}?" if guess else ""))
