@@ -180,8 +180,8 @@ def test_tasks_files(text, expected, suite):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("[1, 2]", "the file must be a dictionary .*but is \\[1, 2\\]"),
-    ("just text", "the file must be a dictionary"),
+    ("[1, 2]", "the file must be .key: value. lines, but is \\[1, 2\\]"),
+    ("just text", "the file must be .key: value. lines"),
     ("tasks: {folder: a}", "tasks must be a list, but is"),
     ("tasks: [a]", r"tasks\[0\] must be"),
     ("tasks: [{name: a}]", r"the key 'folder' is missing in tasks\[0\]"),
