@@ -200,6 +200,8 @@ def test_results_of_other_versions_and_damaged_ones(make_run, capsys):
     assert f"TRAINER.MTCOOPH.N_CTX is 'many' (set in {path})" in error_with({**config, "TRAINER": wrong})
     unknown = {**config["TRAINER"], "NAME": "CoOpOfOld"}
     assert f"TRAINER.NAME is 'CoOpOfOld' (set in {path})" in error_with({**config, "TRAINER": unknown})
+    probe = {**config["TRAINER"], "NAME": "LP-CLIP"}
+    assert f"the run {folder} is a linear probe, which learns no context" in error_with({**config, "TRAINER": probe})
     assert f"{path} has a wrong 'config'" in error_with("lost")
     path.write_text(json.dumps({"trainer": "MTCoOpHard"}))
     assert f"{path} has no 'config'" in error_of(capsys, folder)
@@ -212,3 +214,9 @@ def test_results_of_other_versions_and_damaged_ones(make_run, capsys):
 def test_several_contexts_per_task(make_run, capsys):
     rows = table(capsys, make_run("PLOT", **{"TRAINER.PLOT.N": 2, "TRAINER.PLOT.N_CTX": 3}), "--topk", "1")
     assert [row[:2] for row in rows] == [[f"{task}, {i}", str(k)] for task in TASKS for i in (1, 2) for k in (1, 2, 3)]
+
+
+def test_names_are_drawn_as_they_stand(tmp_path):
+    """Not as formulas, which a `$` would begin."""
+    interpret_prompt.draw(torch.eye(2), ["cost in $_$ a", "$x$"], str(tmp_path / "x.svg"))
+    assert "cost in $_$ a" in (tmp_path / "x.svg").read_text()
