@@ -88,6 +88,7 @@ def work(classes, shots, epochs, backbone, size, side, workers, repeats, runs):
 
 
 def compare_bare(settings, repeats, epochs):
+    """A row of medians: a run against the bare tower. `settings` are the arguments of `build` but for the cache."""
     rounds = []
     for _ in range(repeats):
         trainer = build(*settings, tempfile.mkdtemp(dir=settings[0]))
@@ -102,6 +103,7 @@ def compare_bare(settings, repeats, epochs):
 
 
 def compare_together(settings, repeats, runs):
+    """A row of medians: one run against `runs` of them at once."""
     rounds = [(*train_together(settings, 1), *train_together(settings, runs)) for _ in range(repeats)]
     return {"runs": runs, **{name: statistics.median(column) for name, column in zip(
         ("one s", "made by one", "all s", "made"), zip(*rounds))},
@@ -125,6 +127,7 @@ def train_together(settings, runs):
 
 
 def train_one(settings, barrier, results):
+    """A run in its process: puts when it began to train, when it ended, and how many features it has made."""
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = build(*settings)
         made, encode = [], trainer.encode.encode

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. It imports no PyTorch, which the tables do without."""
+"""Paths, and files that are written whole or not at all. It imports no PyTorch, which the tables do without."""
 
 import errno
 import os

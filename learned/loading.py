@@ -76,23 +76,23 @@ def load_run(folder, which=None, settings=(), new_task=None):
     trainer = trainer_class(cfg, [new_task] if new_task else tasks)
     if new_task:
         check_free(trainer)
-    identity = results.get("identity") or {}
-    check_backbone(identity, trainer.weights, cfg, folder)
+    check_backbone(results, trainer.weights, cfg, folder)
     if place:
         trainer.load_model(place, which)
-        if place != folder and trainer.digest_of_learned() != identity.get("model"):
+        tested = (results.get("identity") or {}).get("model")
+        if place != folder and trainer.digest_of_learned() != tested:
             raise UserError(f"the model {which} of {place} is not the one that {folder} tested: give --epoch, or that "
                             "run itself")
     return trainer
 
 
-def check_backbone(identity, weights, cfg, folder):
-    """Compare the `weights` of the backbone with those in the `identity` of the run in `folder`.
+def check_backbone(results, weights, cfg, folder):
+    """Compare the `weights` of the backbone, a digest, with those in the `results` of the run in `folder`.
 
     Raises:
         UserError: they differ.
     """
-    if identity.get("weights", weights) != weights:
+    if (results.get("identity") or {}).get("weights", weights) != weights:
         raise UserError(f"the backbone {cfg.MODEL.BACKBONE.NAME} has other values than when {folder} ran: put those "
                         "weights back")
 
@@ -224,7 +224,7 @@ def load_classifiers(folder, which=None, batch=64, new_task=None):
             raise UserError(f"--epoch {which} chooses among models, but a linear probe has one: leave it out")
         state = load_made(folder, CLASSIFIER_FILE, {"weight": torch.Tensor, "bias": torch.Tensor})
         features = Features(cfg)
-        check_backbone(results.get("identity") or {}, features.weights, cfg, folder)
+        check_backbone(results, features.weights, cfg, folder)
         return ProbeClassifier(cfg, suite_of(results, folder), features.encode, state["weight"], state["bias"])
     trainer = load_run(folder, which, settings, new_task)
     if isinstance(trainer, ProtoNet):

@@ -7,7 +7,6 @@ import sys
 from dassl.errors import MissingFile, UserError
 
 RESULTS_FILE = "results.json"
-GOES_ON = "the command that began it goes on with it"
 
 
 def describe_suite(tasks):
@@ -37,14 +36,14 @@ def write_results(cfg, row, identity, device, tasks, **figures):
     }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
 
 
-def last_error(folder):
-    """What the log of a run says of the error that ended it; "" of one that something else has ended."""
+def how_it_ended(folder):
+    """What to say of an unfinished run: the error that its log ends with, or that it can go on."""
     try:
         with open(osp.join(folder, "log.txt"), encoding="utf-8", errors="replace") as f:
             line = next(reversed(f.read().splitlines()), "")
     except OSError:
-        return ""
-    return f"its log ends with {line!r}" if line.startswith("error: ") else ""
+        line = ""
+    return f"its log ends with {line!r}" if line.startswith("error: ") else "the command that began it goes on with it"
 
 
 def read_results(folder):
@@ -58,7 +57,7 @@ def read_results(folder):
         with open(path, encoding="utf-8") as f:
             found = json.load(f)
     except FileNotFoundError:
-        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({last_error(folder) or GOES_ON})") from None
+        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({how_it_ended(folder)})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): it is damaged, move the run away and run it again"
                         ) from None

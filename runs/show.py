@@ -142,8 +142,8 @@ def draw_confusion(counts, classes, title, path):
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = pyplot().subplots(figsize=(3 + 0.25 * n, 2.5 + 0.25 * n), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(n), [name for name in classes], rotation=90, fontsize=8)
-    axes.set_yticks(range(n), [name for name in classes], fontsize=8)
+    axes.set_xticks(range(n), classes, rotation=90, fontsize=8)
+    axes.set_yticks(range(n), classes, fontsize=8)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     for i, j in zip(*np.nonzero(counts)) if n <= 30 else ():
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7,
