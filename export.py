@@ -5,8 +5,8 @@
 
 import argparse
 
+from common.program import program
 from runs.config import epoch_name
-from runs.program import program
 
 
 def main(argv=None):

@@ -15,11 +15,11 @@ import sys
 import torch
 from tabulate import tabulate
 
-from dassl.errors import UserError
+from common.errors import UserError
+from common.program import program
 from learned.contexts import contexts_of, similarities
 from learned.loading import NO_IMAGES, load_run
 from runs.config import epoch_name
-from runs.program import program
 from runs.show import pyplot, save
 from trainers.mtcoop import MTCoOp
 

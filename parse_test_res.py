@@ -19,11 +19,11 @@ import sys
 
 import numpy as np
 
+from common.program import program
 from runs import paper
 from runs.compare import show_comparison
 from runs.experiments import find_runs
 from runs.logs import Experiment, find_experiments, list_experiments
-from runs.program import program
 from runs.show import draw_bars, show, spread
 from runs.tables import show_base2new, show_paper, show_tables
 

@@ -8,8 +8,8 @@ import argparse
 import os.path as osp
 import sys
 
+from common.program import program
 from runs.config import epoch_name
-from runs.program import program
 
 
 def parse_args(argv):

@@ -9,9 +9,9 @@ import argparse
 import os.path as osp
 import sys
 
+from common.program import program
 from learned.reporting import write_report
 from parse_test_res import list_left_out
-from runs.program import program
 
 
 def parse_args(argv):

@@ -10,7 +10,7 @@ import sys
 import torch
 
 import parse_test_res
-from runs.program import program
+from common.program import program
 from sweeps.jobs import REPOSITORY, add_feature_jobs, list_jobs
 
 

@@ -6,8 +6,8 @@
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
+from common.program import program
 from runs.config import build_parser
-from runs.program import program
 from trainers.run import run
 
 

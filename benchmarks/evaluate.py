@@ -16,7 +16,7 @@ import torch
 from dassl.data.transforms import build_transform
 from dassl.evaluation import build_evaluator
 from datasets.base import NamedDatum
-from trainers.images import Images
+from features.images import Images
 
 from .common import in_own_process, made_up_tasks, main, measure
 from .text_encoder import rows_encoded

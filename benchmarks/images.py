@@ -29,8 +29,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import datasets  # noqa: F401  registers FolderTasks
+from features.images import Pass
 from runs.config import make_cfg
-from trainers.images import Pass
 from trainers.mtcoop_hard import MTCoOpHard
 
 from .common import device, in_own_process, main

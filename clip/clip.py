@@ -7,8 +7,7 @@ from open_clip.pretrained import get_pretrained_url
 from open_clip.tokenizer import _tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from .files import UnusableModel, read_content
-from .files import download as _download
+from .files import UnusableModel, download as _download, read_content
 from .layouts import find_clip, is_transformers, read_transformers, transformers_config
 from .model import CLIP, VOCAB_SIZE, build_model, convert_weights, from_open_clip, from_openai
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 from open_clip.hf_model import HFTextEncoder
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.tokenizer import _tokenizer as clip_tokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, _tokenizer as clip_tokenizer
 from torch import nn
 
 from .files import ClipError, UnusableModel, one_line

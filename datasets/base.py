@@ -10,15 +10,16 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from common.errors import MissingFile, UserError
+from common.files import swap_prefix
 from dassl.data.datasets import DatasetBase, Datum
-from dassl.errors import MissingFile, UserError
-from dassl.files import swap_prefix
 
 from .check_images import leave_out_broken
 from .draws import draw_few_shot
 from .files import MOST, PARTS, advice, look_alike, read_split_zhou
 from .schemas import METRICS, check_template
 from .splits import complete_parts, relative, split_folder
+
 
 @dataclass(frozen=True)
 class Task:

@@ -19,8 +19,8 @@ import PIL
 from joblib import cpu_count
 from tqdm import tqdm
 
-from dassl.errors import UserError
-from dassl.utils import BrokenImage, list_broken, read_image
+from common.errors import UserError
+from common.images import BrokenImage, list_broken, read_image
 
 from .files import IMAGE_SUFFIXES, PARTS
 

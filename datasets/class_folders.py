@@ -2,7 +2,7 @@
 
 import os.path as osp
 
-from dassl.errors import MissingFile, UserError
+from common.errors import MissingFile, UserError
 
 from .base import SingleTaskDataset
 from .files import advice, find_below, find_class_folders, list_folders, look_alike, read_many_class_folders

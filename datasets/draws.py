@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from dassl.errors import UserError
-from dassl.utils import write_json
+from common.errors import UserError
+from common.files import write_json
 
 from .schemas import Draw, read_checked
 from .splits import by_class, relative, split_folder

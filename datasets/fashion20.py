@@ -3,8 +3,8 @@
 import csv
 import os.path as osp
 
+from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
 
 from .base import MultiTaskDataset, Task, TaskData
 from .files import check_official_file, find_class_folders, read_many_class_folders

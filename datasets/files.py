@@ -7,8 +7,9 @@ import shlex
 
 import numpy as np
 
-from dassl.errors import MissingFile, UserError
-from dassl.utils import is_lfs_pointer, listdir_nohidden
+from common.errors import MissingFile, UserError
+from common.files import is_lfs_pointer
+from dassl.utils import listdir_nohidden
 
 from .schemas import SplitZhou, read_checked
 

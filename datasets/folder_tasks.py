@@ -2,8 +2,8 @@
 
 import os.path as osp
 
+from common.errors import MissingFile, UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import MissingFile, UserError
 
 from .base import MultiTaskDataset, Task, TaskData
 from .files import PARTS, find_class_folders, images_of, list_folders, list_images

@@ -2,8 +2,8 @@
 
 import os.path as osp
 
+from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
 
 from .base import SingleTaskDataset
 from .files import find_class_folders, parse_lines, read_class_folders, read_many_class_folders

@@ -12,8 +12,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
 from outfits.render import render
 from outfits.scenes import ASPECTS, VALUES, Style, random_scene
 

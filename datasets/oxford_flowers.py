@@ -2,9 +2,9 @@
 
 import os.path as osp
 
+from common.errors import UserError
+from common.files import read_json
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
-from dassl.utils import read_json
 
 from .base import SingleTaskDataset
 from .files import read_mat

@@ -1,7 +1,7 @@
 """Plant-6: six tasks on fruits, vegetables, flowers, mushrooms, seedlings and leaves; 116 classes."""
 
+from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
 
 from .base import Suite
 from .class_folders import ClassFolders

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, TypeAdapter, ValidationError
 
-from dassl.config.keys import in_words
-from dassl.errors import UserError
-from dassl.utils import read_json
+from common.errors import UserError
+from common.files import read_json
+from common.keys import in_words
 
 METRICS = ("overall_acc", "mean_acc")
 

@@ -4,8 +4,8 @@ import os
 import os.path as osp
 import random
 
-from dassl.errors import UserError
-from dassl.utils import write_json
+from common.errors import UserError
+from common.files import write_json
 
 from .files import PARTS
 from .schemas import Split, read_checked

@@ -6,7 +6,7 @@ import io
 import torch
 from torch.nn import functional as F
 
-from dassl.errors import UserError
+from common.errors import UserError
 from trainers.mtcoop import MTCoOp
 
 from .loading import NO_IMAGES, load_run

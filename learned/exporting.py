@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from clip import ClipError
 from clip.image_tower import save_image_tower
-from dassl.errors import UserError
+from common.errors import UserError
 from lpclip import ROW as PROBE
 from runs.keys import refusal
 from runs.outcome import distinct

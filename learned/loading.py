@@ -7,8 +7,8 @@ import os.path as osp
 
 import torch
 
+from common.errors import MissingFile, NotFinite, UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import MissingFile, NotFinite, UserError
 from datasets.base import Task
 from lpclip import ROW as PROBE
 from lpclip.linear_probe import CLASSIFIER_FILE, Features
@@ -17,7 +17,6 @@ from runs.config import find_trainer, make_cfg
 from runs.results import RESULTS_FILE, flatten, read_results
 from trainers.protonet import PROTOTYPES_FILE, ProtoNet
 from trainers.zsclip import ZeroshotCLIP
-
 
 NO_IMAGES = {"DATALOADER.FEATURE_CACHE": False}  # settings of programs that train on none
 

@@ -9,13 +9,14 @@ import sys
 
 from tabulate import tabulate
 
+from common.errors import UserError
+from common.files import atomic_path
+from common.images import list_broken
 from dassl.data.transforms import build_transform
-from dassl.errors import UserError
-from dassl.utils import atomic_path, list_broken
 from datasets.base import NamedDatum
 from datasets.files import IMAGE_SUFFIXES
+from features.images import Images
 from runs.outcome import distinct, write_csv
-from trainers.images import Images
 
 from .loading import load_classifiers, made_up_task
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from dassl.errors import UserError
-from dassl.files import atomic_path, swap_prefix
+from common.errors import UserError
+from common.files import atomic_path, swap_prefix
 from runs.experiments import find_runs
 from runs.outcome import distinct, read_confusion, read_predictions
 from runs.results import flatten, read_results

@@ -18,25 +18,24 @@ from joblib import Parallel, cpu_count, delayed
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the evaluator
+from common.errors import UserError
+from common.program import program
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
-from dassl.errors import UserError
+from features.image_features import ImageFeatures
+from features.images import Images
 from runs.checkpoints import save
 from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
 from runs.outcome import lacking
-from runs.program import program
 from runs.results import describe_suite, note_difference, print_results, write_results
 from trainers.evaluation import make_evaluator
-from trainers.image_features import ImageFeatures
-from trainers.images import Images
 from trainers.multitask_clip import digest_of_weights, load_clip
 
 from . import ROW
 from .logistic import fit_best
-
 
 CLASSIFIER_FILE = "classifier.pth.tar"
 

@@ -10,7 +10,9 @@ from itertools import zip_longest
 
 import torch
 
-from dassl.utils import MissingFile, NotFinite, UserError, atomic_path, load_checkpoint
+from common.errors import MissingFile, NotFinite, UserError
+from common.files import atomic_path
+from dassl.utils import load_checkpoint
 
 BEST = "model-best.pth.tar"
 POINTER = "checkpoint"  # holds the name of the last epoch's file, as in Dassl

@@ -2,7 +2,7 @@
 
 import sys
 
-from dassl.errors import UserError
+from common.errors import UserError
 
 from .outcome import read_predictions, write_csv
 from .show import show

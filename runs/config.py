@@ -8,7 +8,7 @@ import random
 
 import yaml
 
-from dassl.utils import MissingFile, UserError
+from common.errors import MissingFile, UserError
 
 from .keys import all_keys, default_cfg, refusal
 from .methods import TRAINERS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dassl.errors import MissingFile, UserError
+from common.errors import MissingFile, UserError
 
 from .logs import BrokenRun
 from .results import RESULTS_FILE, read_results

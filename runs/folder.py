@@ -10,7 +10,8 @@ import time
 
 from filelock import FileLock, Timeout
 
-from dassl.utils import UserError, write_json
+from common.errors import UserError
+from common.files import write_json
 
 from .checkpoints import checkpoint_files, load
 from .identity import check_same

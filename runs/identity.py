@@ -1,9 +1,9 @@
 """What identifies a run: a flat {key: value} of all that can change its result, and nothing that can't."""
 
-import hashlib
 import json
 
-from dassl.errors import UserError
+from common.digests import digest
+from common.errors import UserError
 
 from .keys import all_keys, method_keys
 from .results import flatten
@@ -171,19 +171,3 @@ def check_model(there, here, model_dir):
     if found:
         raise UserError(f"the model in {model_dir} was trained with other settings: {'; '.join(found)}: give those, or "
                         "leave them out, they are then taken from the model")
-
-
-def digest(value):
-    """Hex digest of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def digest_of_tensors(state_dict):
-    """Hex digest of tensors: their names, types, shapes and values."""
-    import torch
-
-    found = hashlib.sha256()
-    for name, value in sorted(state_dict.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:32]

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.errors import UserError
+from common.keys import Key, Natural, build_cfg
 from dassl.config import KEYS as DASSL_KEYS
-from dassl.config.keys import Key, Natural, build_cfg
-from dassl.errors import UserError
 
 from .methods import TRAINERS
 

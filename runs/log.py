@@ -4,10 +4,9 @@ import io
 import sys
 import traceback
 
-from dassl.errors import UserError
+from common.errors import UserError
+from common.program import Stopped, sentence
 from dassl.utils import Logger
-
-from .program import Stopped, sentence
 
 
 class RunLog(Logger):

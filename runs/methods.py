@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from dassl.config.keys import Key
+from common.errors import UserError
+from common.keys import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.errors import UserError
 
 ROWS = {}  # label -> Row, of all methods
 TRAINERS = {}  # name of a trainer -> its class

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dassl.errors import MissingFile, UserError
-from dassl.files import atomic_path
+from common.errors import MissingFile, UserError
+from common.files import atomic_path
 
 METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "cmat.pt"
 CONFUSION = osp.join("confusion", "task{}")

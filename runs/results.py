@@ -4,7 +4,7 @@ import json
 import os.path as osp
 import sys
 
-from dassl.errors import MissingFile, UserError
+from common.errors import MissingFile, UserError
 
 RESULTS_FILE = "results.json"
 

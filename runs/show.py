@@ -7,7 +7,7 @@ import os.path as osp
 import numpy as np
 from tabulate import tabulate
 
-from dassl.files import atomic_path
+from common.files import atomic_path
 
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

@@ -12,7 +12,7 @@ if "RAY_AUTH_MODE" not in os.environ and os.path.exists(os.path.expanduser("~/.r
 import ray
 from ray.exceptions import RayError
 
-from dassl.errors import UserError
+from common.errors import UserError
 
 from .worker import Worker, environment
 

@@ -8,9 +8,8 @@ import time
 import ray
 from ray.exceptions import RayError
 
-from runs.program import Stopped
+from common.program import Stopped, until_sigterm
 from runs.results import read_results
-from trainers.progress import until_sigterm
 
 ATTEMPTS = 3  # of a run, or a worker's start
 BUSY_SECONDS = 5, 90  # before the second and third attempt at a folder whose lock a machine that is gone may hold

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
-from dassl.errors import UserError
+from common.errors import UserError
 from lpclip import linear_probe
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.folder import RunFolder

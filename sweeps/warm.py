@@ -14,12 +14,12 @@ import torch
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
-from dassl.errors import UserError
+from common.errors import UserError
+from common.program import sentence
 from dassl.utils import set_random_seed
 from lpclip import linear_probe
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.folder import FolderInUse
-from runs.program import sentence
 from trainers import multitask_clip
 from trainers.run import run
 

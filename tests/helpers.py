@@ -10,8 +10,7 @@ import pytest
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
-from runs.config import build_parser
-from runs.config import make_cfg as cfg_of
+from runs.config import build_parser, make_cfg as cfg_of
 from trainers.multitask import MultiTaskTrainer
 from trainers.run import run as run_once
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dassl.errors import UserError
-from dassl.utils import is_lfs_pointer
-from datasets.fetch import obtain
-from datasets.prepare import members_of, read_configs
+from common.errors import UserError
+from common.files import is_lfs_pointer
+from datasets.prepare.__main__ import members_of, read_configs
+from datasets.prepare.fetch import obtain
 from datasets.sources import Source
 
 IMAGES = {"images/a/1.jpg": b"one", "images/b/2.jpg": b"two" * 1000}

@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import clip as clip_package
-from clip import clip
-from clip import model as clip_model
+from clip import clip, model as clip_model
 from clip.model import convert_weights
 from clip.simple_tokenizer import SimpleTokenizer
 

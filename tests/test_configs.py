@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from clip.clip import available_models
+from common.errors import MissingFile, UserError
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import MissingFile, UserError
 from runs.config import BASE, build_parser, make_cfg, read_yaml, setup_cfg
 from runs.keys import default_cfg
 from runs.methods import TRAINERS as METHODS

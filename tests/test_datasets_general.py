@@ -14,8 +14,7 @@ from scipy.io import savemat
 from dassl.data.datasets import build_dataset
 from runs.config import read_yaml
 from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
-from tests.miniature import EUROSAT_NAMES, GENERAL, WHOLE, write_images, write_lines
-from tests.miniature import make_general as make
+from tests.miniature import EUROSAT_NAMES, GENERAL, WHOLE, make_general as make, write_images, write_lines
 
 pytestmark = pytest.mark.usefixtures("few_classes")
 

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from common.images import read_image
 from dassl.data.datasets import build_dataset
-from dassl.utils import read_image
 from datasets.rs8 import words_of
 from runs.config import read_yaml
 from tests.helpers import REPOSITORY, call, make_cfg, results, train_args
-from tests.miniature import FASHION, ONE_TASK, POOLED, SUITES, fashion_classes, make_fashion20
-from tests.miniature import make_class_folders as make
+from tests.miniature import (
+    FASHION,
+    ONE_TASK,
+    POOLED,
+    SUITES,
+    fashion_classes,
+    make_class_folders as make,
+    make_fashion20,
+)
 
 
 @pytest.fixture(scope="module")

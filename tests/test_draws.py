@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY, Datum, build_dataset
-from dassl.errors import UserError
 from datasets.base import Suite
 from datasets.draws import DRAWN, draw_coop
 from datasets.dtd import DescribableTextures

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from dassl.utils import MissingFile, NotFinite
+from common.errors import MissingFile, NotFinite
+from features import image_features, images as images_module, store as feature_store
+from features.image_features import ImageFeatures, describe
+from features.images import Images, seeded
+from features.store import FeatureCache, TemporaryPack, key_of
 from tests import helpers
 from tests.helpers import REPOSITORY, make_cfg, results, train_args
-from trainers import feature_store, image_features
-from trainers import images as images_module
-from trainers.feature_store import FeatureCache, TemporaryPack, key_of
-from trainers.image_features import ImageFeatures, describe
-from trainers.images import Images, seeded
 from trainers.multitask import MultiTaskTrainer
 
 KEYS = np.array([key_of(i) for i in range(6)])
@@ -269,7 +268,7 @@ def test_list_and_clear(tmp_path):
     damaged, = tmp_path.glob("*/space.json")
 
     def run(command):
-        return subprocess.run([sys.executable, "-m", "trainers.feature_cache", command, "--folder", str(tmp_path)],
+        return subprocess.run([sys.executable, "-m", "features", command, "--folder", str(tmp_path)],
                               cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     listed = run("list")

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
+from common.images import BrokenImage, MissingImage, list_broken, read_image
 from dassl.data.datasets import build_dataset
-from dassl.utils import BrokenImage, MissingImage, UserError, list_broken, read_image
 from datasets import check_images
 from datasets.base import NamedDatum
 from datasets.check_images import broken_images, describe_ignored, ignored_files
+from features.images import Images
+from features.store import key_of
 from tests.helpers import call, make_cfg, results, train_args
 from tests.miniature import make_general
-from trainers.feature_store import key_of
-from trainers.images import Images
 
 SIZE = (48, 32)  # width, height
 GREY = np.tile(np.linspace(0, 255, SIZE[0]).round().astype(np.uint8), (SIZE[1], 1))  # (H, W)

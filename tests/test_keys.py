@@ -7,8 +7,8 @@ import yaml
 
 import lpclip  # noqa: F401  registers its row
 import train
-from dassl.config.keys import _adapter
-from dassl.errors import UserError
+from common.errors import UserError
+from common.keys import _adapter
 from runs.config import build_parser, make_cfg, setup_cfg
 from runs.identity import reads
 from runs.keys import all_keys, markdown

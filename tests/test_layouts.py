@@ -9,13 +9,12 @@ import subprocess
 import pytest
 import yaml
 
+from common.errors import UserError
 from dassl.data.datasets import build_dataset
-from dassl.errors import UserError
-from datasets import prepare
+from datasets.prepare import __main__ as prepare
 from tests.helpers import make_cfg
 from tests.miniature import make_class_folders, make_general, write_images
-from tests.test_datasets_general import build as build_config
-from tests.test_datasets_general import write_split_zhou
+from tests.test_datasets_general import build as build_config, write_split_zhou
 
 
 def images(root, folders, count=6):

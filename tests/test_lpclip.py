@@ -14,11 +14,11 @@ from PIL import Image
 
 import parse_test_res
 from clip import clip
+from features.images import Images
 from lpclip import linear_probe, logistic
 from lpclip.linear_probe import parse_args, sweep
 from lpclip.logistic import search_c
 from tests.helpers import REPOSITORY, results
-from trainers.images import Images
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (20, 20, 130)}
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from benchmarks.plain import PlainTextEncoder
 from clip import load
 from clip.model import CLIP
-from dassl.utils import UserError
+from common.errors import UserError
 from datasets.base import Task
 from tests import parity, parity_methods
 from tests.helpers import call, call_until, make_cfg, results, train_args

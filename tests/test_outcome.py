@@ -12,14 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 import parse_test_res
-from datasets.base import Task
+from common.errors import MissingFile, UserError
 from dassl.data.datasets import build_dataset
-from dassl.errors import MissingFile, UserError
 from dassl.evaluation import build_evaluator
+from datasets.base import Task
 from lpclip import linear_probe, logistic
 from runs import outcome
-from runs.outcome import (calibration_error, distinct, figures_of, read_confusion, read_predictions,
-                          write_outcome)
+from runs.outcome import calibration_error, distinct, figures_of, read_confusion, read_predictions, write_outcome
 from tests.helpers import REPOSITORY, call, make_cfg, metrics, results, train_args
 from trainers import run as run_module
 from trainers.evaluation import ClassificationMT, OneTask

@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from clip import clip
 from datasets.base import Task
+from features import image_features, store as feature_store
+from features.images import Images
+from features.local_features import LocalImageEncoder, attention_pool, last_of
+from features.store import Rows
 from tests import helpers
 from tests.helpers import make_cfg, results, train_args
-from trainers import feature_store, image_features, plot
-from trainers.feature_store import Rows
-from trainers.images import Images
-from trainers.local_features import LocalImageEncoder, attention_pool, last_of
+from trainers import plot
 from trainers.plot import TransportCLIP, sinkhorn
 
 TASKS = [Task("flower", ("daisy", "rose", "tulip")), Task("vegetable", ("tomato", "bitter_gourd"))]  # words it knows

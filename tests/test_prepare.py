@@ -16,13 +16,12 @@ from pathlib import Path
 import pooch
 import pytest
 
-from datasets import prepare
 from datasets.dtd import DescribableTextures
 from datasets.fgvc_aircraft import FGVCAircraft
 from datasets.oxford_flowers import OxfordFlowers
+from datasets.prepare import __main__ as prepare
 from datasets.sources import Source
-from tests import test_datasets_general as general
-from tests import test_datasets_special as special
+from tests import test_datasets_general as general, test_datasets_special as special
 from tests.helpers import run
 from tests.test_datasets_general import write_split_zhou
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from dassl.errors import UserError
-from dassl.utils import atomic_path
+from common.errors import UserError
+from common.files import atomic_path
+from common.program import Stopped, program, sentence
 from runs.folder import RunFolder
-from runs.program import Stopped, program, sentence
 from tests.helpers import REPOSITORY, run, train_args
 
 
@@ -44,7 +44,7 @@ def test_errors_of_the_program_keep_their_traceback(error, capsys):
 
 def test_an_error_in_a_worker_is_its_last_line():
     assert sentence(UserError("Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call "
-                              "last):\n  File ...\ndassl.errors.UserError: the image is damaged\n")) == (
+                              "last):\n  File ...\ncommon.errors.UserError: the image is damaged\n")) == (
         "the image is damaged")
 
 

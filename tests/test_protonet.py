@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clip import clip
-from dassl.utils import UserError
+from common.errors import UserError
 from datasets.base import Task
 from tests import helpers
 from tests.helpers import make_cfg, results, train_args

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from dassl.errors import UserError
+from common.errors import UserError
 from runs.folder import RunFolder
 from runs.identity import NEUTRAL
 from runs.keys import all_keys

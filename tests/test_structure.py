@@ -78,7 +78,7 @@ TOY = '''"""A toy: CoOp with one context for all, whose loss is scaled."""
 
 from torch.nn import functional as F
 
-from dassl.config.keys import Key, Positive
+from common.keys import Key, Positive
 from runs.methods import PREC, Row, register
 
 from .multitask import MultiTaskTrainer
@@ -154,12 +154,13 @@ def imports(folder):
 
 
 @pytest.mark.parametrize("folder, allowed", [
-    ("dassl", set()), ("clip", set()), ("outfits", {"clip", "dassl", "datasets"}), ("runs", {"dassl"}),
-    ("datasets", {"dassl", "outfits"}), ("trainers", {"runs", "clip", "dassl", "lpclip"}),
-    ("lpclip", {"runs", "trainers", "dassl", "datasets"}),
-    ("sweeps", {"runs", "trainers", "dassl", "datasets", "lpclip"}),
-    ("learned", {"runs", "trainers", "datasets", "clip", "dassl", "lpclip"}),
-    ("benchmarks", {"runs", "trainers", "datasets", "clip", "dassl", "learned"})])
+    ("common", set()), ("dassl", {"common"}), ("clip", set()), ("features", {"common"}),
+    ("outfits", {"clip", "common", "dassl", "datasets"}), ("runs", {"common", "dassl"}),
+    ("datasets", {"common", "dassl", "outfits"}), ("trainers", {"common", "runs", "clip", "dassl", "features", "lpclip"}),
+    ("lpclip", {"common", "runs", "trainers", "dassl", "datasets", "features"}),
+    ("sweeps", {"common", "runs", "trainers", "dassl", "datasets", "lpclip"}),
+    ("learned", {"common", "runs", "trainers", "datasets", "clip", "dassl", "features", "lpclip"}),
+    ("benchmarks", {"common", "runs", "trainers", "datasets", "clip", "dassl", "features", "learned"})])
 def test_dependencies_point_one_way(folder, allowed):
     for path, names in imports(folder).items():
         extra = {"datasets"} if path == "trainers/__main__.py" else set()

@@ -22,6 +22,7 @@ from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
 from tests.commands import make_recorder, recorded_calls
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip
+
 from ray.cluster_utils import Cluster as Machines  # isort: skip
 
 TIMES = ("train_seconds", "test_seconds", "encode_seconds", "wall_seconds", "peak_memory_mb", "config")
@@ -300,7 +301,7 @@ def test_ctrl_c_and_sigterm(number, status, said, arguments):
 
 
 def test_no_cluster_is_said_in_one_sentence(arguments):
-    from dassl.errors import UserError
+    from common.errors import UserError
 
     assert not ray.is_initialized()
     with pytest.raises(UserError, match="Ray can't be started or joined"):

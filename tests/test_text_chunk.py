@@ -49,10 +49,10 @@ def gradients(trainer, chunk=None):
     encoder.chunk = encoder.chunk if chunk is None else chunk
     encode = type(encoder).encode
 
-    def counted(prompts, ctx=None):
+    def counted(prompts, ctx=None, deep=None):
         assert torch.is_autocast_enabled("cpu") == (trainer.scaler is not None)  # in the backward pass, too
         sizes.append(len(prompts))
-        return encode(encoder, prompts, ctx)
+        return encode(encoder, prompts, ctx, deep)
 
     encoder.encode = counted
     for value in trainer.trained:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig
 import interpret_prompt
 from clip import ClipError, clip
 from clip.model import CLIP, TextTowerCLIP, convert_to_double, convert_weights
-from dassl.errors import UserError
+from common.errors import UserError
 from datasets.base import Task
 from lpclip import linear_probe
 from tests import test_lpclip

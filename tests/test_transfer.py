@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import train
 from clip import clip
+from common.images import read_image
 from dassl.data.transforms import build_transform
-from dassl.utils import read_image
 from tests import helpers
 from tests.helpers import results, train_args
 from tests.test_text_encoder import plain_features

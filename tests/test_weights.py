@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from clip import ClipError, clip, files
 from clip.files import MissingFile
+from common.errors import UserError
 from dassl.data.transforms import build_transform
-from dassl.errors import UserError
 from runs.config import make_cfg
 from runs.identity import settings_of
 from runs.methods import TRAINERS

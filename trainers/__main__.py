@@ -7,10 +7,10 @@
 import argparse
 
 import lpclip  # noqa: F401  registers its row
-from dassl.errors import UserError
+from common.errors import UserError
+from common.program import program
 from runs.keys import markdown
 from runs.methods import commands
-from runs.program import program
 
 
 def main():

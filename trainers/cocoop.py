@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key
+from common.keys import Count, Key
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer

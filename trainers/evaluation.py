@@ -5,9 +5,9 @@ from collections import OrderedDict
 
 import torch
 
-from dassl.errors import UserError
+from common.errors import UserError
+from common.files import atomic_path
 from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase
-from dassl.utils import atomic_path
 from runs.keys import refusal
 from runs.outcome import CMAT_FILE, CONFUSION, write_outcome
 

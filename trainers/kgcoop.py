@@ -5,7 +5,7 @@ Yao et al., Visual-Language Prompt Tuning with Knowledge-guided Context Optimiza
 
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, NotNegative
+from common.keys import Count, Key, NotNegative
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer

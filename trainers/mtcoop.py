@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from dassl.config.keys import Count, Key, Natural, Positive, Share
+from common.keys import Count, Key, Natural, Positive, Share
 from runs.keys import refusal
 from runs.methods import POSITION, PREC, Row, register
 

@@ -3,8 +3,8 @@
 Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022.
 """
 
-from dassl.config.keys import Count, Key
-from dassl.errors import UserError
+from common.errors import UserError
+from common.keys import Count, Key
 from runs.methods import POSITION, PREC, Row, register
 
 from .multitask import MultiTaskTrainer

@@ -8,24 +8,24 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 from tqdm import tqdm
 
+from common.errors import NotFinite, UserError
+from common.program import Stopped, until_sigterm
 from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import NotFinite, UserError, count_num_param, set_random_seed
+from dassl.utils import count_num_param, set_random_seed
+from features.image_features import FeatureLoader, ImageFeatures
+from features.images import Images
 from runs.checkpoints import BEST, save_parts
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import refusal
 from runs.methods import find_row
-from runs.program import Stopped
 from runs.results import describe_suite, write_results
 
-from .distributed import any_process
 from .evaluation import make_evaluator
-from .image_features import FeatureLoader, ImageFeatures
-from .images import Images
 from .multitask_clip import digest_of_weights, load_clip
-from .progress import Progress, until_sigterm
+from .progress import Progress
 from .saving import SavesParts
 
 
@@ -217,7 +217,7 @@ class MultiTaskTrainer(SavesParts):
                 self.check_learned()
                 self.elapsed += time.time() - began
 
-                done, stop.requested = self.epoch + 1, any_process(stop.requested)
+                done = self.epoch + 1
                 if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
                     result = self.test("val")
                     if self.best is None or result > self.best["result"]:

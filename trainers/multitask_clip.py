@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.errors import UserError
+from common.digests import digest_of_tensors
+from common.errors import UserError
 from runs.config import set_value
-from runs.identity import digest_of_tensors
 from runs.keys import all_keys, refusal, source_of
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words

@@ -7,11 +7,11 @@ has its own prompts, all learned together in mixed batches.
 import torch
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, Positive
-from dassl.errors import NotFinite
+from common.errors import NotFinite
+from common.keys import Count, Key, Positive
+from features.local_features import LocalImageEncoder
 from runs.methods import PREC, Row, register
 
-from .local_features import LocalImageEncoder
 from .multitask import PerTaskTrainer
 from .multitask_clip import MultiTaskCLIP
 from .prompts import TaskContexts, build_prompts

@@ -6,7 +6,7 @@ Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023.
 import torch
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, NotNegative, Positive
+from common.keys import Count, Key, NotNegative, Positive
 from runs.methods import PREC, Row, register
 
 from .multitask import PerTaskTrainer

@@ -1,14 +1,11 @@
-"""What a training run shows while it goes on: lines of the log, curves of tensorboard, and when it was told to stop."""
+"""What a training run shows while it goes on: lines of the log, and curves of tensorboard."""
 
-import contextlib
 import datetime
 import os.path as osp
-import signal
-import threading
 import time
-from types import SimpleNamespace
 
-from dassl.utils import AverageMeter, MetricMeter, NotFinite
+from common.errors import NotFinite
+from dassl.utils import AverageMeter, MetricMeter
 
 
 class Progress:
@@ -74,21 +71,3 @@ class Progress:
     def __exit__(self, *_):
         if self.writer:
             self.writer.close()
-
-
-@contextlib.contextmanager
-def until_sigterm():
-    """Yields an object whose `requested` becomes True when a SIGTERM comes, which otherwise does nothing inside."""
-    stop = SimpleNamespace(requested=False)
-    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
-        yield stop
-        return
-
-    def request(*_):
-        stop.requested = True
-
-    before = signal.signal(signal.SIGTERM, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import nn
 
-from dassl.errors import UserError
+from common.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 
@@ -49,7 +49,7 @@ class Prompts(nn.Module):
         for name, value in dict(tokens=tokens, slots=slots, lengths=lengths, context_of=context_of).items():
             self.register_buffer(name, value, persistent=False)
         self.prefix = prefix
-        self.layout = self.chunks = self.share = None  # the text encoder's, made when they are first encoded
+        self.layout = self.chunks = None  # the text encoder's, made when they are first encoded
 
     def __len__(self):
         return len(self.lengths)

@@ -12,16 +12,15 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.config.keys import Count, Key, Natural
-from dassl.errors import UserError
+from common.errors import UserError
+from common.keys import Count, Key, Natural
+from features.images import Images
 from runs.checkpoints import save
 from runs.keys import refusal
 from runs.methods import PREC, Row, register
 
-from .images import Images
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
-
 
 PROTOTYPES_FILE = "prototypes.pth.tar"
 

@@ -3,7 +3,8 @@
 import os.path as osp
 import time
 
-from dassl.utils import UserError, collect_env_info, set_random_seed
+from common.errors import UserError
+from dassl.utils import collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
 from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
@@ -11,8 +12,6 @@ from runs.identity import OF_TEST, YOUNGER, check_model, reads
 from runs.keys import all_keys
 from runs.outcome import lacking
 from runs.results import note_difference, print_results
-
-from .distributed import any_process, joined, world_size
 
 
 def run(args):
@@ -31,7 +30,7 @@ def run(args):
     cfg = setup_cfg(args)
     trainer_class = find_trainer(cfg)
     check_flags(args, cfg, trainer_class)
-    with joined(cfg), RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
+    with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
         if args.model_dir:
             trained_as = model_identity(args.model_dir, args.load_epoch)
             take_settings(cfg, {**YOUNGER, **trained_as} if trained_as else {}, args.model_dir)
@@ -45,9 +44,7 @@ def run(args):
             trainer.load_model(args.model_dir, args.load_epoch)
             trainer.model_digest = trainer.digest_of_learned()
         folder.check(trainer.identity)
-        if any_process(folder.state() == "finished"):
-            if folder.state() != "finished":  # another process's
-                return trainer
+        if folder.state() == "finished":
             print_results(folder.results(), folder.path)
             folder.finish()  # a kill may have come between its last two steps
             test_again(args, trainer, folder)

@@ -1,9 +1,9 @@
 """What a trainer saves and loads: checkpoints of its parts, and the resume file."""
 
-from dassl.utils import MissingFile, NotFinite, UserError
+from common.digests import digest_of_tensors
+from common.errors import MissingFile, NotFinite, UserError
 from runs.checkpoints import best_or_last, check_names, load_part, name_tasks, read_parts, save, save_parts
 from runs.folder import RESUME_FILE, RunFolder
-from runs.identity import digest_of_tensors
 
 # What a resume file holds.
 RESUME_KEYS = {"identity": dict, "epoch": int, "parts": dict, "best": (dict, type(None)), "optimizer": dict,

@@ -4,9 +4,10 @@ In CLIP attention is causal and only the feature at [EOT] is read. So positions 
 that begin with the same context share the keys and values of that beginning: it is encoded once per context, not once
 per prompt. What differs, the suffixes, is packed into one list of rows.
 
-The weights are frozen, so a backward pass needs few activations: the inputs of norms, attention and the MLP's
+Where the weights are frozen, a backward pass needs few activations: the inputs of norms, attention and the MLP's
 nonlinearity. Attention and nonlinearity cost little next to the matrix products, so what they make on the way is
-computed again instead of kept.
+computed again instead of kept. A method may learn values inside the tower, by parametrizations of its weights
+(`torch.nn.utils.parametrize`) or by deep prompts: gradients flow to these as well.
 
 `WholePromptEncoder` serves the towers for which none of this holds.
 
@@ -23,9 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from dassl.errors import UserError
-
-from . import distributed
+from common.errors import UserError
 
 RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
 CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
@@ -35,7 +34,7 @@ SHARE = 0.4
 
 
 class PromptEncoder(nn.Module):
-    """Base of the text encoders: `forward` encodes chunks of prompts by `encode`.
+    """Base of the text encoders: `forward` encodes prompts in chunks, each by `encode`.
 
     Attributes:
         chunk: most prompts that are encoded at once, -1 for all. 0: without gradients `CHUNK_ROWS` positions; with
@@ -48,59 +47,44 @@ class PromptEncoder(nn.Module):
         self.chunk, self.checkpoint = 0, False
         self.rows_that_fit, self.said = None, False
 
-    def forward(self, prompts, ctx=None):
+    def forward(self, prompts, ctx=None, deep=None):
         """Encode prompts.
 
         Args:
             prompts: `Prompts`, n of them.
             ctx: contexts (n_contexts, n_ctx, width) of any float type, or None for prompts without context.
+            deep: {i: contexts like `ctx`}, which stand in the places of the context before block i, counted from 0
+                (Khattak et al., MaPLe, CVPR 2023); at most n_ctx vectors each, which take the first places.
 
         Returns:
-            Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`.
+            Text features (n, output_dim), not normalised, in the encoder's dtype; gradients flow to `ctx`, `deep` and
+            to the tower's own values that learn.
         """
-        count = distributed.world_size()
-        if count == 1 or len(prompts) < count:
-            return self.encode_chunks(prompts, ctx)
-        own, used, sizes = self.share(prompts, count)
-        if ctx is not None:
-            ctx = distributed.summed_in_backward(ctx).index_select(0, used)
-        return distributed.gathered(self.encode_chunks(own, ctx), sizes)
-
-    def share(self, prompts, count):
-        """This process's share of prompts, as `Prompts`; the contexts they use; the sizes of all `count` shares."""
-        if prompts.share is None or prompts.share[1].device != prompts.tokens.device:
-            sizes = distributed.shares(self.costs(prompts), count)
-            rank = torch.distributed.get_rank()
-            index = torch.arange(len(prompts), device=prompts.tokens.device).split(sizes)[rank]
-            prompts.share = *using_own(prompts, index), sizes
-        return prompts.share
-
-    def encode_chunks(self, prompts, ctx=None):
-        """As `forward`, in this process alone."""
-        learns = ctx is not None and ctx.requires_grad and torch.is_grad_enabled()
+        contexts = {**({} if ctx is None else {"ctx": ctx}), **(deep or {})}
+        learns = torch.is_grad_enabled() and any(x.requires_grad for x in (*contexts.values(), *self.parameters()))
         size = self.chunk_size(prompts, ctx, learns)
         if size >= len(prompts):
-            return self.encode(prompts, ctx)
+            return self.encode(prompts, ctx, deep)
         chunks, used = chunks_of(prompts, size)
-        if ctx is None:
-            return torch.cat([self.encode(chunk) for chunk in chunks])
-        # Copied once and split, so that its gradient is put together once and not at its full size for every chunk.
-        contexts = ctx.index_select(0, torch.cat(used)).split([len(index) for index in used])
-        encodes = [partial(self.encode, chunk) for chunk in chunks]
-        if learns:  # the last chunk's backward pass comes first, so keeping its activations needs no more memory
-            encodes[:-1] = [partial(again_in_backward, encode) for encode in encodes[:-1]]
-        return torch.cat([encode(own) for encode, own in zip(encodes, contexts)])
+        # Copied once and split, so that a gradient is put together once and not at its full size for every chunk.
+        index, sizes = torch.cat(used), [len(own) for own in used]
+        contexts = {key: value.index_select(0, index).split(sizes) for key, value in contexts.items()}
 
-    def encode(self, prompts, ctx=None):
+        def encode(i):
+            own = {key: parts[i] for key, parts in contexts.items()}
+            return self.encode(chunks[i], own.pop("ctx", None), own)
+
+        # The last chunk's backward pass comes first, so keeping its activations needs no more memory.
+        last = len(chunks) - 1
+        return torch.cat([again_in_backward(encode, i) if learns and i < last else encode(i)
+                          for i in range(len(chunks))])
+
+    def encode(self, prompts, ctx=None, deep=None):
         """As `forward`, all at once."""
         raise NotImplementedError
 
     def rows(self, prompts):
         """Number of positions that are encoded for `prompts`."""
-        raise NotImplementedError
-
-    def costs(self, prompts):
-        """How many of them each prompt adds to those before it, (n,)."""
         raise NotImplementedError
 
     def chunk_size(self, prompts, ctx, learns):
@@ -113,8 +97,8 @@ class PromptEncoder(nn.Module):
             return size
         if self.rows_that_fit is None:  # once, so that what other processes take changes nothing in a run
             (first, *_), (used, *_) = chunks_of(prompts, size)
-            kept = kept_for_backward(partial(self.encode, first, ctx[used]), self.parameters())
-            self.rows_that_fit = SHARE * available_memory(ctx.device) * self.rows(first) / kept
+            kept = kept_for_backward(partial(self.encode, first, None if ctx is None else ctx[used]), self.parameters())
+            self.rows_that_fit = SHARE * available_memory(prompts.tokens.device) * self.rows(first) / kept
         if rows <= self.rows_that_fit:
             return len(prompts)
         if not self.said:
@@ -125,7 +109,10 @@ class PromptEncoder(nn.Module):
 
 
 class TextEncoder(PromptEncoder):
-    """Text features of `Prompts`. Holds CLIP's text modules, all frozen. `checkpoint` works block by block."""
+    """Text features of `Prompts`. Holds CLIP's text modules. `checkpoint` works block by block.
+
+    The blocks' weights are read, but `block.attn` itself is never called, so forward hooks on it would not be.
+    """
 
     def __init__(self, clip_model):
         super().__init__()
@@ -156,17 +143,14 @@ class TextEncoder(PromptEncoder):
     def rows(self, prompts):
         return layout_of(prompts).n_rows
 
-    def costs(self, prompts):
-        new = torch.ones_like(prompts.context_of, dtype=torch.bool)
-        new[1:] = prompts.context_of[1:] != prompts.context_of[:-1]
-        return prompts.lengths - prompts.prefix + (new * prompts.prefix if prompts.prefix > 1 else 0)
-
-    def encode(self, prompts, ctx=None):
-        layout = layout_of(prompts)
+    def encode(self, prompts, ctx=None, deep=None):
+        layout, last = layout_of(prompts), len(self.blocks) - 1
         x = self._embed(prompts, layout, ctx)  # (rows, width): all prefixes, then all suffixes packed
-        for block in self.blocks[:-1]:
-            x = self._run(self._block, block, x, layout)
-        x = self._run(self._last_block, self.blocks[-1], x, layout)  # (n, width): the rows of [EOT]
+        for i, block in enumerate(self.blocks):
+            if deep and i in deep:
+                x = layout.put_contexts(x, deep[i].to(self.dtype))
+            x = self._run(self._block if i < last else self._last_block, block, x, layout)
+        # (n, width): the rows of [EOT]
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
 
     def cast(self, dtype):
@@ -181,7 +165,7 @@ class TextEncoder(PromptEncoder):
 
     def _run(self, function, *args):
         if self.checkpoint and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
+            return again_in_backward(function, *args)
         return function(*args)
 
     def _embed(self, prompts, layout, ctx):
@@ -266,13 +250,13 @@ class WholePromptEncoder(PromptEncoder):
     def rows(self, prompts):
         return prompts.tokens.numel()
 
-    def costs(self, prompts):
-        return torch.full_like(prompts.lengths, prompts.tokens.shape[1])
-
     def chunk_size(self, prompts, ctx, learns):
         return super().chunk_size(prompts, ctx, learns and not self.checkpoint)
 
-    def encode(self, prompts, ctx=None):
+    def encode(self, prompts, ctx=None, deep=None):
+        if deep:
+            raise UserError(f"deep prompts need a text tower of CLIP's layout, but this backbone's "
+                            f"{self.tower.difference}: use another backbone")
         row, position = (prompts.slots >= 0).nonzero(as_tuple=True)
         if ctx is None or not len(row):
             return self.tower(prompts.tokens)
@@ -297,25 +281,12 @@ def recomputed(function, x):
     return again_in_backward(function, x) if worth_it else function(x)
 
 
-def again_in_backward(function, x):
-    """`function(x)`, keeping x alone for the backward pass, where it is called again."""
-    return _Recomputed.apply(x, function)
+def again_in_backward(function, *args):
+    """`function(*args)`, keeping its arguments alone for the backward pass, where it is called again.
 
-
-class _Recomputed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, function):
-        ctx.save_for_backward(x)
-        ctx.function, ctx.device = function, x.device.type
-        ctx.autocast = dict(dtype=torch.get_autocast_dtype(ctx.device), enabled=torch.is_autocast_enabled(ctx.device))
-        return function(x)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad(), torch.autocast(ctx.device, **ctx.autocast):
-            out = ctx.function(x)
-        return torch.autograd.grad(out, x, grad)[0], None
+    Gradients flow to the arguments and to all that `function` reads besides them, such as learned weights.
+    """
+    return checkpoint(function, *args, use_reentrant=False)
 
 
 def kept_for_backward(forward, frozen):
@@ -342,7 +313,7 @@ def available_memory(device):
         return torch.cuda.mem_get_info(device)[0] + unused
     import psutil
 
-    return psutil.virtual_memory().available / distributed.world_size()
+    return psutil.virtual_memory().available
 
 
 def chunks_of(prompts, size):
@@ -398,6 +369,21 @@ class _Layout:
         # Padding lies after [EOT], so the causal mask hides it from every real position.
         self.causal = torch.cat([seen, steps <= steps[:, None]], dim=1)  # (S, prefix + S)
         self.upto_eot = self.causal[n_suffix - 1][:, None, None]  # (n, 1, 1, prefix + S)
+
+    def put_contexts(self, x, contexts):
+        """Rows x (rows, width) with `contexts` (n_contexts, k, width) in the first k places of those in the prompts."""
+        k = contexts.shape[1]
+        shared = min(k, self.prefix - 1)  # vectors in the common beginning, after [SOS]
+        if shared:
+            n = self.n_prefixes * self.prefix
+            prefix = x[:n].unflatten(0, (self.n_prefixes, self.prefix))
+            prefix = torch.cat([prefix[:, :1], contexts[:, :shared], prefix[:, 1 + shared:]], dim=1)
+            x = torch.cat([prefix.flatten(0, 1), x[n:]])
+        own = self.learned_slot < k
+        if own.any():
+            vectors = contexts[self.learned_context[own], self.learned_slot[own]]
+            x = x.index_copy(0, self.n_prefixes * self.prefix + self.learned[own], vectors)
+        return x
 
     def split(self, rows):
         """Rows (rows, k, heads, d) of k tensors -> prefixes (n_prefixes, heads, k, prefix, d) and suffixes.

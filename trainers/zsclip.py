@@ -2,7 +2,7 @@
 
 import torch
 
-from dassl.errors import UserError
+from common.errors import UserError
 from runs.methods import Row, register
 
 from .multitask import MultiTaskTrainer

@@ -1,5 +1,6 @@
+from common.keys import build_cfg
+
 from .defaults import KEYS
-from .keys import build_cfg
 
 
 def get_cfg_default():

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .keys import Count, Key, Natural, NotNegative, Positive, Share
+from common.keys import Count, Key, Natural, NotNegative, Positive, Share
 
 Texts = tuple[str, ...]
 Sizes = tuple[Count, Count]

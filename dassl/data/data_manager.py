@@ -2,7 +2,8 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import Dataset as TorchDataset
 
-from ..errors import UserError
+from common.errors import UserError
+
 from ..utils import read_image
 from .datasets import build_dataset
 from .samplers import build_sampler

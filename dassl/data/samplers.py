@@ -5,7 +5,8 @@ from collections import defaultdict
 
 from torch.utils.data.sampler import RandomSampler, Sampler, SequentialSampler
 
-from ..errors import UserError
+from common.errors import UserError
+
 from ..utils import check_availability
 
 AVAI_SAMPLERS = ["RandomSampler", "SequentialSampler", "RandomClassSampler"]

@@ -10,8 +10,15 @@ from tqdm import tqdm
 
 from ..data import DataManager
 from ..evaluation import build_evaluator
-from ..utils import AverageMeter, MetricMeter, mkdir_if_missing
-from ..utils import get_rng_state, load_checkpoint, resume_from_checkpoint, save_checkpoint
+from ..utils import (
+    AverageMeter,
+    MetricMeter,
+    get_rng_state,
+    load_checkpoint,
+    mkdir_if_missing,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
 
 BEST_MODEL = "model-best.pth.tar"
 

@@ -2,7 +2,8 @@
 
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
-from ..errors import UserError
+from common.errors import UserError
+
 from ..utils import check_availability
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]

@@ -1,7 +1,7 @@
 import os
 import sys
 
-from .tools import mkdir_if_missing
+from common.files import mkdir_if_missing
 
 
 class Logger:

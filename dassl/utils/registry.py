@@ -1,4 +1,4 @@
-from ..errors import UserError
+from common.errors import UserError
 
 
 class Registry:

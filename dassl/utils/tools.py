@@ -1,7 +1,6 @@
-"""Files, seeds and messages."""
+"""Seeds, messages, and what this machine is."""
 
 import difflib
-import json
 import os
 import platform
 import random
@@ -11,8 +10,7 @@ import numpy as np
 import PIL
 import torch
 
-from ..errors import MissingFile, UserError
-from ..files import atomic_path, mkdir_if_missing  # noqa: F401  they belong to Dassl's interface
+from common.errors import UserError
 
 
 def check_isfile(fpath):
@@ -21,35 +19,6 @@ def check_isfile(fpath):
     if not isfile:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
     return isfile
-
-
-def is_lfs_pointer(fpath):
-    """Return whether a file is what Git leaves in place of one that Git LFS keeps elsewhere: three lines of text."""
-    start = b"version https://git-lfs.github.com/spec/"
-    with open(fpath, "rb") as file:
-        return file.read(len(start)) == start
-
-
-def read_json(fpath):
-    """Return the content of a JSON file.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing or is not JSON.
-    """
-    if not os.path.isfile(fpath):
-        raise MissingFile(f'No JSON file at "{fpath}": check the path')
-    with open(fpath, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            reason = "a Git LFS pointer: run git lfs pull" if is_lfs_pointer(fpath) else error
-            raise UserError(f'"{fpath}" is not valid JSON ({reason}): repair it or fetch it again') from error
-
-
-def write_json(obj, fpath):
-    """Write ``obj`` as indented JSON, atomically; missing folders are made."""
-    with atomic_path(fpath) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(obj, file, indent=4, separators=(",", ": "))
 
 
 def set_random_seed(seed):

@@ -9,8 +9,8 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from ..errors import MissingFile, UserError
-from .tools import atomic_path, mkdir_if_missing
+from common.errors import MissingFile, UserError
+from common.files import atomic_path, mkdir_if_missing
 
 
 # ------------------------------------------------------------------ reading checkpoints

@@ -1,2 +1,2 @@
-from .build import DATASET_REGISTRY, build_dataset
 from .base_dataset import DatasetBase, Datum
+from .build import DATASET_REGISTRY, build_dataset

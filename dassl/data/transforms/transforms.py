@@ -2,7 +2,7 @@ import torch
 from torchvision import transforms as T
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 
-from ...errors import UserError
+from common.errors import UserError
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,

@@ -20,19 +20,19 @@ import yaml
 from tabulate import tabulate
 
 import datasets  # noqa: F401, registers all datasets
+from common.errors import UserError
+from common.images import list_broken
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.errors import UserError
-from dassl.utils import list_broken
 
-from .base import SingleTaskDataset, Suite, first_of
-from .check_images import broken_images, describe_ignored, ignored_files
+from ..base import SingleTaskDataset, Suite, first_of
+from ..check_images import broken_images, describe_ignored, ignored_files
+from ..files import IMAGE_SUFFIXES, MOST, MissingFiles
+from ..folder_tasks import FolderTasks
+from ..sources import COOP
+from ..splits import relative
 from .fetch import obtain
-from .files import IMAGE_SUFFIXES, MOST, MissingFiles
-from .folder_tasks import FolderTasks
-from .sources import COOP
-from .splits import relative
 
-CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), "configs", "datasets")
+CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import itertools
 import os
 import tempfile
 import time
-from functools import cached_property, partial
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,15 +25,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dassl.utils import NotFinite, UserError, list_broken
-from runs.identity import digest_of_tensors
-from runs.program import Stopped
+from common.digests import digest_of_tensors
+from common.errors import NotFinite, UserError
+from common.images import list_broken
 
-from .distributed import of_all, of_first, own_items, sharers
-from .feature_store import FeatureCache, Rows, TemporaryPack, default_folder, has_room, megabytes
 from .images import Pass
 from .local_features import LocalImageEncoder
-from .progress import until_sigterm
+from .store import FeatureCache, Rows, TemporaryPack, default_folder, has_room, megabytes
 
 # A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
 PACK_BYTES, PACK_SECONDS = 2**27, 30
@@ -88,14 +86,13 @@ class ImageFeatures:
         """Find the features of all `images` in `epochs`, and make those that are missing, in one pass.
 
         A run that makes features of the same dataset and seed now is waited for. Images that can't be read are left
-        out, see `refuse_broken`. All processes of a run must call this.
+        out, see `refuse_broken`.
         """
         began = time.time()
         views = sorted({images.view_of(epoch) for epoch in epochs})
         cache = self.cache_for(images)
         with contextlib.ExitStack() as alone:
-            # The first process finds and locks for all of a run, so that they agree.
-            rows, keys, item, place = of_first(partial(self.find, images, views, cache, alone))
+            rows, keys, item, place = self.find(images, views, cache, alone)
             if len(rows.missing) and not self.fill(rows, images, views, item, keys, cache):
                 rows = None
         self.made[images] = views, rows and rows.spread(place)
@@ -118,45 +115,32 @@ class ImageFeatures:
         return rows, keys, item, place
 
     def fill(self, rows, images, views, item, keys, cache):
-        """Encode what `rows` lacks and keep it, pack by pack; each process of the run encodes its share.
+        """Encode what `rows` lacks and keep it, pack by pack.
 
         Args:
             item, keys: of each row, its place in `Pass` and its key.
 
         Returns:
             Whether there is room to keep it.
-
-        Raises:
-            UserError: another process of the run has ended. Stopped: a SIGTERM came to one of several processes.
         """
         # The views of an image follow each other, so that it is read once.
         missing = rows.missing[np.argsort(item[rows.missing] % len(images), kind="stable")]
-        where = of_first(partial(self.where_to_keep, len(missing), images, views, cache))
+        where = self.where_to_keep(len(missing), images, views, cache)
         if not where:
             return False
-        share, temporary = own_items(len(missing), self.batch_size), TemporaryPack(self.row)
-        missing, several = missing[share], sharers()[1] > 1
-        packs, pack, began, done = [], [], time.time(), 0
-        with until_sigterm() if several else contextlib.nullcontext() as stop:
-            for features in self.encode(images, item[missing], views):
-                if several and stop.requested:
-                    raise Stopped("stopped by SIGTERM, which torchrun also sends when another process has ended: the "
-                                  "same command goes on with the features that are kept")
-                pack.append(features)
-                n = sum(map(len, pack))
-                if n * self.row.nbytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
-                    continue
-                index, made, first = missing[done:done + n], torch.cat(pack), share.start + done
-                pack, began, done = [], time.time(), done + n
-                whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
-                index, made = index[whole], made[torch.from_numpy(whole)]
-                if len(index):
-                    kept = cache.store(images.folder, keys[index], made) if where == "cache" else None
-                    packs.append((index, kept, np.arange(len(index)) if kept else temporary.put(first, made)))
-            for packs, broken in of_all((packs, self.broken)):
-                self.broken.update(broken)
-                for index, kept, place in packs:
-                    rows.put(index, kept or temporary, place)
+        temporary, pack, began, done = TemporaryPack(self.row), [], time.time(), 0
+        for features in self.encode(images, item[missing], views):
+            pack.append(features)
+            n = sum(map(len, pack))
+            if n * self.row.nbytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
+                continue
+            index, made, first = missing[done:done + n], torch.cat(pack), done
+            pack, began, done = [], time.time(), done + n
+            whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
+            index, made = index[whole], made[torch.from_numpy(whole)]
+            if len(index):
+                kept = cache.store(images.folder, keys[index], made) if where == "cache" else None
+                rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.put(first, made))
         return True
 
     def where_to_keep(self, n, images, views, cache):
@@ -245,8 +229,8 @@ class ImageFeatures:
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
         loader = DataLoader(source, self.batch_size, num_workers=self.workers(len(items)), pin_memory=cuda,
                             generator=torch.Generator())
-        done, quiet = 0, len(loader) < 3 or sharers()[0] > 0
-        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=quiet) as bar:
+        done = 0
+        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
                 self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
                 n = len(pixels)
@@ -260,7 +244,6 @@ class ImageFeatures:
         """Processes that read n images: not more than batches or this process's cores, and none for a single batch."""
         batches = -(-n // self.batch_size)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        cores = max(1, cores // sharers()[1])
         return min(self.cfg.DATALOADER.NUM_WORKERS, cores, batches) if batches > 1 else 0
 
     def refuse_broken(self):

@@ -9,10 +9,10 @@ import sys
 import pooch
 from filelock import FileLock, Timeout
 
-from dassl.errors import UserError
+from common.errors import UserError
 
+from ..files import not_as_named
 from .archives import extract
-from .files import not_as_named
 
 
 def obtain(source, folder):

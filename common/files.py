@@ -1,11 +1,12 @@
 """Paths, and files that are written whole or not at all. It imports no PyTorch, which the tables do without."""
 
 import errno
+import json
 import os
 import shutil
 from contextlib import contextmanager
 
-from .errors import UserError
+from .errors import MissingFile, UserError
 
 
 def mkdir_if_missing(dirname):
@@ -38,3 +39,32 @@ def atomic_path(fpath):
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def is_lfs_pointer(fpath):
+    """Return whether a file is what Git leaves in place of one that Git LFS keeps elsewhere: three lines of text."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(fpath, "rb") as file:
+        return file.read(len(start)) == start
+
+
+def read_json(fpath):
+    """Return the content of a JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or is not JSON.
+    """
+    if not os.path.isfile(fpath):
+        raise MissingFile(f'No JSON file at "{fpath}": check the path')
+    with open(fpath, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            reason = "a Git LFS pointer: run git lfs pull" if is_lfs_pointer(fpath) else error
+            raise UserError(f'"{fpath}" is not valid JSON ({reason}): repair it or fetch it again') from error
+
+
+def write_json(obj, fpath):
+    """Write ``obj`` as indented JSON, atomically; missing folders are made."""
+    with atomic_path(fpath) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dassl.utils import BrokenImage, read_image
+from common.images import BrokenImage, read_image
 
-from .feature_store import KEY_BYTES, key_of
+from .store import KEY_BYTES, key_of
 
 
 class Images(Dataset):

@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
+from types import SimpleNamespace
 
-from dassl.errors import UserError
+from common.errors import UserError
 
 
 class Stopped(Exception):
@@ -40,6 +43,24 @@ def program(resume=None):
         if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
             raise
         end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
+
+
+@contextlib.contextmanager
+def until_sigterm():
+    """Yields an object whose `requested` becomes True when a SIGTERM comes, which otherwise does nothing inside."""
+    stop = SimpleNamespace(requested=False)
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+        yield stop
+        return
+
+    def request(*_):
+        stop.requested = True
+
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end(text, status):

@@ -1,4 +1,4 @@
-"""Image features on disk, shared by all runs; `python -m trainers.feature_cache` lists and clears them.
+"""Image features on disk, shared by all runs; `python -m features` lists and clears them.
 
 A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
 `space.json`). In it, a *draw* is a folder per seed of the augmentation, and "test" without one. A draw holds packs:
@@ -27,9 +27,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dassl.utils import MissingFile, UserError, atomic_path, write_json
-
-from .distributed import of_all, of_first
+from common.errors import MissingFile, UserError
+from common.files import atomic_path, write_json
 
 KEY_BYTES = 16
 SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of a space's folder
@@ -187,19 +186,14 @@ class FeatureCache:
 class TemporaryPack:
     """A pack in a file without a name, which is gone when the process is, however it ends.
 
-    The processes of a run make it together, and share the file.
-
     Args:
         like: a feature (...), for shape and type.
     """
 
     def __init__(self, like):
-        self.like, path = like, of_first(new_file)
-        self.file = open(path, "r+b")
+        self.like = like
+        self.file = tempfile.TemporaryFile(prefix="softcpt-")
         weakref.finalize(self, self.file.close)
-        of_all(None)  # have opened it
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
 
     def put(self, first, features):
         """Write features (n, ...) to the rows from `first` on; returns these rows (n,)."""
@@ -211,12 +205,6 @@ class TemporaryPack:
     def __call__(self):
         values = torch.from_numpy(np.memmap(self.file, np.uint8, "c")).view(self.like.dtype)
         return values.view(-1, *self.like.shape)
-
-
-def new_file():
-    """Path of a new, empty file in the folder for temporary files."""
-    with tempfile.NamedTemporaryFile(prefix="softcpt-", delete=False) as file:
-        return file.name
 
 
 def has_room(folder, size):

@@ -1,19 +1,19 @@
 """List or clear the image features that runs keep on disk.
 
-    python -m trainers.feature_cache list     # what is kept, and its size
-    python -m trainers.feature_cache clear    # delete all of it
+    python -m features list     # what is kept, and its size
+    python -m features clear    # delete all of it
 """
 
 import argparse
 import shutil
 
-from runs.program import program
+from common.program import program
 
-from .feature_store import default_folder, megabytes, spaces
+from .store import default_folder, megabytes, spaces
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m trainers.feature_cache", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m features", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["list", "clear"])
     parser.add_argument("--folder", default=default_folder(), help="default: %(default)s")
     args = parser.parse_args()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dassl.errors import UserError
+from common.errors import UserError
 
 
 class LocalImageEncoder(nn.Module):

@@ -9,8 +9,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import MissingFile, UserError
-from .tools import is_lfs_pointer
+from .errors import MissingFile, UserError
+from .files import is_lfs_pointer
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # MPO, several JPEG in one file, is opened by Pillow's JPEG
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"

@@ -1,0 +1,1 @@
+"""Downloads public datasets, unpacks them, and says what is missing or unusual: `python -m datasets.prepare`."""

@@ -1,0 +1,1 @@
+"""Images, augmented, and their features, which are made once and kept; `python -m features list` lists them."""
