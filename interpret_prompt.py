@@ -17,11 +17,11 @@ from tabulate import tabulate
 
 from common.errors import UserError
 from common.program import program
-from learned.contexts import contexts_of, similarities
+from learned.contexts import contexts_of
 from learned.loading import NO_IMAGES, load_run
 from runs.config import epoch_name
 from runs.show import pyplot, save
-from trainers.mtcoop import MTCoOp
+from trainers.prompts import similarities
 
 
 def nearest_words(context, embedding, tokenizer, topk):
@@ -86,8 +86,6 @@ def interpret(run, topk, which, output):
                                                        encoder.tokenizer, topk), 1)]
     headers = [kind, "vector", *(f"nearest {i}" for i in range(1, topk + 1))]
     print(tabulate(rows, headers=headers, disable_numparse=True))
-    if isinstance(trainer, MTCoOp) and trainer.model.per_class:
-        print("\nThe contexts are per class: those of a task's classes were averaged.")
     if kind == "task":
         output = output or osp.join(run, "contexts.png")
         draw(similarities(contexts).cpu(), names, output)

@@ -52,7 +52,7 @@ def test_seconds(trainer, n_images, classes, folder):
     images = Images(cfg, datums, build_transform(cfg, is_train=False))
     features = torch.randn(n_images, trainer.model.text_encoder.output_dim)
     trainer.encode.cache_for(images).store(images.folder, images.keys([0]), features)
-    trainer.test_images = {"test": images}
+    trainer.plain_images = {"test": images}
     trainer.evaluator = build_evaluator(cfg, lab2cname={}, tasks=trainer.tasks)
     start = time.perf_counter()
     trainer.test("test")

@@ -42,17 +42,19 @@ class ImageFeatures:
 
     Args:
         cfg: `DATALOADER.{FEATURE_CACHE, FEATURE_CACHE_DIR, NUM_WORKERS}` and `DATALOADER.TEST.BATCH_SIZE` are read.
-        encoder: frozen module from images (B, 3, H, W) to features (B, dim) or, a `LocalImageEncoder`,
-            (B, positions, dim), on its device, in eval mode.
+        encoder: module from images (B, 3, H, W) to features (B, dim) or, a `LocalImageEncoder`, (B, positions, dim),
+            on its device, in eval mode.
         dtype: of the images it takes.
         autocast: whether it runs under `torch.autocast`, in fp16.
+        keep: whether features may be kept, since the encoder is frozen; else they are made whenever they are asked for.
 
     Attributes:
         seconds: that finding and making features took.
     """
 
-    def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False):
+    def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False, keep=True):
         self.cfg, self.encoder, self.device, self.dtype, self.autocast = cfg, encoder, device, dtype, autocast
+        self.keep = keep
         self.local = isinstance(encoder, LocalImageEncoder)
         self.batch_size = cfg.DATALOADER.TEST.BATCH_SIZE
         self.folder = cfg.DATALOADER.FEATURE_CACHE_DIR or default_folder()
@@ -60,7 +62,7 @@ class ImageFeatures:
         self.made = WeakKeyDictionary()  # Images -> (views, their `Rows`, or None where nothing is kept)
         self.broken = {}  # path of an image that can't be read -> why
         self.seconds = 0.0
-        if cfg.DATALOADER.FEATURE_CACHE:
+        if keep and cfg.DATALOADER.FEATURE_CACHE:
             self.fingerprint = digest_of_tensors(encoder.state_dict())
             print(f"Image features are kept in {self.folder} (DATALOADER.FEATURE_CACHE False keeps none)")
 
@@ -88,6 +90,8 @@ class ImageFeatures:
         A run that makes features of the same dataset and seed now is waited for. Images that can't be read are left
         out, see `refuse_broken`.
         """
+        if not self.keep:
+            return
         began = time.time()
         views = sorted({images.view_of(epoch) for epoch in epochs})
         cache = self.cache_for(images)
@@ -164,6 +168,8 @@ class ImageFeatures:
 
     def rows_of(self, images):
         """(`Rows`, index (n,) in them) of all `images` as they are drawn now; `Rows` is None if nothing is kept."""
+        if not self.keep:
+            return None, None
         view = images.view_of(images.epoch)
         if images not in self.made or view not in self.made[images][0]:
             self.make(images, [images.epoch])
@@ -206,13 +212,15 @@ class ImageFeatures:
             self.refuse_broken()
             yield torch.tensor(index).to(self.device), features.to(self.device)
 
+    def to_device(self, pixels):
+        """Images (B, 3, H, W) as the encoder takes them."""
+        pixels = pixels.to(self.device, self.dtype, non_blocking=True)
+        return pixels.contiguous(memory_format=torch.channels_last) if self.device.type == "cuda" else pixels
+
     @torch.no_grad()
     def tower(self, pixels):
         """Images (B, 3, H, W) -> their features (B, ...), on the device."""
-        cuda = self.device.type == "cuda"
-        pixels = pixels.to(self.device, self.dtype, non_blocking=True)
-        if cuda:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = self.to_device(pixels)
         with torch.autocast(self.device.type, torch.float16, enabled=self.autocast):
             return self.encoder(pixels)
 
@@ -224,15 +232,11 @@ class ImageFeatures:
         Args:
             items: as `Pass` has them. views: their numbers; None: of what is drawn now.
         """
-        cuda = self.device.type == "cuda"
-        source = Pass(images, items, views or [images.view_of(images.epoch)])
-        # A generator of its own: whether images are encoded or found must not change the order of the batches.
-        loader = DataLoader(source, self.batch_size, num_workers=self.workers(len(items)), pin_memory=cuda,
-                            generator=torch.Generator())
+        loader = self.read(images, items, views, batch_size=self.batch_size)
         done = 0
         with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
-                self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
+                self.note_broken(paths, reasons)
                 n = len(pixels)
                 features = self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n].cpu()
                 self.check_finite(features, images, np.asarray(items[done:done + n]) % len(images))
@@ -240,11 +244,33 @@ class ImageFeatures:
                 bar.update(n)
                 yield features
 
-    def workers(self, n):
-        """Processes that read n images: not more than batches or this process's cores, and none for a single batch."""
-        batches = -(-n // self.batch_size)
+    def inputs(self, images):
+        """Yield what a model takes of all `images`, batch by batch: features as `encode`, or pixels if it learns them.
+
+        Images that can't be read are added to `broken`; what is yielded of them is without meaning.
+        """
+        if self.keep:
+            yield from self.encode(images, range(len(images)))
+            return
+        for pixels, paths, reasons in self.read(images, range(len(images)), batch_size=self.batch_size):
+            self.note_broken(paths, reasons)
+            yield self.to_device(pixels)
+
+    def read(self, images, items, views=None, **batches):
+        """A torch `DataLoader` of items of `Pass`, read by worker processes; `batches` are its arguments."""
+        source = Pass(images, items, views or [images.view_of(images.epoch)])
+        count = len(batches["batch_sampler"]) if "batch_sampler" in batches else -(-len(items) // self.batch_size)
+        # A generator of its own: whether images are encoded or found must not change the order of the batches.
+        return DataLoader(source, num_workers=self.workers(count), pin_memory=self.device.type == "cuda",
+                          generator=torch.Generator(), **batches)
+
+    def workers(self, batches):
+        """Processes that read so many batches: not more than this process's cores, and none for a single batch."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return min(self.cfg.DATALOADER.NUM_WORKERS, cores, batches) if batches > 1 else 0
+
+    def note_broken(self, paths, reasons):
+        self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
 
     def refuse_broken(self):
         """Stop where images can't be read.
@@ -286,6 +312,18 @@ class FeatureLoader:
     def __iter__(self):
         for index, features in self.encode.batches(self.images, self.batch_sampler):
             yield features, self.labels[index]
+
+
+class PixelLoader(FeatureLoader):
+    """Batches of the images themselves, for image towers that learn: pixels (B, 3, H, W) and labels (B,)."""
+
+    def __iter__(self):
+        batches = list(self.batch_sampler)
+        loader = self.encode.read(self.images, range(len(self.images)), batch_sampler=batches)
+        for index, (pixels, paths, reasons) in zip(batches, loader):
+            self.encode.note_broken(paths, reasons)
+            self.encode.refuse_broken()
+            yield self.encode.to_device(pixels), self.labels[index]
 
 
 def kernels(device):

@@ -25,20 +25,12 @@ from torch.nn import functional as F
 from clip import ClipError
 from clip.image_tower import save_image_tower
 from common.errors import UserError
-from lpclip import ROW as PROBE
 from runs.keys import refusal
 from runs.outcome import distinct
 from trainers.multitask_clip import MultiTaskCLIP
 
-from .loading import NO_IMAGES, TrainedClassifiers, load_run, read_run
+from .loading import NO_IMAGES, Classifier, load_run
 
-# Why a method has no features of classes to export.
-REASONS = {
-    "CoCoOp": "its class features depend on the image, so there is no fixed classifier",
-    "PLOT": "it matches several prompts of a class with the places of each image, not a feature with a feature",
-    "ProtoNet": "it compares distances to means of training images, not cosines with class features",
-    PROBE.label: "it is a linear map of image features that are not normalised, with a bias, not cosines with class "
-                 "features"}
 USAGE = """\
 import json, sys, open_clip, torch
 from PIL import Image{ops}
@@ -85,16 +77,13 @@ def export(run, out, which=None, onnx=False):
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there and not empty: give another folder, or remove it")
-    _, cfg = read_run(run)
-    if cfg.TRAINER.NAME in REASONS:
-        raise UserError(f"{cfg.TRAINER.NAME} can't be exported: {REASONS[cfg.TRAINER.NAME]}; use predict.py")
     # On the CPU: fp16 is fp32 there.
     settings = {"USE_CUDA": False, **NO_IMAGES}
     trainer = load_run(run, which, settings)
     kind = type(trainer.model)
     if kind.score is not MultiTaskCLIP.score or kind.logits is not MultiTaskCLIP.logits:
-        raise UserError(f"{cfg.TRAINER.NAME} can't be exported: its logits are not cosines with class features")
-    classifiers = TrainedClassifiers(trainer)
+        raise UserError(f"{trainer.cfg.TRAINER.NAME} can't be exported: its logits are not cosines with class features")
+    classifiers = Classifier(trainer)
     about = {**describe(trainer), "turned_by_exif": classifiers.upright}
     sizes = [len(task.classnames) for task in trainer.tasks]
     features = F.normalize(classifiers.class_features.float(), dim=-1).split(sizes)

@@ -1,4 +1,4 @@
-"""A finished run as its folder tells it: the trainer with its learned values, and its classifiers of images.
+"""A finished run as its folder tells it: the trainer with its learned values, and its classifier of images.
 
 Nothing but the run's folder and its backbone is read, neither images nor lists of the dataset.
 """
@@ -10,13 +10,9 @@ import torch
 from common.errors import MissingFile, NotFinite, UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import Task
-from lpclip import ROW as PROBE
-from lpclip.linear_probe import CLASSIFIER_FILE, Features
-from runs.checkpoints import best_or_last, checkpoint_files, load, read_parts
+from runs.checkpoints import best_or_last, checkpoint_files, read_parts
 from runs.config import find_trainer, make_cfg
 from runs.results import RESULTS_FILE, flatten, read_results
-from trainers.protonet import PROTOTYPES_FILE, ProtoNet
-from trainers.zsclip import ZeroshotCLIP
 
 NO_IMAGES = {"DATALOADER.FEATURE_CACHE": False}  # settings of programs that train on none
 
@@ -54,25 +50,21 @@ def load_run(folder, which=None, settings=(), new_task=None):
 
     Raises:
         MissingFile, UserError: as `read_run`; it lacks that model; a file of it or of the backbone is damaged or
-            another one; what was learned is tied to the run's tasks or images, and `new_task` is given.
+            another one; what was learned is tied to the run's tasks or classes, and `new_task` is given.
     """
     results, cfg = read_run(folder, settings)
-    if cfg.TRAINER.NAME == PROBE.label:
-        raise UserError(f"the run {folder} is a linear probe, which learns no context")
     trainer_class = find_trainer(cfg)
     place = parts = None
-    if trainer_class.learns(cfg):
+    if trainer_class.saved_parts(cfg):
         place = folder if checkpoint_files(folder) else results.get("model_dir")
         parts = list(checkpoint_files(place)) if place else []
         if not parts:
             raise UserError(f"the model {place} that {folder} tested is not there: put it back" if place else
                             f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
         which = best_or_last(place, parts) if which is None else which
-        (path, checkpoint), = read_parts(place, parts[:1], which).values()
     elif which is not None:
         raise UserError(f"--epoch {which} chooses among models, but {folder} has learned none: leave it out")
-    tasks = tasks_of(checkpoint, path) if place == folder else suite_of(results, folder)
-    trainer = trainer_class(cfg, [new_task] if new_task else tasks)
+    trainer = trainer_class(cfg, [new_task] if new_task else suite_of(results, folder))
     if new_task:
         check_free(trainer)
     check_backbone(results, trainer.weights, cfg, folder)
@@ -102,11 +94,9 @@ def check_free(trainer):
     Raises:
         UserError: with the reason.
     """
-    name = type(trainer).__name__
-    if isinstance(trainer, ProtoNet):
-        raise UserError(f"--new-task: {name} makes its classes of training images, and a new task has none")
-    for who, kind in trainer.ties():
-        raise UserError(f"--new-task: {who} ties each context to a {kind} of training, so there is none for a new task")
+    for option, kind in trainer.specific(trainer.options).items():
+        raise UserError(f"--new-task: {trainer.name_of(option)} learns something of its own for every {kind} of "
+                        "training, so there is nothing for a new task")
 
 
 def suite_of(results, folder):
@@ -119,133 +109,70 @@ def suite_of(results, folder):
     if "suite" not in results:
         raise UserError(f"{path} does not hold the names of its classes, since an older version made it: run it again "
                         "in another folder")
-    return tasks_of({"tasks": results["suite"]}, path)
-
-
-def tasks_of(content, path):
-    """The tasks, a list of `Task`, whose names are in the `content` of a checkpoint or results at `path`.
-
-    Raises:
-        UserError: it holds none, or they are damaged.
-    """
-    if "tasks" not in content:
-        raise UserError(f"{path} does not hold the names of its tasks and classes: train again with this version")
-    named = content["tasks"]
+    named = results["suite"]
     if not isinstance(named, list) or not named or not all(map(is_named, named)):
-        raise UserError(f"{path} has a wrong 'tasks', which must hold names of tasks and classes: it is damaged, fetch "
-                        "it or train again")
+        raise UserError(f"{path} has a wrong 'suite', which must hold names of tasks and classes: it is damaged, run it "
+                        "again")
     return [Task(task["name"], tuple(task["classes"]), **{key: task[key] for key in ("template",) if key in task},
                  repeated_names=True) for task in named]
 
 
 def is_named(task):
-    """Whether a value is one of those that `runs.checkpoints.name_tasks` or `describe_suite` makes."""
+    """Whether a value is one of those that `describe_suite` makes."""
     return isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list) and (
         len(task["classes"]) > 0 and all(isinstance(name, str) for name in task["classes"]))
 
 
-class Classifiers:
-    """A run's classifiers, one per task, of image features.
+class Classifier:
+    """A run's classifier of images: a softmax over the classes of each task.
 
     Attributes:
-        cfg: of the run. tasks: list of `Task`.
+        trainer: of the run, as `load_run`. tasks: list of `Task`. cfg: of the run.
         encode: `ImageFeatures`, as in testing. upright: whether images are turned as their EXIF orientation says.
     """
 
-    def __init__(self, cfg, tasks, encode):
-        self.cfg, self.tasks, self.encode = cfg, tasks, encode
-        dataset = cfg.DATASET.NAME
+    @torch.no_grad()
+    def __init__(self, trainer):
+        self.trainer, self.cfg, self.tasks, self.encode = trainer, trainer.cfg, trainer.tasks, trainer.encode
+        dataset = self.cfg.DATASET.NAME
         self.upright = dataset in DATASET_REGISTRY.registered_names() and getattr(
             DATASET_REGISTRY.get(dataset), "upright", False)
-
-    def logits(self, features, number):
-        """Logits (B, n) of features (B, ...) on the CPU for the classes of task `number`."""
-        raise NotImplementedError
+        with trainer.autocast():
+            self.class_features = trainer.model.class_features()
+        self.sizes = [len(task.classnames) for task in self.tasks]
 
     @torch.no_grad()
-    def probabilities(self, features, number):
-        """Softmax over the classes of task `number` (B, n), float64 on the CPU, of features as `encode` makes them.
+    def logits(self, images):
+        """Logits (B, n_cls) of images whose task is not known, on the CPU, for the classes of each task.
+
+        Args:
+            images: features as `encode` makes them, or pixels (B, 3, H, W) where the image tower has learned.
+        """
+        with self.trainer.autocast():
+            return self.trainer.model.logits_of_all_tasks(images.to(self.trainer.device), self.class_features).cpu()
+
+    def probabilities(self, images):
+        """Softmax over the classes of each task, a list of (B, n), float64; `images` as in `logits`.
 
         Raises:
             NotFinite: a logit is NaN.
         """
-        logits = self.logits(features, number).double().cpu()
+        logits = self.logits(images).double()
         if logits.isnan().any():
             raise NotFinite("logits are NaN: check the weights, or use another PREC")
-        return logits.softmax(dim=1)
+        return [own.softmax(dim=1) for own in logits.split(self.sizes, dim=1)]
 
 
-class TrainedClassifiers(Classifiers):
-    """Those of a trainer; `class_features` is what its tests compare images with."""
-
-    @torch.no_grad()
-    def __init__(self, trainer, class_features=None):
-        super().__init__(trainer.cfg, trainer.tasks, trainer.encode)
-        self.trainer = trainer
-        with trainer.autocast():
-            self.class_features = trainer.test_features() if class_features is None else class_features
-        self.first = [sum(len(task.classnames) for task in self.tasks[:t]) for t in range(len(self.tasks))]
-
-    def logits(self, features, number):
-        first, n = self.first[number], len(self.tasks[number].classnames)
-        features = features.to(self.trainer.device)
-        labels = torch.full((len(features),), first, device=features.device)  # they tell the task
-        with self.trainer.autocast():
-            return self.trainer.model.logits(features, labels, self.class_features)[:, first:first + n]
-
-
-class ProbeClassifier(Classifiers):
-    """That of a linear probe, whose one task has the linear map `weight` (n, dim) and `bias` (n,)."""
-
-    def __init__(self, cfg, tasks, encode, weight, bias):
-        super().__init__(cfg, tasks, encode)
-        self.weight, self.bias = weight, bias
-
-    def logits(self, features, number):
-        return features.to(self.weight.dtype) @ self.weight.t() + self.bias
-
-
-def load_classifiers(folder, which=None, batch=64, new_task=None):
-    """The `Classifiers` of a finished run; no image feature is looked up or kept on disk.
+def load_classifier(folder, which=None, batch=64, new_task=None):
+    """The `Classifier` of a finished run; no image feature is looked up or kept on disk.
 
     Args:
         folder, which, new_task: as in `load_run`. batch: images that are encoded at once.
 
     Raises:
-        MissingFile, UserError: as `load_run`, or a file with prototypes or of a linear probe is not there or damaged.
+        MissingFile, UserError: as `load_run`.
     """
-    settings = {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}
-    results, cfg = read_run(folder, settings)
-    if cfg.TRAINER.NAME == PROBE.label:
-        if new_task:
-            raise UserError("--new-task: a linear probe learns its classes of training images, and a new task has none")
-        if which is not None:
-            raise UserError(f"--epoch {which} chooses among models, but a linear probe has one: leave it out")
-        state = load_made(folder, CLASSIFIER_FILE, {"weight": torch.Tensor, "bias": torch.Tensor})
-        features = Features(cfg)
-        check_backbone(results, features.weights, cfg, folder)
-        return ProbeClassifier(cfg, suite_of(results, folder), features.encode, state["weight"], state["bias"])
-    trainer = load_run(folder, which, settings, new_task)
-    if isinstance(trainer, ProtoNet):
-        state = load_made(folder, PROTOTYPES_FILE, {"prototypes": torch.Tensor, "embedding": str})
-        if state["embedding"] != trainer.digest_of_learned():
-            raise UserError(f"the prototypes in {folder} are those of the model that was tested, not of --epoch "
-                            f"{which}: leave --epoch out")
-        return TrainedClassifiers(trainer, state["prototypes"].to(trainer.device))
-    return TrainedClassifiers(trainer)
-
-
-def load_made(folder, name, keys):
-    """The file that a run's classifier was written into, as `runs.checkpoints.load`.
-
-    Raises:
-        MissingFile, UserError: it is not there, as in runs of older versions and without a test, or damaged.
-    """
-    path = osp.join(folder, name)
-    if not osp.isfile(path):
-        raise MissingFile(f"the run {folder} did not keep its classifier ({name}), since it tested nothing or an older "
-                          "version made it: run it again in another folder")
-    return load(path, keys)
+    return Classifier(load_run(folder, which, {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}, new_task))
 
 
 def made_up_task(folder, name, classes, template=""):
@@ -258,7 +185,7 @@ def made_up_task(folder, name, classes, template=""):
         MissingFile, UserError: as `read_run`; no or repeated classes; a template that is missing, or that isn't read.
     """
     _, cfg = read_run(folder)
-    if cfg.TRAINER.NAME == PROBE.label or not issubclass(find_trainer(cfg), ZeroshotCLIP):
+    if not find_trainer(cfg).reads_templates:
         if template:
             raise UserError(f"--template {template!r}: {cfg.TRAINER.NAME} reads no template, leave it out")
         return Task(name, tuple(classes))

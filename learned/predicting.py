@@ -18,7 +18,7 @@ from datasets.files import IMAGE_SUFFIXES
 from features.images import Images
 from runs.outcome import distinct, write_csv
 
-from .loading import load_classifiers, made_up_task
+from .loading import load_classifier, made_up_task
 
 
 def find_images(places):
@@ -77,35 +77,36 @@ def choose_tasks(tasks, name):
     return numbers
 
 
-def predict(classifiers, paths, numbers, topk):
+def predict(classifier, paths, numbers, topk):
     """Yield {"image", "task", "classes": [{"class", "probability"}]} for every image and task, image by image.
 
     Images are read, transformed and encoded as in testing; those that can't be read are left out and, with the reason,
-    added to `classifiers.encode.broken`. Of tasks, or classes of a task, with the same name the second is `crane (2)`.
+    added to `classifier.encode.broken`. Of tasks, or classes of a task, with the same name the second is `crane (2)`.
 
     Args:
-        classifiers: `Classifiers`. paths: list of str. numbers: of the tasks. topk: most classes for each.
+        classifier: `Classifier`. paths: list of str. numbers: of the tasks. topk: most classes for each.
 
     Raises:
         NotFinite: a feature or a logit is.
     """
-    encode, names = classifiers.encode, distinct(task.name for task in classifiers.tasks)
-    classnames = [distinct(task.classnames) for task in classifiers.tasks]
-    encode.batch_size = min(classifiers.cfg.DATALOADER.TEST.BATCH_SIZE, len(paths))  # batches are filled up
-    images = Images(classifiers.cfg, [NamedDatum(path, classifiers.upright, impath=path) for path in paths],
-                    build_transform(classifiers.cfg, is_train=False))
+    encode, names = classifier.encode, distinct(task.name for task in classifier.tasks)
+    classnames = [distinct(task.classnames) for task in classifier.tasks]
+    encode.batch_size = min(classifier.cfg.DATALOADER.TEST.BATCH_SIZE, len(paths))  # batches are filled up
+    images = Images(classifier.cfg, [NamedDatum(path, classifier.upright, impath=path) for path in paths],
+                    build_transform(classifier.cfg, is_train=False))
     done = 0
-    for features in encode.encode(images, range(len(paths))):
+    for batch in encode.inputs(images):
+        probabilities = classifier.probabilities(batch)
         # (B, n) each, best first; of equals the first, as argmax in testing
-        ranked = [classifiers.probabilities(features, t).sort(dim=1, descending=True, stable=True) for t in numbers]
-        for i, path in enumerate(paths[done:done + len(features)]):
+        ranked = [probabilities[t].sort(dim=1, descending=True, stable=True) for t in numbers]
+        for i, path in enumerate(paths[done:done + len(batch)]):
             if path in encode.broken:
                 continue
             for t, (values, classes) in zip(numbers, ranked):
                 yield {"image": path, "task": names[t], "classes": [
                     {"class": classnames[t][c], "probability": p}
                     for c, p in zip(classes[i, :topk].tolist(), values[i, :topk].tolist())]}
-        done += len(features)
+        done += len(batch)
 
 
 def show(rows):
@@ -139,21 +140,21 @@ def predict_run(args):
         {path: reason} of the images that can't be read, which are also listed on stderr.
 
     Raises:
-        MissingFile, UserError: as `made_up_task`, `load_classifiers`, `find_images` and `choose_tasks`.
+        MissingFile, UserError: as `made_up_task`, `load_classifier`, `find_images` and `choose_tasks`.
         NotFinite: as `predict`.
     """
     with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
         new_task = made_up_task(args.run, args.new_task, args.class_names, args.template) if args.new_task else None
         paths = find_images(args.images)
-        classifiers = load_classifiers(args.run, args.epoch, args.batch, new_task)
-        numbers = choose_tasks(classifiers.tasks, args.task)
-        rows = list(predict(classifiers, paths, numbers, args.topk))
+        classifier = load_classifier(args.run, args.epoch, args.batch, new_task)
+        numbers = choose_tasks(classifier.tasks, args.task)
+        rows = list(predict(classifier, paths, numbers, args.topk))
     if args.output:  # without rows, too: no older predictions stay
         write(rows, args.output)
         print(f"The predictions of {len(rows) // len(numbers):,} images are in {args.output}")
     elif rows:
         show(rows)
-    broken = classifiers.encode.broken
+    broken = classifier.encode.broken
     if broken:
         print(list_broken(broken, most=len(broken)), file=sys.stderr)
     return broken

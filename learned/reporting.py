@@ -159,22 +159,10 @@ def describe_run(run):
 
 
 def describe_contexts(row):
-    """Similarities of the task contexts that the first run of most shots of a row has learned; None unless SoftCPT's.
-
-    Of a run whose model can't be loaded the reason stands in their place.
-    """
+    """Cosine similarities of the tasks' contexts that the first run of most shots of a row found; None without such."""
     run = next(run for run in ordered(row) if run.shots == ordered(row)[-1].shots)
-    if read_results(run.path if not run.parts else run.parts[0]).get("trainer") != "MTCoOp" or run.parts:
-        return None
-    found = {"name": row.name, "shots": run.shots, "seed": run.seed}
-    if not any(Path(run.path).glob("*/model*.pth.tar*")):
-        return {**found, "error": f"{run.path} has no checkpoints."}
-    from .contexts import task_similarities  # PyTorch, which all else does without
-
-    try:
-        return {**found, "matrix": [[round(x, 5) for x in line] for line in task_similarities(run.path)]}
-    except (UserError, OSError) as error:
-        return {**found, "error": f"{error}."}
+    matrix = read_results(run.path).get("context_similarity")
+    return matrix and {"name": row.name, "shots": run.shots, "seed": run.seed, "matrix": matrix}
 
 
 class Numbers(dict):

@@ -1,6 +1,1 @@
-"""Linear probe on CLIP's frozen image features."""
-
-from runs.methods import Row, register_rows
-
-ROW = Row("LP-CLIP", 40, "linearprob.sh {dataset} {name} all", tasks_alone=True)
-register_rows([ROW])
+"""The mathematics of the linear probe, without PyTorch."""

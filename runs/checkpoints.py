@@ -155,21 +155,21 @@ def _names_tasks(value):
 
 
 def check_names(there, here, ties, path):
-    """Refuse contexts that were learned for other tasks or classes than a run's, though they might fit in shape.
+    """Refuse what was learned for other tasks or classes than a run's, though it might fit in shape.
 
     Args:
         there, here: the `name_tasks` of the checkpoint `path` and of the run.
-        ties: [(who, "task" or "class")], as `MultiTaskTrainer.ties`.
+        ties: {who: "task" or "class"}, who learns something of its own for every task or class.
 
     Raises:
-        UserError: a context per task (class) is asked for, and the tasks (classes) differ in name, number or order.
+        UserError: the tasks (classes) of such a model differ in name, number or order.
     """
-    for who, kind in ties:
+    for who, kind in ties.items():
         pairs = zip_longest(_names_of(there, kind), _names_of(here, kind), fillvalue="nothing")
         for old, new in pairs:
             if old != new:
-                raise UserError(f"{who} ties each context to a {kind} of training, and {path} was trained with {old} "
-                                f"where this run has {new}: test on those of training, in their order"
+                raise UserError(f"{who} learns something of its own for every {kind} of training, and {path} was "
+                                f"trained with {old} where this run has {new}: test on those of training, in their order"
                                 + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
 
 
@@ -181,7 +181,9 @@ def _names_of(tasks, kind):
 
 
 def load_part(module, state_dict, path):
-    """Copy a checkpoint's values into a part; every learned value must be there, with the same shape, and finite.
+    """Copy a checkpoint's values into a part; every value must be there, with the same shape, and finite.
+
+    A tensor of the shape (0,) is one that training makes of its images: it takes the checkpoint's shape.
 
     Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the class
     names of training time, while the prompts here follow the current ones.
@@ -192,6 +194,10 @@ def load_part(module, state_dict, path):
     there = {name: value for name, value in state_dict.items()
              if name.rsplit(".", 1)[-1] not in ("token_prefix", "token_suffix")}
     here = module.state_dict()
+    for name, value in dict([*module.named_parameters(), *module.named_buffers()]).items():
+        if value.shape == (0,) and name in there and there[name].ndim:
+            value.data = torch.empty_like(there[name], dtype=value.dtype, device=value.device)
+            here[name] = value
     if set(there) != set(here):
         raise UserError(f"{path} holds the values {sorted(there)}, but this run needs {sorted(here)}: use the options "
                         "that the checkpoint was trained with")

@@ -66,20 +66,22 @@ def epoch_name(text):
 
 
 def setup_cfg(args):
-    """Defaults, then the dataset's and the trainer's file, then flags, then `KEY VALUE` pairs; frozen.
+    """Defaults, the dataset's and the trainer's file, the method's own schedule, flags, `KEY VALUE` pairs; frozen.
 
     `cfg.sources` says where each value that is not a default was set.
 
     Raises:
         MissingFile, UserError: a missing file, an unknown key, or a value that its key does not accept.
     """
-    settings = [*read_yaml(args.dataset_config_file), *read_yaml(args.config_file)]
-    for flag, key in FLAGS.items():
-        value = getattr(args, flag, None)
-        if value is not None and value != "":
-            settings.append((key, value, f"by --{flag.replace('_', '-')}"))
-    settings += read_pairs(args.opts)
-    cfg = make_cfg(settings)
+    files = [*read_yaml(args.dataset_config_file), *read_yaml(args.config_file)]
+    given = [(key, getattr(args, flag), f"by --{flag.replace('_', '-')}") for flag, key in FLAGS.items()
+             if getattr(args, flag, None) not in (None, "")]
+    given += read_pairs(args.opts)
+    cfg = make_cfg([*files, *given])
+    if cfg.TRAINER.NAME in TRAINERS and TRAINERS[cfg.TRAINER.NAME].optim:
+        own = [(key, value(cfg) if callable(value) else value, f"in {cfg.TRAINER.NAME}'s own schedule")
+               for key, value in TRAINERS[cfg.TRAINER.NAME].optim.items()]
+        cfg = make_cfg([*files, *own, *given])
     cfg.defrost()
     if cfg.SEED < 0:
         cfg.SEED = random.SystemRandom().randrange(2**31)

@@ -70,10 +70,10 @@ def reads(cfg, trainer, key):
         return False
     if key in ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW", "DATASET.SPLIT_DIR"):
         return trainer.reads_training_images
-    if not trainer.learns(cfg) and (key.startswith(STEPS) or key == "INPUT.TRANSFORMS"):
+    if not trainer.steps(cfg) and (key.startswith(STEPS) or key == "INPUT.TRANSFORMS"):
         return False
     if key == "DATALOADER.VIEWS":  # as many as epochs, or more, is as 0
-        return trainer.learns(cfg) and 0 < cfg.DATALOADER.VIEWS < cfg.OPTIM.MAX_EPOCH
+        return trainer.steps(cfg) and 0 < cfg.DATALOADER.VIEWS < cfg.OPTIM.MAX_EPOCH
     for prefix, transform in OF_TRANSFORM.items():
         if key.startswith(prefix):
             return transform in cfg.INPUT.TRANSFORMS

@@ -142,9 +142,8 @@ class Sweep:
 
 def outcome(job):
     """A finished run's row, accuracy and folder."""
-    found = [read_results(folder)["overall_metric"] for folder in job.folders()]
-    tested = [metric for metric in found if metric is not None]
-    accuracy = f"{sum(tested) / len(tested):.2f}%" if tested else "not tested"
+    metric = read_results(job.folder)["overall_metric"]
+    accuracy = "not tested" if metric is None else f"{metric:.2f}%"
     return f"{job.label:<12}  {accuracy}  {job.folder}"
 
 

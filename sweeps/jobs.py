@@ -1,23 +1,19 @@
 """What a sweep has to do: the calls of `scripts/all_methods.sh`, one job per run, and jobs that make image features."""
 
 import os
-import os.path as osp
 import subprocess
 from dataclasses import dataclass
-from glob import escape, glob
 from pathlib import Path
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
 from common.errors import UserError
-from lpclip import linear_probe
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.folder import RunFolder
 from runs.methods import commands
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDER = str(Path(__file__).with_name("recorder.sh"))
-PROBE = ["-m", "lpclip.linear_probe"]
 
 
 @dataclass(eq=False)
@@ -25,7 +21,7 @@ class Job:
     """A run, or the features that several runs need.
 
     Attributes:
-        label: of its row of the table. folder: of the run, with `task*` in it of the linear probe's; "" of features.
+        label: of its row of the table. folder: of the run; "" of features.
         calls: argument lists of Python, as the scripts have them: of the run, or of all runs that need the features.
         weight: what it costs, relative to others: epochs times shots. The classes are the same for all runs.
         state: "finished", "unfinished" or "new", as `RunFolder.state`.
@@ -40,10 +36,6 @@ class Job:
     state: str = "new"
     group: tuple = None
     after: "Job" = None
-
-    def folders(self):
-        """The run's folder as a list, of the linear probe those of its tasks; only what is there."""
-        return sorted(glob(escape(self.folder).replace("task[*]", "task*")))
 
 
 def recorded(command, environment):
@@ -60,7 +52,7 @@ def recorded(command, environment):
 
 
 def list_calls(args):
-    """[(label, argument list of Python)] of `all_methods.sh`, in its order; the linear probe's one call is split.
+    """[(label, argument list of Python)] of `all_methods.sh`, in its order.
 
     Args:
         args: namespace with dataset, cfg, root, output, and lists of words: methods, shots, seeds, opts.
@@ -74,50 +66,27 @@ def list_calls(args):
     shots, seeds = args.shots, args.seeds
     environment = {"DATA": args.root, "OUTPUT": args.output, "SHOTS": " ".join(shots), "SEEDS": " ".join(seeds),
                    "OPTS": " ".join(args.opts), "METHODS": ""}
-    found = []
-    for label, command in commands(args.dataset, args.cfg, shots, args.methods):
-        for call in recorded(command, environment):
-            if call[:2] == PROBE:  # all runs are one call, which loads CLIP once
-                at = call.index("--shots")
-                end = at + 2 + len(shots) + len(seeds)
-                found += [(label, [*call[:at], "--shots", n, "--seeds", seed, *call[end:]])
-                          for n in shots for seed in seeds]
-            else:
-                found.append((label, call))
-    return found
+    return [(label, call) for label, command in commands(args.dataset, args.cfg, shots, args.methods)
+            for call in recorded(command, environment)]
 
 
 def list_jobs(args):
     """The `Job`s of a sweep's runs, in the order of the scripts; `args` as in `list_calls`.
 
     Raises:
-        UserError: as `list_calls`, or a call that `train.py` or the linear probe would refuse for its settings.
+        UserError: as `list_calls`, or a call that `train.py` would refuse for its settings.
     """
-    return [probe_job(label, call) if call[:2] == PROBE else run_job(label, call) for label, call in list_calls(args)]
+    return [run_job(label, call) for label, call in list_calls(args)]
 
 
 def run_job(label, call):
     """The `Job` of a call of `train.py`."""
     cfg = setup_cfg(build_parser().parse_args(call[1:]))
     job = Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state())
-    if find_trainer(cfg).learns(cfg):
+    if find_trainer(cfg).steps(cfg):
         job.weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
         if cfg.DATALOADER.FEATURE_CACHE:
             job.group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
-    return job
-
-
-def probe_job(label, call):
-    """The `Job` of a call of the linear probe for one number of shots and one seed: a run for each task.
-
-    The folders of all tasks are made when the first begins.
-    """
-    args = linear_probe.parse_args(call[2:])
-    cfg = linear_probe.sweep_cfg(args, args.seeds[0], args.shots[0])
-    part = osp.join(f"{args.shots[0]}shots", f"seed{args.seeds[0]}")
-    job = Job(label, osp.join(cfg.OUTPUT_DIR, "task*", part), [call], 0)
-    states = {RunFolder(folder).state() for folder in job.folders()}
-    job.state = "new" if states <= {"new"} else "finished" if states == {"finished"} else "unfinished"
     return job
 
 

@@ -17,7 +17,6 @@ import trainers  # noqa: F401  registers the methods
 from common.errors import UserError
 from common.program import sentence
 from dassl.utils import set_random_seed
-from lpclip import linear_probe
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.folder import FolderInUse
 from trainers import multitask_clip
@@ -132,10 +131,7 @@ def forget_peak_memory():
 def run_all(calls):
     """The runs of some argument lists of Python, as the scripts have them."""
     for call in calls:
-        if call[0] == "train.py":
-            run(build_parser().parse_args(call[1:]))
-        else:
-            linear_probe.sweep(linear_probe.parse_args(call[2:]))
+        run(build_parser().parse_args(call[1:]))
 
 
 def make_features(calls):
@@ -147,6 +143,6 @@ def make_features(calls):
         cfg = setup_cfg(build_parser().parse_args(call[1:]))
         set_random_seed(cfg.SEED)
         trainer = find_trainer(cfg)(cfg)
-        if trainer.trained and not trainer.encode.local:
+        if trainer.steps(cfg) and trainer.encode.keep and not trainer.encode.local:
             trainer.make_features(range(trainer.max_epoch))
             return

@@ -53,7 +53,9 @@ def build_trainer(name, weights, tasks, size, options):
     options = {"USE_CUDA": USE_CUDA, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
                "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
                "OPTIM.LR_SCHEDULER": "cosine", **options}
-    return TRAINERS[name](make_cfg(options), tasks)
+    trainer = TRAINERS[name](make_cfg(options), tasks)
+    trainer.build_optimizer()
+    return trainer
 
 
 def make_trainer(folder, suite, case, size, prec):
@@ -103,7 +105,7 @@ def check_training(folder, suite, name):
     features = torch.from_numpy(batches[tower])  # (4, 12, dim)
     labels = torch.from_numpy((batches["labels"] == 1).argmax(-1))  # (4, 12)
     trainer = make_trainer(folder, suite, case, batches["images"].shape[-1], "fp64")
-    stepped = trainer.parts()
+    stepped = trainer.parts(trainer.options)
     assert sorted(stepped) == sorted(case["parts"]), f"trained parts are {stepped}, not {case['parts']}"
     assert trainer.n_params == case["params"], f"{trainer.n_params} learned values, not {case['params']}"
     features, labels = features.to(trainer.device), labels.to(trainer.device)
@@ -145,7 +147,7 @@ def check_float32(folder, suite, name):
 def end_epoch(trainer):
     """Step the schedulers as `MultiTaskTrainer.train` does after an epoch."""
     for _ in range(trainer.repeats):
-        trainer.sched.step()
+        trainer.scheduler.step()
 
 
 def epoch_rates(trainer):
@@ -153,7 +155,7 @@ def epoch_rates(trainer):
     rates = []
     for _ in range(50):
         rates.append(trainer.learning_rate())
-        trainer.optim.step()  # nothing has a gradient; the scheduler wants it before its own step
+        trainer.optimizer.step()  # nothing has a gradient; the scheduler wants it before its own step
         end_epoch(trainer)
     return rates
 

@@ -75,7 +75,7 @@ def test_features_are_the_same_with_and_without_cache(prec, arguments, tmp_path)
     kept = {"DATALOADER.FEATURE_CACHE_DIR": tmp_path / "features"}
     for output, options in (("off", {"DATALOADER.FEATURE_CACHE": False}), ("made", kept), ("found", kept)):
         trainer = call(arguments(output, "MTCoOpHard", prec, **options))
-        features = trainer.encode(trainer.test_images["test"]).cpu()
+        features = trainer.encode(trainer.plain_images["test"]).cpu()
         if output == "off":
             expected = features
         assert torch.equal(features, expected), output

@@ -81,7 +81,7 @@ def test_other_methods_read_no_image(photos, backbone, tmp_path, reads):
 
 def test_a_changed_image_is_encoded_again_and_alone(photos, backbone, tmp_path, reads):
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
-    images = trainer.test_images["test"]
+    images = trainer.plain_images["test"]
     before = trainer.encode(images)
     changed = images.data_source[3].impath
     reads.clear()
@@ -122,7 +122,7 @@ def test_features_do_not_depend_on_their_batch(photos, backbone, tmp_path):
     """Which images share a batch, and how many, changes no bit."""
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only",
                    **{"DATALOADER.FEATURE_CACHE": False})
-    images, encode = trainer.test_images["test"], trainer.encode.encode
+    images, encode = trainer.plain_images["test"], trainer.encode.encode
     whole = torch.cat(list(encode(images, range(20))))
     parts = torch.cat([torch.cat(list(encode(images, index))) for index in ([7], [0, 19, 3], list(range(20)))])
     assert torch.equal(parts, whole[[7, 0, 19, 3, *range(20)]])
@@ -130,7 +130,7 @@ def test_features_do_not_depend_on_their_batch(photos, backbone, tmp_path):
 
 def test_features_that_are_not_finite_name_their_image(photos, backbone, tmp_path):
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
-    images, encoder = trainer.test_images["test"], trainer.encode.encoder
+    images, encoder = trainer.plain_images["test"], trainer.encode.encoder
 
     def broken(pixels):
         features = encoder(pixels)

@@ -99,7 +99,7 @@ def batch(n=len(LABELS), seed=1):
 
 def gradients(trainer, features, labels):
     """{name: gradient} of a batch, and what the log shows."""
-    trainer.optim.zero_grad()
+    trainer.optimizer.zero_grad()
     shown = trainer.add_gradients(features, labels)
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}, shown
 

@@ -187,7 +187,7 @@ def test_predictions_of_a_method(trainer, arguments, tmp_path, monkeypatch):
     def slow(self, split=None):
         result = test(self, split)
         with torch.no_grad():
-            features, images = self.test_features(), self.test_images["test"]
+            features, images = self.test_features(), self.plain_images["test"]
             for i, feature in enumerate(self.encode(images).to(self.device)):
                 label = torch.tensor([images.data_source[i].label])
                 logits.append(self.model.logits(feature[None], label, features)[0])

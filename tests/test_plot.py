@@ -239,7 +239,7 @@ def test_batches_are_the_features_of_their_images(options, room, photo_root, bac
     taken, take = [], Rows.take
     monkeypatch.setattr(Rows, "take", lambda self, index: taken.append(len(index)) or take(self, index))
     for images, batches in ((trainer.train_images, [[7, 0, 3], [1, 2, 5], [6, 4]]),
-                            (trainer.test_images["test"], [[0, 1, 2], [18, 19]])):
+                            (trainer.plain_images["test"], [[0, 1, 2], [18, 19]])):
         trainer.encode.make(images, range(2))
         for images.epoch in range(2):
             whole = torch.cat(list(trainer.encode.encode(images, range(len(images)))))

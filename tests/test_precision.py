@@ -116,7 +116,7 @@ def test_a_recomputed_block_computes_under_autocast_again(arguments, monkeypatch
         torch.manual_seed(0)
         trainer = call(arguments("run", "MTCoOpHard", "amp", "--no-train"))
         features, labels = next(iter(trainer.make_train_loader()))
-        trainer.optim.zero_grad()
+        trainer.optimizer.zero_grad()
         trainer.add_gradients(torch.ones_like(features) / 8, labels)
         gradients[kept] = trainer.trained[0].grad.clone()
     assert gradients[True].abs().max() > 0 and torch.equal(gradients[True], gradients[False])

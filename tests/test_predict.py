@@ -91,7 +91,7 @@ def test_predictions_are_those_of_testing(case, dim_root, photo_root, backbone, 
     name, options = CASES[case]
     extra = ["--eval-only"] if name.startswith("Zeroshot") else []
     trainer = call(train_args(dim_root, backbone, tmp_path / "run", name, *extra, **options_of(tmp_path, **options)))
-    datums = trainer.test_images["test"].data_source
+    datums = trainer.plain_images["test"].data_source
     labels, predicted = (torch.cat(column)[-len(datums):].tolist() for column in zip(*tested))
     paths = [datum.impath.replace(str(dim_root), str(photo_root)) for datum in datums]
     shutil.rmtree(dim_root)  # the run's folder and its backbone are all that is read
@@ -142,7 +142,7 @@ def test_a_new_task_of_names_alone_is_what_eval_only_tests(name, options, more, 
         dim_root, backbone, tmp_path / "other", name, "--eval-only",
         *[] if zero_shot else ["--model-dir", str(tmp_path / "run")],
         **options_of(tmp_path, **options, **{"DATASET.SUBSAMPLE_TASKS": "task1"})))
-    paths = [datum.impath for datum in trainer.test_images["test"].data_source]
+    paths = [datum.impath for datum in trainer.plain_images["test"].data_source]
     labels, predicted = (torch.cat(column).tolist() for column in zip(*tested))
     rows = predictions(capsys, tmp_path / "run", *paths, "--new-task", "lightness", "--classes", "dark, light", *more)
     written = results(tmp_path / "other")

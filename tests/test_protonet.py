@@ -34,8 +34,8 @@ def nearest_mean(trainer, weight=None):
         return (features if weight is None else features @ weight.T,
                 np.array([datum.label for datum in images.data_source]))
 
-    x, y = embed(trainer.plain_images)
-    test, truth = embed(trainer.test_images["test"])
+    x, y = embed(trainer.plain_images["train"])
+    test, truth = embed(trainer.plain_images["test"])
     accuracies, first = [], 0
     for task in trainer.tasks:
         classes = range(first, first + len(task.classnames))

@@ -91,8 +91,8 @@ def test_optimizer_steps_once_or_once_per_part(photo_root, backbone, tmp_path, m
         trainer = call(train_args(photo_root, backbone, tmp_path / str(once), "MTCoOp", "--no-train",
                                   **{"OPTIM.STEP_PER_PART": not once, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
         steps[once] = [0, 0]
-        trainer.optim.register_step_post_hook(lambda *_: count(0))
-        kind = type(trainer.sched)
+        trainer.optimizer.register_step_post_hook(lambda *_: count(0))
+        kind = type(trainer.scheduler)
         with monkeypatch.context() as patch:  # of the class: what the instance has is saved with its state
             patch.setattr(kind, "step", lambda self, step=kind.step: count(1) or step(self))
             trainer.max_epoch = 1

@@ -1,3 +1,14 @@
 """Importing this package registers every trainer and evaluator."""
 
-from . import cocoop, evaluation, kgcoop, mtcoop, mtcoop_hard, plot, prograd, protonet, zsclip  # noqa: F401
+from . import (  # noqa: F401
+    cocoop,
+    evaluation,
+    kgcoop,
+    linear_probe,
+    mtcoop,
+    mtcoop_hard,
+    plot,
+    prograd,
+    protonet,
+    zsclip,
+)

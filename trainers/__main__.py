@@ -6,7 +6,6 @@
 
 import argparse
 
-import lpclip  # noqa: F401  registers its row
 from common.errors import UserError
 from common.program import program
 from runs.keys import markdown

@@ -63,6 +63,10 @@ class ConditionalCLIP(MultiTaskCLIP):
         self.max_prompts = options.MAX_PROMPTS
         self.sizes = [len(task.classnames) for task in tasks]
 
+    def contexts(self):
+        """The learned vectors of each task, to which an image adds its own."""
+        return "task", torch.stack([learner.ctx for learner in self.prompt_learner.learners])
+
     def class_features(self, classes=None):
         """None: there are no features of a class without an image."""
 
@@ -112,7 +116,7 @@ class CoCoOp(PerTaskTrainer):
     rows = (Row("CoCoOp", 80),)
 
     def build_clip_model(self, clip_model):
-        return ConditionalCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
+        return ConditionalCLIP(clip_model, self.tasks, self.options)
 
     def add_gradients(self, features, labels, share=1.0):
         # The loss is a mean over samples, so its gradients are those of its chunks, each weighted by its share; one

@@ -46,4 +46,4 @@ class KgCoOp(PerTaskTrainer):
     rows = (Row("KgCoOp", 100),)
 
     def build_clip_model(self, clip_model):
-        return KnowledgeGuidedCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
+        return KnowledgeGuidedCLIP(clip_model, self.tasks, self.options)

@@ -55,7 +55,17 @@ class SoftSharedCLIP(MultiTaskCLIP):
             self.classnames, n_ctx, options.TOKEN_POSITION,
             range(n_cls) if self.per_class else self.task_of_class.tolist(), tokenizer=tokenizer)
 
-    def contexts(self, classes=None):
+    def contexts(self):
+        """The meta network's contexts of all tasks; with `CSC` the mean of each task's classes.
+
+        The meta network being linear, that mean is the context it makes from the mean of its inputs.
+        """
+        made = self.made_contexts()
+        if self.per_class:
+            made = torch.stack([own.mean(dim=0) for own in made.split([len(task.classnames) for task in self.tasks])])
+        return "task", made
+
+    def made_contexts(self, classes=None):
         """The meta network's contexts: (n_tasks, n_ctx, dim), or with `CSC` (n, n_ctx, dim) for n classes."""
         if not self.per_class:
             return self.prompt_gen(self.task_features())
@@ -80,7 +90,7 @@ class SoftSharedCLIP(MultiTaskCLIP):
         if classes is not None:
             own = torch.arange(len(classes), device=classes.device) if self.per_class else None
             prompts = prompts.select(classes, own)
-        return self.text_encoder(prompts, self.contexts(classes))
+        return self.text_encoder(prompts, self.made_contexts(classes))
 
     def forward(self, image_features, labels):
         if not (self.per_class and self.cls_sample_rate > 0):
@@ -170,22 +180,18 @@ class MTCoOp(MultiTaskTrainer):
                           "TRAINER.MTCOOP.CSC True makes")
 
     @staticmethod
-    def task_specific(options):
-        return "TASK_CSC" if options.TASK_CSC else ""
+    def parts(options):
+        trains_classes = options.CSC and not options.FREEZE_CLS_PROMPT
+        return ["prompt_learner", *["class_prompt_learner"] * trains_classes, "task_prompt_learner", "prompt_gen"]
 
     @staticmethod
-    def class_specific(options):
-        return "CLASS_CSC" if options.CSC and options.CLASS_CSC else ""
+    def frozen_parts(options):
+        return ["class_prompt_learner"] if options.CSC and options.FREEZE_CLS_PROMPT else []
+
+    @staticmethod
+    def specific(options):
+        return {**({"TASK_CSC": "task"} if options.TASK_CSC else {}),
+                **({"CLASS_CSC": "class"} if options.CSC and options.CLASS_CSC else {})}
 
     def build_clip_model(self, clip_model):
-        return SoftSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER.MTCOOP)
-
-    def parts(self):
-        options = self.cfg.TRAINER.MTCOOP
-        trains_classes = options.CSC and not options.FREEZE_CLS_PROMPT
-        class_part = ["class_prompt_learner"] if trains_classes else []
-        return ["prompt_learner", *class_part, "task_prompt_learner", "prompt_gen"]
-
-    def frozen_parts(self):
-        options = self.cfg.TRAINER.MTCOOP
-        return ["class_prompt_learner"] if options.CSC and options.FREEZE_CLS_PROMPT else []
+        return SoftSharedCLIP(clip_model, self.tasks, self.options)

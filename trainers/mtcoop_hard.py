@@ -41,15 +41,12 @@ class MTCoOpHard(MultiTaskTrainer):
     )
 
     @staticmethod
-    def task_specific(options):
-        return "TSC" if options.TSC else ""
+    def parts(options):
+        return ["prompt_learner"]
 
     @staticmethod
-    def class_specific(options):
-        return "CSC" if options.CSC else ""
+    def specific(options):
+        return {option: kind for option, kind in (("TSC", "task"), ("CSC", "class")) if options[option]}
 
     def build_clip_model(self, clip_model):
-        return HardSharedCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
-
-    def parts(self):
-        return ["prompt_learner"]
+        return HardSharedCLIP(clip_model, self.tasks, self.options)

@@ -1,4 +1,4 @@
-"""What every method shares. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
+"""The engine: what every method shares. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
 
 import time
 import zlib
@@ -14,9 +14,9 @@ from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, set_random_seed
-from features.image_features import FeatureLoader, ImageFeatures
+from features.image_features import FeatureLoader, ImageFeatures, PixelLoader
 from features.images import Images
-from runs.checkpoints import BEST, save_parts
+from runs.checkpoints import BEST
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import refusal
@@ -24,13 +24,14 @@ from runs.methods import find_row
 from runs.results import describe_suite, write_results
 
 from .evaluation import make_evaluator
-from .multitask_clip import digest_of_weights, load_clip
+from .multitask_clip import cast_towers, digest_of_weights, load_clip
 from .progress import Progress
+from .prompts import similarities
 from .saving import SavesParts
 
 
 def resolve_precision(prec, device):
-    """The precision to compute in: `prec`, or fp32 where the CPU has no fp16 (which is said once)."""
+    """The precision to compute in: `prec`, or fp32 where the CPU has no fp16, which a line says."""
     if device.type == "cpu" and prec in ("fp16", "amp"):
         print(f"PREC {prec} needs CUDA: computing in fp32 on the CPU")
         return "fp32"
@@ -38,17 +39,20 @@ def resolve_precision(prec, device):
 
 
 class MultiTaskTrainer(SavesParts):
-    """Base of all methods. A method declares itself, builds its model, and may override what a step does.
+    """Base of all methods. A method declares itself, and fills the gaps of a run's lifecycle, in this order:
 
-    `build_clip_model(clip_model)` returns a `MultiTaskCLIP`, which says what is minimised (`losses`); `parts()` names
-    its submodules that are trained and saved, `frozen_parts()` those that are saved only. A method whose step is not
-    "gradients of `losses["loss"]`, then the optimizer" overrides `backward`, `add_gradients` or `step`; one that learns
-    from other batches than those of images and labels overrides `make_train_loader`.
+    - `build_clip_model(clip_model)` returns its model, a `MultiTaskCLIP`, which says what is minimised (`losses`).
+    - `prepare()` makes what a fresh run starts from of image features, such as a classifier or a cache of keys.
+    - `step(images, labels, repeats)` is a batch, by default the gradients of `losses["loss"]`, then the optimizer.
+      A method may override `backward`, `add_gradients` or `step`, and `make_train_loader` for other batches.
+    - `calibrate()` chooses on validation images what the trained model needs besides, before it is saved.
+
+    `parts` names the submodules of the model that are trained and saved. docs/extending.md has worked examples.
 
     Args:
         cfg: the config.
-        tasks: list of `Task` to build the model for instead of the dataset's. Then nothing is read but the backbone:
-            the trainer loads checkpoints and makes contexts and class features, but neither trains nor tests.
+        tasks: list of `Task` to build the model for instead of the dataset's. Then nothing is read but the backbone
+            (`dataset` is None): the trainer loads checkpoints and predicts, but neither trains nor tests.
 
     Raises:
         UserError: settings, data or weights that do not fit together.
@@ -57,10 +61,15 @@ class MultiTaskTrainer(SavesParts):
     node = ""  # name of the method's options under cfg.TRAINER
     keys = {}  # {option: Key} of that node
     rows = ()  # `Row`s of the results tables
+    optim = {}  # {key: value, or function of the config}: the method's own schedule, between yaml files and command line
+    learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
+    learns_texts = False  # whether values of the text tower learn
     reads_training_images = True
+    reads_templates = False  # whether its class features read the tasks' hand-written templates
     not_neutral = ()  # keys that change this method's result, though they change no other's
 
     def __init__(self, cfg, tasks=None):
+        self.options = cfg.TRAINER[self.node] if self.node else None
         self.check_cfg(cfg)
         self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
@@ -70,6 +79,7 @@ class MultiTaskTrainer(SavesParts):
         self.elapsed = self.test_seconds = 0.0  # seconds of training, over all resumed pieces, and of testing
         self.dataset = None if tasks else build_dataset(cfg)
         self.tasks = tasks or self.dataset.tasks
+        self.best = None  # {"epoch", "result", "parts"} of the best epoch so far, with TEST.FINAL_MODEL best_val
         self.build_model()
         if self.dataset:
             self.build_data()
@@ -77,10 +87,10 @@ class MultiTaskTrainer(SavesParts):
     # ------------------------------------------------------------------ what a method says of itself
     def check_cfg(self, cfg):
         """Refuse settings that do not fit together; a method adds its own."""
-        option = self.node and self.class_specific(cfg.TRAINER[self.node])
-        if option and cfg.DATASET.SUBSAMPLE_CLASSES == "new":
-            raise refusal(cfg, "DATASET.SUBSAMPLE_CLASSES", "class-specific contexts exist only for the classes they "
-                          f"were learned on, and TRAINER.{self.node}.{option} asks for them")
+        if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and "class" in self.specific(self.options).values():
+            raise refusal(cfg, "DATASET.SUBSAMPLE_CLASSES", "; ".join(
+                f"{self.name_of(option)} learns something of its own for every class, and what it learned exists only "
+                "for the classes of training" for option in self.specific(self.options)))
         for key in ("INPUT.NO_TRANSFORM", "DATALOADER.RETURN_IMG0"):
             if cfg[key.split(".")[0]][key.split(".")[1]]:
                 raise refusal(cfg, key, f"{type(self).__name__} needs transformed images: leave it False")
@@ -91,51 +101,72 @@ class MultiTaskTrainer(SavesParts):
             raise refusal(cfg, "DATALOADER.K_TRANSFORMS", f"{type(self).__name__} takes each image once: leave it 1")
 
     @classmethod
-    def learns(cls, cfg):
-        """Whether a run of `cfg` trains anything."""
+    def steps(cls, cfg):
+        """Whether an optimizer steps what the method learns, on the batches of `OPTIM.MAX_EPOCH` epochs."""
         return True
 
     @staticmethod
-    def task_specific(options):
-        """Name of the option by which the method learns something of its own for every task, or ""."""
-        return ""
+    def parts(options):
+        """Names of the model's submodules that learn, and are saved; `options` is the method's node."""
+        return []
 
     @staticmethod
-    def class_specific(options):
-        """Name of the option by which the method learns something of its own for every class, or ""."""
-        return ""
+    def frozen_parts(options):
+        """Names of the model's submodules that are saved besides, since they can't be made again."""
+        return []
 
-    def ties(self):
-        """[(who, "task" or "class")]: the options that tie what is learned to the tasks or classes of training.
+    @classmethod
+    def saved_parts(cls, cfg):
+        """Names of all submodules that a run saves; empty where there is nothing to load."""
+        options = cfg.TRAINER[cls.node] if cls.node else None
+        return [*cls.parts(options), *cls.frozen_parts(options)]
 
-        Of a method that can't do otherwise, its own name.
+    @staticmethod
+    def specific(options):
+        """{option: "task" or "class"}: options by which something of its own is learned for every task or class.
+
+        The option "" stands for the method itself, if it can't do otherwise.
         """
-        if not self.node:
-            return []
-        options = self.cfg.TRAINER[self.node]
-        found = (self.task_specific(options), "task"), (self.class_specific(options), "class")
-        return [(f"TRAINER.{self.node}.{option}", kind) for option, kind in found if option]
+        return {}
+
+    @classmethod
+    def name_of(cls, option):
+        """An option of `specific` as a user knows it."""
+        return f"TRAINER.{cls.node}.{option}" if option else cls.__name__
 
     def build_clip_model(self, clip_model):
+        """The method's `MultiTaskCLIP`; `clip_model` is frozen, on the CPU, cast for fp16 and bf16."""
         raise NotImplementedError
 
-    def parts(self):
-        return []
-
-    def frozen_parts(self):
-        return []
-
     def precision(self):
-        return self.cfg.TRAINER[self.node].PREC
+        return self.options.PREC
+
+    def prepare(self):
+        """Make what a fresh run starts from; `features` gives image features. A resumed run has it already.
+
+        Learned values may be made here, as many as there are training images: they are `torch.empty(0)` before.
+        """
+
+    def calibrate(self):
+        """Choose, by `features("val")`, what the trained model needs besides; it is saved with the model."""
 
     # ------------------------------------------------------------------ building
     def build_model(self):
-        cfg = self.cfg
+        cfg, name = self.cfg, type(self).__name__
         self.prec = resolve_precision(self.precision(), self.device)
         clip_model = load_clip(cfg)
         self.weights = digest_of_weights(clip_model)
+        cast_towers(clip_model, self.prec)  # before the method adds to them what stays in fp32
         self.model = self.build_clip_model(clip_model).to(self.device).eval()
-        self.model.set_precision(self.prec)
+        if self.prec == "fp64":
+            self.model.to_double(images=self.learns_images)
+        for tower, said in (("image", self.learns_images), ("text", self.learns_texts)):
+            learned = any(p.requires_grad for p in getattr(self.model, f"{tower}_encoder").parameters())
+            if learned != said:
+                raise TypeError(f"{name} learns {'' if learned else 'no '}values of the {tower} tower: set its "
+                                f"learns_{tower}s {learned}")
+        if self.learns_texts:
+            self.model.zero_shot_features  # made once, before anything is learned or loaded
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
         self.model.text_encoder.chunk = cfg.MODEL.TEXT_CHUNK
         if cfg.MODEL.COMPILE:
@@ -143,42 +174,62 @@ class MultiTaskTrainer(SavesParts):
         if self.device.type == "cuda":
             self.model.image_encoder.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.prec == "amp" else None
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.n_params = count_num_param(params=self.trained)
-        print(f"# learned values: {self.n_params:,}")
-        self.optim = self.sched = None
-        if self.trained:
-            self.optim = build_optimizer(self.trained, cfg.OPTIM)
-            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.saved = {part: getattr(self.model, part) for part in [*self.parts(), *self.frozen_parts()]}
+        self.saved = {part: getattr(self.model, part) for part in self.saved_parts(cfg)}
         # The published code registers the one optimizer and scheduler under every part, and Dassl steps them once
         # per part; see docs/fidelity.md.
-        self.repeats = len(self.parts()) if cfg.OPTIM.STEP_PER_PART else 1
+        self.repeats = len(self.parts(self.options)) if cfg.OPTIM.STEP_PER_PART else 1
         self.encode = ImageFeatures(cfg, self.model.image_encoder, self.device, self.model.dtype,
-                                    autocast=self.scaler is not None)
+                                    autocast=self.scaler is not None, keep=not self.learns_images)
 
     def build_data(self):
         from dassl.data.transforms import build_transform  # torchvision is slow to import
 
         cfg, dataset = self.cfg, self.dataset
         train, test = (build_transform(cfg, is_train=is_train) for is_train in (True, False))
-        self.train_images = Images(cfg, dataset.train_x, train, is_train=True)
-        self.test_images = {"val": Images(cfg, dataset.val or [], test), "test": Images(cfg, dataset.test, test)}
+        self.train_images = Images(cfg, dataset.train_x, train, is_train=True)  # augmented
+        self.plain_images = {"train": Images(cfg, dataset.train_x, test), "val": Images(cfg, dataset.val or [], test),
+                             "test": Images(cfg, dataset.test, test)}
         self.evaluator = make_evaluator(cfg, self.tasks)
         if cfg.VERBOSE:
             print(f"{cfg.DATASET.NAME}: {len(self.tasks)} tasks, {dataset.num_classes:,} classes; images: "
                   f"{len(dataset.train_x):,} train, {len(dataset.val or ()):,} val, {len(dataset.test):,} test")
 
+    def build_optimizer(self):
+        """Optimizer and scheduler of what is learned by steps.
+
+        Raises:
+            TypeError: a learned value is in no part, so it would not be saved, or `steps` says otherwise.
+        """
+        learned = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        kept = {id(value) for part in self.saved.values() for value in part.parameters()}
+        lost = [name for name, value in learned.items() if id(value) not in kept]
+        if lost:
+            raise TypeError(f"{type(self).__name__} learns {lost[0]}, which is in none of its parts: it would not be "
+                            "saved")
+        if bool(learned) != self.steps(self.cfg):
+            raise TypeError(f"{type(self).__name__} has {len(learned)} values for an optimizer, but steps() is "
+                            f"{self.steps(self.cfg)}")
+        self.trained, self.waiting = list(learned.values()), learned  # those in `waiting` had no gradient yet
+        print(f"# learned values: {self.n_params:,}")
+        self.optimizer = self.scheduler = None
+        if learned:
+            self.optimizer = build_optimizer(self.trained, self.cfg.OPTIM)
+            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM)
+
+    @property
+    def n_params(self):
+        """Number of learned values."""
+        return sum(count_num_param(self.saved[part]) for part in self.parts(self.options))
+
     def make_train_loader(self):
-        """The batches of an epoch: an iterable of (features, labels) with a length."""
+        """The batches of an epoch: an iterable of (features or pixels, labels) with a length."""
         options, images = self.cfg.DATALOADER.TRAIN_X, self.train_images
-        if not len(images):
-            raise UserError(f"{self.cfg.DATASET.NAME} has no training images: use --eval-only")
         sampler = build_sampler(options.SAMPLER, cfg=self.cfg, data_source=images.data_source,
                                 batch_size=options.BATCH_SIZE, n_ins=options.N_INS)
         # The last, smaller batch is left out unless it is the only one.
         drop_last = len(images) >= options.BATCH_SIZE
-        return FeatureLoader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
+        loader = PixelLoader if self.learns_images else FeatureLoader
+        return loader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
 
     @cached_property
     def data_digests(self):
@@ -198,22 +249,31 @@ class MultiTaskTrainer(SavesParts):
         Raises:
             NotFinite: a feature, loss, learned value or logit is. Stopped: a SIGTERM came; the last epoch is saved.
         """
-        cfg = self.cfg
-        loader = self.make_train_loader() if self.trained else ()
-        first, self.best = self.resume()  # epoch to begin with; {"epoch", "result", "parts"} of the best one so far
-        self.make_features(range(first, self.max_epoch))
-        saved_at = time.time()
-        with Progress(cfg, loader, self.max_epoch) as progress, until_sigterm() as stop:
-            for self.epoch in range(first, self.max_epoch if self.trained else 0):
+        cfg, state = self.cfg, self.unfinished()  # what the resume file holds, None in a fresh run
+        first, last = state["epoch"] if state else 0, self.max_epoch if self.steps(cfg) else 0
+        self.make_features(range(first, last))
+        began = time.time()
+        set_random_seed(zlib.crc32(f"{cfg.SEED}/prepare".encode()))
+        if state:
+            self.restore_parts(state)
+        else:
+            self.prepare()
+        self.build_optimizer()
+        if state:
+            self.restore_optimizer(state)
+        self.elapsed += time.time() - began
+        loader, saved_at = self.make_train_loader() if self.trained else (), time.time()
+        with Progress(cfg, loader, last) as progress, until_sigterm() as stop:
+            for self.epoch in range(first, last):
                 began = time.time()
                 set_random_seed(zlib.crc32(f"{cfg.SEED}/{self.epoch}".encode()))
                 self.train_images.epoch = self.epoch
                 self.set_mode(training=True)
-                for batch, (features, labels) in enumerate(loader):
-                    shown = self.step(features, labels, self.repeats)  # losses, backward pass, so many optimizer steps
+                for batch, (images, labels) in enumerate(loader):
+                    shown = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
                     progress.add(self.epoch, batch, shown, self.learning_rate())
                 for _ in range(self.repeats):
-                    self.sched.step()
+                    self.scheduler.step()
                 self.check_learned()
                 self.elapsed += time.time() - began
 
@@ -223,56 +283,58 @@ class MultiTaskTrainer(SavesParts):
                     if self.best is None or result > self.best["result"]:
                         self.best = {"epoch": done, "result": result, "parts": self.learned()}
                 frequent = cfg.TRAIN.CHECKPOINT_FREQ > 0 and done % cfg.TRAIN.CHECKPOINT_FREQ == 0
-                if frequent and done < self.max_epoch:
+                if frequent and done < last:
                     self.save_model(done)
                 # After the checkpoints, so that a kill between the two makes both again.
-                if frequent or stop.requested or done == self.max_epoch or (
-                        time.time() - saved_at >= cfg.TRAIN.RESUME_SECONDS):
+                if frequent or stop.requested or done == last or time.time() - saved_at >= cfg.TRAIN.RESUME_SECONDS:
                     self.save_resume_file(done)
                     saved_at = time.time()
                 if stop.requested:
                     raise Stopped(f"stopped by SIGTERM after epoch {done}, which is saved: the same command goes on")
-        if self.trained:
-            self.save_model(self.max_epoch)
+        if self.saved:
+            self.calibrate()
+            self.save_model(last)
         print("Finished training")
+        if self.best:
+            self.set_learned(self.best["parts"])
+            self.calibrate()
+            self.save_model(self.best["epoch"], BEST, val_result=self.best["result"])
         if not cfg.TEST.NO_TEST:
-            print(f"Deploy the {'last-epoch model' if self.best is None else 'model with the best val performance'}")
-            if self.best is not None:
-                save_parts(cfg.OUTPUT_DIR, self.part_states(self.best["parts"], val_result=self.best["result"]),
-                           BEST, {**self.common_state(), "epoch": self.best["epoch"]})
-                self.load_model(cfg.OUTPUT_DIR, "best")
+            print(f"Deploy the {'model with the best val performance' if self.best else 'last-epoch model'}")
             self.test()
 
-    def step(self, features, labels, repeats):
+    def step(self, images, labels, repeats):
         """One batch: its gradients, then `repeats` optimizer steps with them (under amp one, as in the published code).
 
         Nothing here waits for the device: `Progress` reads the tensors when it prints.
 
         Args:
-            features: (B, dim), not normalised.
+            images: features (B, dim), not normalised, or with `learns_images` pixels (B, 3, H, W).
             labels: (B,).
 
         Returns:
             What the log shows, as `add_gradients`.
         """
-        self.optim.zero_grad()
-        shown = self.add_gradients(features, labels)
+        self.optimizer.zero_grad()
+        shown = self.add_gradients(images, labels)
+        if self.waiting:
+            self.waiting = {name: value for name, value in self.waiting.items() if value.grad is None}
         if self.scaler is not None:
-            self.scaler.step(self.optim)
+            self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
             for _ in range(repeats):
-                self.optim.step()
+                self.optimizer.step()
         return shown
 
-    def add_gradients(self, features, labels, share=1.0):
+    def add_gradients(self, images, labels, share=1.0):
         """Add `share` times a batch's gradients to those that are there.
 
         Returns:
             {name: tensor}: the losses, and the accuracy in percent inside the samples' own tasks.
         """
         with self.autocast():
-            losses, logits, targets = self.model.losses(features, labels)
+            losses, logits, targets = self.model.losses(images, labels)
         # Under amp the optimizer's gradients are those of scaled losses; the scaler divides them in its step.
         self.backward({name: share * (self.scaler.scale(loss) if self.scaler else loss)
                        for name, loss in losses.items()})
@@ -288,39 +350,82 @@ class MultiTaskTrainer(SavesParts):
         return torch.autocast(self.device.type, torch.float16, enabled=self.scaler is not None)
 
     def learning_rate(self):
-        return self.optim.param_groups[0]["lr"]
+        return self.optimizer.param_groups[0]["lr"]
 
     def set_mode(self, training):
-        """Put the learned parts into training or test mode; the towers are frozen and stay in test mode."""
-        for part in self.parts():
+        """Put the learned parts into training or test mode; all else is in test mode."""
+        for part in self.parts(self.options):
             self.saved[part].train(training)
 
     def check_learned(self):
-        """Stop the run before it saves values that are not finite."""
+        """Stop the run, before it saves, where learned values are not finite, or got no gradient in a whole epoch.
+
+        Raises:
+            NotFinite: values are NaN or infinite. TypeError: the losses do not depend on some.
+        """
+        if self.waiting:
+            raise TypeError(f"{', '.join(self.waiting)} got no gradient in epoch {self.epoch + 1}: the losses of "
+                            f"{type(self).__name__} do not depend on it")
         for name, value in self.model.named_parameters():
             if value.requires_grad and not value.isfinite().all():
                 raise NotFinite(f"{name} holds NaN or infinite values after epoch {self.epoch + 1}: use a smaller "
                                 "OPTIM.LR, or another PREC")
 
-    # ------------------------------------------------------------------ testing
+    # ------------------------------------------------------------------ features and testing
+    @torch.no_grad()
+    def features(self, part, view=None):
+        """Image features of a part, by the present image tower, and their labels.
+
+        Args:
+            part: "train", "val" or "test".
+            view: number of an augmented view of the training images; None: images as in testing.
+
+        Returns:
+            Features (n, ...), not normalised, and labels (n,), on the device.
+
+        Raises:
+            UserError: there are no such images.
+        """
+        images = self.plain_images[part]
+        if view is not None:
+            images = self.train_images
+            images.epoch = view
+        self.need_images(part)
+        labels = torch.tensor([datum.label for datum in images.data_source], device=self.device)
+        return self.encode(images).to(self.device), labels
+
+    def need_images(self, part):
+        """Raise a `UserError` where the dataset has no images of a part."""
+        if not len(self.plain_images[part]):
+            name = {"train": "training", "val": "validation", "test": "test"}[part]
+            hint = {"train": ": use --eval-only", "test": "", "val": (
+                ": set TEST.SPLIT to test and TEST.FINAL_MODEL to last_step" if "val" in self.tested_parts() else
+                f", which {type(self).__name__} needs")}[part]
+            raise UserError(f"{self.cfg.DATASET.NAME} has no {name} images{hint}")
+
+    def tested_parts(self):
+        """Names of the parts on which this run tests."""
+        test = self.cfg.TEST
+        return {} if test.NO_TEST else dict.fromkeys([test.SPLIT] + ["val"] * (test.FINAL_MODEL == "best_val"))
+
     def make_features(self, epochs):
         """Find or make the image features of training in these epochs, and of what is tested in the end.
 
         Raises:
-            UserError: images can't be read; all are named, before anything is trained.
+            UserError: images are missing or can't be read; all are named, before anything is trained.
         """
-        test = self.cfg.TEST
-        if self.trained:
+        for part in [*["train"] * self.reads_training_images, *self.tested_parts()]:
+            self.need_images(part)
+        if self.steps(self.cfg):
             self.encode.make(self.train_images, epochs)
             self.elapsed += self.encode.seconds
-        splits = [test.SPLIT] + ["val"] * (test.FINAL_MODEL == "best_val")
-        for split in [] if test.NO_TEST else dict.fromkeys(splits):
-            self.encode.make(self.test_images[split], [0])
+        for part in self.tested_parts():
+            self.encode.make(self.plain_images[part], [0])
         self.encode.refuse_broken()
 
     @torch.no_grad()
-    def test(self, split=None):
-        """Evaluate on `split` ("val" or "test"; None: TEST.SPLIT); the text features of all classes are made once.
+    def test(self, part=None):
+        """Evaluate on `part` ("val" or "test"; None: TEST.SPLIT); the text features of all classes are made once.
 
         Returns:
             The mean of the tasks' metrics, in percent.
@@ -329,31 +434,26 @@ class MultiTaskTrainer(SavesParts):
             UserError: there are no such images. NotFinite: a feature or logit is.
         """
         start = time.time()
-        split = split or self.cfg.TEST.SPLIT
-        images = self.test_images[split]
-        if not len(images):
-            raise UserError(f"{self.cfg.DATASET.NAME} has no {'validation' if split == 'val' else 'test'} images"
-                            + (": set TEST.SPLIT to test and TEST.FINAL_MODEL to last_step" if split == "val" else ""))
-        print(f"Evaluate on the *{split}* set")
+        part = part or self.cfg.TEST.SPLIT
+        images = self.plain_images[part]
+        self.need_images(part)
+        print(f"Evaluate on the *{part}* set")
         self.set_mode(training=False)
         self.evaluator.reset()
         batches = BatchSampler(SequentialSampler(images), self.cfg.DATALOADER.TEST.BATCH_SIZE, drop_last=False)
+        loader = PixelLoader if self.learns_images else FeatureLoader
         with self.autocast():
-            class_features = self.test_features()
-            for features, labels in tqdm(FeatureLoader(images, batches, self.encode, self.device)):
-                logits = self.model.logits(features, labels, class_features)
-                if not logits[self.model.in_own_task(labels)].isfinite().all():
-                    raise NotFinite(f"logits of the {split} images are NaN or infinite, so there is no accuracy: check "
+            class_features = self.model.class_features()
+            for batch, labels in tqdm(loader(images, batches, self.encode, self.device)):
+                logits = self.model.logits(self.model.image_features(batch, labels), labels, class_features)
+                if not logits.amax(dim=1).isfinite().all():  # -inf is a class that is never predicted
+                    raise NotFinite(f"logits of the {part} images are NaN or infinite, so there is no accuracy: check "
                                     "the weights, or use another PREC")
                 self.evaluator.process(logits, labels)
         result = next(iter(self.evaluator.evaluate().values()))
         self.tested = images.data_source
         self.test_seconds = time.time() - start
         return result
-
-    def test_features(self):
-        """What a test compares images with: `class_features` of the model, once for all images."""
-        return self.model.class_features()
 
     def write_results(self, wall_seconds, model_dir=""):
         """Write the files of the test, then `results.json`: the run is finished, its resume file not needed any more.
@@ -364,23 +464,28 @@ class MultiTaskTrainer(SavesParts):
         """
         if self.evaluator.per_task:
             self.evaluator.write(self.tested)
-        dataset = self.dataset
-        row = find_row(self.rows, self.cfg.TRAINER[self.node] if self.node else None)
+        dataset, similar = self.dataset, None
+        with torch.no_grad(), self.autocast():
+            kind, contexts = self.model.contexts() or ("", ())
+        if kind == "task" and len(contexts) == len(self.tasks):
+            similar = [[round(value, 5) for value in row] for row in similarities(contexts).tolist()]
         write_results(
-            self.cfg, row, self.identity, self.device, self.evaluator.per_task,
+            self.cfg, find_row(self.rows, self.options), self.identity, self.device, self.evaluator.per_task,
             suite=describe_suite(self.tasks), precision=self.prec,
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
-            wall_seconds=wall_seconds)
+            wall_seconds=wall_seconds, context_similarity=similar)
         self.folder.finish()
 
 
 class PerTaskTrainer(MultiTaskTrainer):
     """Base of the methods that have a learner for every task, in the part `prompt_learner`."""
 
-    def parts(self):
+    @staticmethod
+    def parts(options):
         return ["prompt_learner"]
 
-    def ties(self):
-        return [(type(self).__name__, "task")]
+    @staticmethod
+    def specific(options):
+        return {"": "task"}

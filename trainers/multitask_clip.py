@@ -1,4 +1,4 @@
-"""Frozen CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
+"""CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
 
 import zlib
 from functools import cached_property
@@ -79,13 +79,31 @@ def digest_of_weights(clip_model):
     return f"{digest_of_tensors(clip_model.state_dict())}-{zlib.crc32(repr(clip_model).encode()):08x}"
 
 
+def cast_towers(clip_model, prec):
+    """Cast the matrices of a frozen CLIP's towers, in place, for PREC fp16 or bf16; what a method adds stays in fp32."""
+    from clip.model import TextTowerCLIP, convert_weights  # open_clip is slow to import
+
+    if prec in ("fp16", "bf16"):
+        dtype = torch.float16 if prec == "fp16" else torch.bfloat16
+        convert_weights(clip_model.visual, dtype)
+        if isinstance(clip_model, TextTowerCLIP):
+            clip_model.text.cast(dtype)
+        else:
+            convert_weights(clip_model.transformer, dtype)
+
+
 class MultiTaskCLIP(nn.Module):
-    """Frozen CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
+    """CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
+
+    Everything that asks for predictions (testing, predicting, exporting, calibrating) asks for `class_features`, once,
+    then for `logits` of `image_features` of each batch.
 
     Args:
-        clip_model: fp32 CLIP.
+        clip_model: CLIP, its towers cast as `cast_towers` does.
         tasks: list of `Task`; its classes, task after task, are the columns of the logits.
     """
+
+    per_task_images = False  # whether `image_features` reads the labels
 
     def __init__(self, clip_model, tasks):
         from clip.model import TextTowerCLIP  # open_clip is slow to import
@@ -98,26 +116,21 @@ class MultiTaskCLIP(nn.Module):
         self.classnames = [name for task in tasks for name in task.classnames]
         task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])
         self.register_buffer("task_of_class", task_of_class, persistent=False)
-        self.dtype = torch.float32  # of the image tower
+        self.dtype = clip_model.dtype  # of pixels, too: both towers are cast
 
     @property
     def learned_dtype(self):
         """dtype of what is learned, of logits and losses: float32, under fp64 float64."""
         return self.logit_scale.dtype
 
-    def set_precision(self, prec):
-        """Cast the frozen towers for `fp16` or `bf16`; what is learned stays in fp32.
+    def to_double(self, images):
+        """Cast all but the image tower to float64, in place, and the image tower too if `images` is true."""
+        from clip.model import convert_to_double  # open_clip is slow to import
 
-        `fp64` casts the text tower and what is learned; the image tower and its features stay in fp32.
-        """
-        from clip.model import convert_to_double, convert_weights  # open_clip is slow to import
-
-        if prec in ("fp16", "bf16"):
-            self.dtype = torch.float16 if prec == "fp16" else torch.bfloat16
-            convert_weights(self.image_encoder, self.dtype)
-            self.text_encoder.cast(self.dtype)
-        elif prec == "fp64":
-            convert_to_double(self)
+        convert_to_double(self)
+        if images:
+            self.dtype = torch.float64
+        else:
             self.image_encoder.float()  # there and back, a float32 stays as it was
 
     @torch.no_grad()
@@ -132,9 +145,25 @@ class MultiTaskCLIP(nn.Module):
         """`template_features` of the tasks' own templates, made once, when the model has its device and precision."""
         return self.template_features([task.template for task in self.tasks])
 
+    def image_features(self, images, labels):
+        """What `logits` takes of a batch: of pixels (B, 3, H, W) their features; features (B, ...) as they are.
+
+        Args:
+            labels: (B,); they tell the task, for towers that learn something of its own for every task.
+        """
+        return self.image_encoder(images) if images.ndim == 4 else images
+
     def class_features(self, classes=None):
         """Text features (n, embed_dim) of the classes at the indices `classes` (n,), by default all."""
         raise NotImplementedError
+
+    def contexts(self):
+        """Learned contexts for people to look at: (kind, contexts), or None where there are none.
+
+        Kind is "suite", "task" or "class". Contexts are (n, n_ctx, dim), of each task or class after the other; n may
+        be a multiple of their number.
+        """
+        return None
 
     def score(self, image_features, class_features):
         """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): exp(logit_scale) x cosine.
@@ -163,18 +192,40 @@ class MultiTaskCLIP(nn.Module):
         """
         return self.mask_other_tasks(self.score(image_features, class_features), labels)
 
-    def forward(self, image_features, labels):
-        """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them."""
-        return self.logits(image_features, labels, self.class_features()), labels
+    def logits_of_all_tasks(self, images, class_features):
+        """Logits (B, n_cls) of images whose task is not known: of each task's classes, as if they were of this task.
 
-    def losses(self, image_features, labels):
+        Args:
+            images: pixels (B, 3, H, W), or features as `image_features` makes them. class_features: as in `logits`.
+        """
+        columns, first = [], 0
+        features = None if self.per_task_images else self.image_features(images, None)
+        for task in self.tasks:
+            labels = torch.full((images.shape[0],), first, device=images.device)  # they tell the task
+            own = self.image_features(images, labels) if features is None else features
+            columns.append(self.logits(own, labels, class_features)[:, first:first + len(task.classnames)])
+            first += len(task.classnames)
+        return torch.cat(columns, dim=1)
+
+    def forward(self, images, labels):
+        """Training logits (B, n) masked to each sample's own task, and targets (B,) counting in them.
+
+        Args:
+            images: as in `image_features`.
+        """
+        return self.logits(self.image_features(images, labels), labels, self.class_features()), labels
+
+    def losses(self, images, labels):
         """What a method minimises on a batch, by default the mean cross-entropy.
+
+        Args:
+            images: as in `image_features`: features (B, ...), or pixels (B, 3, H, W) where the image tower learns.
 
         Returns:
             {name: scalar}, all of which the log shows (names contain "loss"); `MultiTaskTrainer.backward` makes the
             gradients of them. Then logits (B, n) and targets (B,), of which the log shows the accuracy.
         """
-        logits, targets = self(image_features, labels)
+        logits, targets = self(images, labels)
         return {"loss": F.cross_entropy(logits, targets)}, logits, targets
 
 
@@ -189,6 +240,7 @@ class ContextCLIP(MultiTaskCLIP):
 
     def __init__(self, clip_model, tasks, n_ctx, init="", position="end", per="task"):
         super().__init__(clip_model, tasks)
+        self.per = per
         encoder, n_cls = self.text_encoder, len(self.classnames)
         if per == "task":
             self.prompt_learner = TaskContexts(len(tasks), n_ctx, encoder.token_embedding, init=init,
@@ -203,6 +255,9 @@ class ContextCLIP(MultiTaskCLIP):
     def class_features(self, classes=None):
         prompts = self.prompts if classes is None else self.prompts.select(classes)
         return self.text_encoder(prompts, self.prompt_learner())
+
+    def contexts(self):
+        return self.per, self.prompt_learner()
 
 
 def template_prompts(tasks, templates, tokenizer):

@@ -66,6 +66,9 @@ class TransportCLIP(MultiTaskCLIP):
         context_of = [self.n * t + i for t in self.task_of_class.tolist() for i in range(self.n)]
         self.prompts = build_prompts(names, options.N_CTX, context_of=context_of, tokenizer=encoder.tokenizer)
 
+    def contexts(self):
+        return "task", self.prompt_learner()
+
     def class_features(self):
         """Features of all prompts (n_cls, N, embed_dim)."""
         return self.text_encoder(self.prompts, self.prompt_learner()).unflatten(0, (-1, self.n))
@@ -112,7 +115,7 @@ class PLOT(PerTaskTrainer):
     rows = (Row("PLOT", 110, script_on={"general10": "method.sh PLOT {dataset} {cfg} {shots} TRAINER.PLOT.N 2"}),)
 
     def build_clip_model(self, clip_model):
-        return TransportCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node], self.cfg.MODEL.BACKBONE.NAME)
+        return TransportCLIP(clip_model, self.tasks, self.options, self.cfg.MODEL.BACKBONE.NAME)
 
     def step(self, features, labels, repeats):
         try:

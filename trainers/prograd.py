@@ -67,11 +67,11 @@ class ProGrad(PerTaskTrainer):
     rows = (Row("ProGrad", 90),)
 
     def build_clip_model(self, clip_model):
-        return TaughtCLIP(clip_model, self.tasks, self.cfg.TRAINER[self.node])
+        return TaughtCLIP(clip_model, self.tasks, self.options)
 
     def backward(self, losses):
         # Of the whole batch at once: the projection of a sum is not the sum of projections.
         domain, general = (torch.autograd.grad(losses[name], self.trained, retain_graph=name == "xe_loss")
                            for name in ("xe_loss", "kl_loss"))
         for learned, *gradients in zip(self.trained, domain, general):
-            learned.grad = project(*gradients, self.cfg.TRAINER[self.node].LAMBDA)
+            learned.grad = project(*gradients, self.options.LAMBDA)

@@ -10,6 +10,7 @@ import functools
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from common.errors import UserError
 
@@ -176,6 +177,12 @@ class MetaNetwork(nn.Module):
     def forward(self, features):
         """Features (n, in_dim) -> contexts (n, n_ctx, dim), float32 as what is learned."""
         return (features.to(self.proj.dtype) @ self.proj).unflatten(1, self.shape)
+
+
+def similarities(contexts):
+    """Cosine similarities (n, n) of contexts (n, n_ctx, dim), each taken as one vector."""
+    contexts = F.normalize(contexts.float().flatten(1), dim=1)
+    return contexts @ contexts.t()
 
 
 def init_context(init, embedding, tokenizer=None):

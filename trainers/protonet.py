@@ -4,7 +4,6 @@ Snell et al., Prototypical Networks for Few-shot Learning, NIPS 2017. Embeddings
 with `DIM` > 0, a linear map of them that is learned on episodes. The texts are not read.
 """
 
-import os.path as osp
 from typing import Annotated
 
 import torch
@@ -14,26 +13,28 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.keys import Count, Key, Natural
-from features.images import Images
-from runs.checkpoints import save
 from runs.keys import refusal
 from runs.methods import PREC, Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
 
-PROTOTYPES_FILE = "prototypes.pth.tar"
+
+class Support(nn.Module):
+    """What makes the prototypes: `features` (n, embed_dim) and `labels` (n,) of the n training images."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("features", torch.empty(0))
+        self.register_buffer("labels", torch.empty(0, dtype=torch.long))
 
 
 class PrototypeCLIP(MultiTaskCLIP):
-    """CLIP's image tower and, with `DIM` > 0, a linear map without bias, which distances would not see.
-
-    `support`, set before testing, holds features (n, embed_dim) and labels (n,) of what makes the prototypes.
-    """
+    """CLIP's image tower and, with `DIM` > 0, a linear map without bias, which distances would not see."""
 
     def __init__(self, clip_model, tasks, dim):
         super().__init__(clip_model, tasks)
-        self.support = None
+        self.support = Support()
         self.embedding = nn.Identity()
         if dim > 0:
             self.embedding = nn.Linear(self.text_encoder.output_dim, dim, bias=False)
@@ -45,7 +46,7 @@ class PrototypeCLIP(MultiTaskCLIP):
 
     def class_features(self):
         """Prototypes (n_cls, dim): means of the support images' embeddings."""
-        embedded, labels = self.embed(self.support[0]), self.support[1]
+        embedded, labels = self.embed(self.support.features), self.support.labels
         sums = embedded.new_zeros(len(self.classnames), embedded.shape[1]).index_add(0, labels, embedded)
         return sums / labels.bincount(minlength=len(sums))[:, None]
 
@@ -120,7 +121,7 @@ class EpisodeLoader:
 
 @register
 class ProtoNet(MultiTaskTrainer):
-    """Nearest class mean; prototypes are made of the run's training images, without augmentation, at every test."""
+    """Nearest class mean; prototypes are made of the training images' features, without augmentation, which are saved."""
 
     node = "PROTONET"
     keys = {
@@ -133,51 +134,42 @@ class ProtoNet(MultiTaskTrainer):
         "QUERY": Key(15, "query images per class of an episode", Count),
     }
     rows = (Row("ProtoNet", 30),)
-    prototypes = None  # (n_cls, dim) of the last test
 
     @classmethod
-    def learns(cls, cfg):
+    def steps(cls, cfg):
         return cfg.TRAINER.PROTONET.DIM > 0
+
+    @staticmethod
+    def parts(options):
+        return ["embedding"] if options.DIM > 0 else []
+
+    @staticmethod
+    def frozen_parts(options):
+        return ["support"]
+
+    @staticmethod
+    def specific(options):
+        return {"": "class"}
 
     def check_cfg(self, cfg):
         super().check_cfg(cfg)
-        if self.learns(cfg) and cfg.TRAINER.PROTONET.EPISODES < cfg.OPTIM.MAX_EPOCH:
+        if self.steps(cfg) and cfg.TRAINER.PROTONET.EPISODES < cfg.OPTIM.MAX_EPOCH:
             raise refusal(cfg, "TRAINER.PROTONET.EPISODES", f"must be {cfg.OPTIM.MAX_EPOCH} or more (an episode in "
                           "each of OPTIM.MAX_EPOCH epochs)")
 
-    def build_data(self):
-        from dassl.data.transforms import build_transform  # torchvision is slow to import
+    def build_clip_model(self, clip_model):
+        return PrototypeCLIP(clip_model, self.tasks, self.options.DIM)
 
-        super().build_data()
-        names, datums = self.dataset.lab2cname, self.dataset.train_x
-        missing = set(names) - {datum.label for datum in datums}
+    def prepare(self):
+        features, labels = self.features("train")
+        names, known = self.dataset.lab2cname, set(labels.tolist())
+        missing = set(names) - known
         if missing:
             raise UserError(f"ProtoNet needs training images of every class, but {self.cfg.DATASET.NAME} has none of "
                             f"{len(missing)} classes, such as {names[min(missing)]!r}")
-        self.plain_images = Images(self.cfg, datums, build_transform(self.cfg, is_train=False))
-
-    def build_clip_model(self, clip_model):
-        return PrototypeCLIP(clip_model, self.tasks, self.cfg.TRAINER.PROTONET.DIM)
-
-    def parts(self):
-        return ["embedding"] if self.learns(self.cfg) else []
+        support = self.model.support
+        support.features, support.labels = features.to(self.model.learned_dtype), labels
 
     def make_train_loader(self):
-        return EpisodeLoader(self.train_images, self.plain_images, self.encode, self.tasks, self.cfg.TRAINER.PROTONET,
+        return EpisodeLoader(self.train_images, self.plain_images["train"], self.encode, self.tasks, self.options,
                              self.max_epoch, self.device)
-
-    def test_features(self):
-        labels = torch.tensor([datum.label for datum in self.plain_images.data_source], device=self.device)
-        self.model.support = self.encode(self.plain_images).to(self.device), labels
-        self.prototypes = super().test_features()
-        return self.prototypes
-
-    def write_results(self, wall_seconds, model_dir=""):
-        """As all methods; the prototypes of the last test are kept beside, for they need the training images.
-
-        The digest says which embedding they were made with.
-        """
-        if self.prototypes is not None:
-            save({"prototypes": self.prototypes.cpu(), "embedding": self.digest_of_learned()},
-                 osp.join(self.cfg.OUTPUT_DIR, PROTOTYPES_FILE))
-        super().write_results(wall_seconds, model_dir)

@@ -35,6 +35,9 @@ def run(args):
             trained_as = model_identity(args.model_dir, args.load_epoch)
             take_settings(cfg, {**YOUNGER, **trained_as} if trained_as else {}, args.model_dir)
         print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+        own = [key for key, source in cfg.sources.items() if source == f"in {cfg.TRAINER.NAME}'s own schedule"]
+        if own:
+            print(f"{', '.join(own)}: set by {cfg.TRAINER.NAME} itself, KEY VALUE pairs change them")
         check_unread(cfg, lambda key: reads(cfg, trainer_class, key))
         set_random_seed(cfg.SEED)
         trainer = trainer_class(cfg)
@@ -51,6 +54,8 @@ def run(args):
             return trainer
         log.begin()
         if args.no_train:
+            if not args.eval_only:
+                trainer.build_optimizer()
             return trainer
         if args.eval_only:
             trainer.test()
@@ -62,17 +67,10 @@ def run(args):
 
 
 def test_again(args, trainer, folder):
-    """Write the files that are asked for and that a finished run lacks, by a test of its model.
-
-    Raises:
-        UserError: the run has several processes, of which the first alone knows its folder.
-    """
+    """Write the files that are asked for and that a finished run lacks, by a test of its model."""
     files = lacking(trainer.cfg)
     if not files or args.no_train or (trainer.cfg.TEST.NO_TEST and not args.eval_only):
         return
-    if world_size() > 1:
-        raise UserError(f"{folder.path} is finished, but lacks {' and '.join(files)}: one process writes that, call "
-                        "python train.py instead of torchrun")
     if not args.eval_only:
         trainer.load_model(folder.path)
     trainer.test()
@@ -86,14 +84,14 @@ def check_flags(args, cfg, trainer_class):
     Raises:
         UserError: with what to do.
     """
-    name, learns = trainer_class.__name__, trainer_class.learns(cfg)
+    name, saves = trainer_class.__name__, trainer_class.saved_parts(cfg)
     if not args.eval_only:
         for flag, value in (("--model-dir", args.model_dir), ("--load-epoch", args.load_epoch)):
             if value not in ("", None):
                 raise UserError(f"{flag} {value} says which model is tested: it needs --eval-only")
-    elif args.model_dir and not learns:
+    elif args.model_dir and not saves:
         raise UserError(f"--model-dir {args.model_dir}: {name} learns nothing that could be loaded, leave it out")
-    elif learns and not args.model_dir:
+    elif saves and not args.model_dir:
         raise UserError(f"--eval-only tests what {name} has learned: give the folder of a trained run by --model-dir")
     if args.eval_only and cfg.RESUME:
         raise UserError(f"--resume {cfg.RESUME} goes on with training: it can't be given with --eval-only")

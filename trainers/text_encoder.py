@@ -153,12 +153,6 @@ class TextEncoder(PromptEncoder):
         # (n, width): the rows of [EOT]
         return self.ln_final(x).to(self.dtype) @ self.text_projection.to(self.dtype)
 
-    def cast(self, dtype):
-        """Cast the matrices of the blocks, in place, to torch.float16 or torch.bfloat16."""
-        from clip.model import convert_weights  # open_clip is slow to import
-
-        convert_weights(self.blocks, dtype)
-
     def compile_blocks(self):
         """Let `torch.compile` make the blocks' kernels, in the first step. It needs a C++ compiler."""
         self._block, self._last_block = torch.compile(self._block), torch.compile(self._last_block)
@@ -261,10 +255,6 @@ class WholePromptEncoder(PromptEncoder):
         if ctx is None or not len(row):
             return self.tower(prompts.tokens)
         return self.tower(prompts.tokens, (row, position), ctx[prompts.context_of[row], prompts.slots[row, position]])
-
-    def cast(self, dtype):
-        """Cast the tower's matrices, in place, to torch.float16 or torch.bfloat16."""
-        self.tower.cast(dtype)
 
     def compile_blocks(self):
         raise UserError("MODEL.COMPILE compiles a text tower of CLIP's layout only, but this backbone's "

@@ -2,7 +2,6 @@
 
 import torch
 
-from common.errors import UserError
 from runs.methods import Row, register
 
 from .multitask import MultiTaskTrainer
@@ -35,14 +34,15 @@ class TemplateCLIP(MultiTaskCLIP):
 
 @register
 class ZeroshotCLIP(MultiTaskTrainer):
-    """Zero-shot CLIP with each task's own template. Nothing is trained: run it with `--eval-only`."""
+    """Zero-shot CLIP with each task's own template. Nothing is learned, with or without `--eval-only`."""
 
     rows = (Row("ZS-CLIP", 10, "zeroshot.sh {dataset} {name} all", tasks_alone=True),)
     reads_training_images = False
+    reads_templates = True
     extra_templates = ()
 
     @classmethod
-    def learns(cls, cfg):
+    def steps(cls, cfg):
         return False
 
     def precision(self):
@@ -50,9 +50,6 @@ class ZeroshotCLIP(MultiTaskTrainer):
 
     def build_clip_model(self, clip_model):
         return TemplateCLIP(clip_model, self.tasks, self.extra_templates)
-
-    def train(self):
-        raise UserError(f"{type(self).__name__} has nothing to train: run it with --eval-only")
 
 
 @register
