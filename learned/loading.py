@@ -7,6 +7,8 @@ import os.path as osp
 
 import torch
 
+import datasets  # noqa: F401  registers the datasets
+import trainers  # noqa: F401  registers the methods
 from common.errors import MissingFile, NotFinite, UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import Task
