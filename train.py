@@ -1,7 +1,7 @@
 """One run: config files and flags -> trainer -> training and test.
 
-    python train.py --root DATA --trainer MTCoOp --dataset-config-file configs/datasets/outfits16.yaml \
-        --config-file configs/trainers/MTCoOp/tiny_ep50.yaml --output-dir output/run DATASET.NUM_SHOTS 8
+    python train.py --root DATA --trainer KgCoOp --dataset-config-file configs/datasets/outfits16.yaml \
+        --config-file configs/trainers/tiny_ep50.yaml --output-dir output/run DATASET.NUM_SHOTS 8
 """
 
 import datasets  # noqa: F401  registers the datasets

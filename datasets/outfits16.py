@@ -6,46 +6,23 @@ import os
 import os.path as osp
 import shutil
 import tempfile
-from zlib import crc32
 
-import numpy as np
 from filelock import FileLock
 from PIL import Image
 
 from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from outfits.render import render
-from outfits.scenes import ASPECTS, VALUES, Style, random_scene
+from outfits.scenes import ASPECTS, VALUES
+from outfits.suite import STYLES, VERSION, scene_of
 
 from .base import MultiTaskDataset, Task, TaskData
 from .files import list_images
 
-VERSION = 1  # raise it whenever an image changes: folders made by another version are refused
 IMAGES_PER_CLASS = {"train": 24, "val": 6, "test": 40}
 INCOMPLETE = "images.incomplete-"  # how the names of folders begin that are being written
-STRIKING = 0.8  # share of the aspects that a task does not ask for whose value stands out all the same
-
-# Few-shot training, validation and test images all look different from what the encoder `tiny` was trained on: darker,
-# paler, warmer, noisier and blurred, lit from one corner. Test images are a little further off.
-TRAIN_STYLE = Style(gain=(0.8, 1.0), gamma=(1.0, 1.3), cast=(1.08, 1.0, 0.86), saturation=(0.6, 0.85),
-                    noise=(0.02, 0.06), blur=(0.1, 0.2), shadow=(0.1, 0.35))
-TEST_STYLE = Style(gain=(0.8, 1.0), gamma=(1.0, 1.3), cast=(1.08, 1.0, 0.86), saturation=(0.6, 0.85),
-                   noise=(0.02, 0.07), blur=(0.1, 0.22), shadow=(0.15, 0.4))
-STYLES = {"train": TRAIN_STYLE, "val": TRAIN_STYLE, "test": TEST_STYLE}
 
 TASKS = tuple(Task(f"{part} {attribute}", VALUES[attribute], "a photo of a {}.") for part, attribute in ASPECTS)
-
-
-def scene_of(task, part, label, number):
-    """The scene of one image: task and class by index, `part` of train, val, test, and the image's number.
-
-    A class fixes its aspect; the others are drawn independently.
-    """
-    code = crc32(f"outfits16/{VERSION}/{task}/{part}/{label}/{number}".encode())
-    rng = np.random.RandomState((code, 16))
-    fixed = {ASPECTS[task]: TASKS[task].classnames[label]}
-    # seeds from 2**31 on are never used for the encoder's training scenes
-    return random_scene(rng, 2**31 + code % 2**31, dict.fromkeys(ASPECTS, STRIKING), fixed)
 
 
 def image_folder(images, task, part, label):

@@ -11,7 +11,7 @@ class LocalImageEncoder(nn.Module):
     """A frozen image tower that gives the features of all positions instead of the image's one.
 
     - ResNets of CLIP: what the attention pool makes at every position of the map, which asks there as the mean does
-      for the whole image (Chen et al., PLOT, ICLR 2023).
+      for the whole image (Chen et al., ICLR 2023).
     - Vision transformers: the patch tokens, after the last norm and the projection.
     - timm's convolutional towers: every position of the map, through the tower's own head as a map of one position.
 

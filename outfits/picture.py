@@ -7,10 +7,9 @@ import sys
 
 import matplotlib
 
-from datasets.outfits16 import STYLES, TASKS, scene_of
-
 from .render import render
-from .scenes import ASPECTS, PARTS
+from .scenes import ASPECTS, PARTS, VALUES
+from .suite import STYLES, scene_of
 
 
 def draw(path):
@@ -18,19 +17,17 @@ def draw(path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    columns = sum(len(task.classnames) for task, (part, _) in zip(TASKS, ASPECTS) if part == PARTS[0])
+    columns = sum(map(len, VALUES.values()))
     figure, axes = pyplot.subplots(len(PARTS), columns, figsize=(columns, len(PARTS) + 0.5), layout="constrained")
     for part, row in zip(PARTS, axes):
         cells = iter(row)
-        for number, (task, aspect) in enumerate(zip(TASKS, ASPECTS)):
-            if aspect[0] != part:
-                continue
-            for label, name in enumerate(task.classnames):
+        for number, (garment, attribute) in enumerate(ASPECTS):
+            for label, name in enumerate(VALUES[attribute] if garment == part else ()):
                 cell = next(cells)
                 cell.imshow(render(scene_of(number, "test", label, 0), STYLES["test"]))
                 cell.set(xticks=[], yticks=[])
                 if part == PARTS[0]:
-                    cell.set_title(f"{aspect[1] if label == 0 else ''}\n{name}", fontsize=9)
+                    cell.set_title(f"{attribute if label == 0 else ''}\n{name}", fontsize=9)
         row[0].set_ylabel(part)
     figure.savefig(path, dpi=90)
 

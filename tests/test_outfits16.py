@@ -14,10 +14,11 @@ from PIL import Image
 
 import clip
 from datasets import outfits16
-from datasets.outfits16 import IMAGES_PER_CLASS, TASKS, Outfits16, generate, image_folder, scene_of
+from datasets.outfits16 import IMAGES_PER_CLASS, TASKS, Outfits16, generate, image_folder
 from outfits.captions import caption
 from outfits.render import RGB, render
 from outfits.scenes import ASPECTS, PARTS, USUAL, VALUES, Scene, Style, random_chances, random_scene
+from outfits.suite import STYLES, scene_of
 from tests.helpers import make_cfg
 
 # Of the pixels of the first test image of the last class of every task. If an image changes on purpose, raise
@@ -30,7 +31,7 @@ def cfg(root, shots=-1):
 
 
 def test_image(task, label, number=0, part="test"):
-    return render(scene_of(task, part, label, number), outfits16.STYLES[part])
+    return render(scene_of(task, part, label, number), STYLES[part])
 
 
 test_image.__test__ = False

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,7 @@ LEARNING = ["MTCoOp", "MTCoOpHard", "KgCoOp", "ProGrad", "CoCoOp", "PLOT"]
 def test_a_run_is_one_method_that_no_method_overrides():
     assert len(inspect.getsource(MultiTaskTrainer.train).splitlines()) <= 80
     for name, trainer in TRAINERS.items():
-        if name not in ("ZeroshotCLIP", "ZeroshotCLIP2"):  # these only say that they have nothing to train
-            assert trainer.train is MultiTaskTrainer.train, name
+        assert trainer.train is MultiTaskTrainer.train, name
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -138,30 +138,37 @@ def test_a_method_is_two_files(tmp_path, photo_root, backbone):
     assert refused.returncode == 1 and "TRAINER.TOY.SCALE is 0" in refused.stderr
 
 
-def imports(folder):
-    """{file: names of what it imports from the repository} of a package."""
-    ours = {path.stem for path in REPOSITORY.iterdir() if path.is_dir() or path.suffix == ".py"}
-    found = {}
-    for path in sorted((REPOSITORY / folder).rglob("*.py")):
-        names = set()
+def imports(room, rooms):
+    """Names of the other rooms that a room's modules import."""
+    names = set()
+    for path in (REPOSITORY / room).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module)
-        found[str(path.relative_to(REPOSITORY))] = {name.split(".")[0] for name in names} & ours - {folder}
-    return found
+    return {name.split(".")[0] for name in names} & rooms - {room}
 
 
-@pytest.mark.parametrize("folder, allowed", [
-    ("common", set()), ("dassl", {"common"}), ("clip", set()), ("features", {"common"}),
-    ("outfits", {"clip", "common", "dassl", "datasets"}), ("runs", {"common", "dassl"}),
-    ("datasets", {"common", "dassl", "outfits"}), ("trainers", {"common", "runs", "clip", "dassl", "features", "lpclip"}),
-    ("lpclip", {"common", "runs", "trainers", "dassl", "datasets", "features"}),
-    ("sweeps", {"common", "runs", "trainers", "dassl", "datasets", "lpclip"}),
-    ("learned", {"common", "runs", "trainers", "datasets", "clip", "dassl", "features", "lpclip"}),
-    ("benchmarks", {"common", "runs", "trainers", "datasets", "clip", "dassl", "features", "learned"})])
-def test_dependencies_point_one_way(folder, allowed):
-    for path, names in imports(folder).items():
-        extra = {"datasets"} if path == "trainers/__main__.py" else set()
-        assert names <= allowed | extra, (path, names - allowed)
+def test_the_picture_of_the_rooms_is_true():
+    """Each line of docs/layout.md names what a room imports, all of it and no more, and only rooms below it."""
+    picture = (REPOSITORY / "docs" / "layout.md").read_text().split("```")[1].strip().splitlines()
+    arrows = {room.strip(): set(below.split()) for room, below in (line.split("->") for line in picture)}
+    tracked = subprocess.run(["git", "ls-files", "*/*.py"], cwd=REPOSITORY, text=True, capture_output=True,
+                             check=True).stdout.split()
+    assert set(arrows) == {name.split("/")[0] for name in tracked} - {"tests"} and len(picture) <= 20
+    order = list(arrows)
+    for room, below in arrows.items():
+        assert imports(room, set(arrows)) == below, room
+        assert all(order.index(other) > order.index(room) for other in below), room
+
+
+def test_no_method_is_named_outside_its_own_file():
+    named = re.compile("ProtoNet|LinearProbe|LP-CLIP|Zeroshot|CoCoOp|PLOT|MTCoOp")
+    allowed = ("tests/", "benchmarks/", "runs/paper.py", "trainers/__init__.py")
+    own = {inspect.getsourcefile(trainer) for trainer in TRAINERS.values()}
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, text=True, capture_output=True,
+                             check=True).stdout.split()
+    for name in tracked:
+        if not name.startswith(allowed) and str(REPOSITORY / name) not in own:
+            assert not named.search((REPOSITORY / name).read_text()), name
