@@ -63,7 +63,7 @@ def images_of(folder):
         below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
         other = next((name for name in listdir_nohidden(folder, sort=True) if osp.isfile(osp.join(folder, name))), "")
         raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
-                           + (f"its folder {below} does, but they must be in {osp.dirname(folder)}/<class>" if below else
+                           + (f"its folder {below} does, they must be in {osp.dirname(folder)}/<class>" if below else
                               f"{other} is of another kind, convert it" if other else
                               "unpack or put its images there"), [folder])
     return images
