@@ -19,7 +19,8 @@ from common.images import BrokenImage, MissingImage, list_broken, read_image
 from dassl.data.datasets import build_dataset
 from datasets import check_images
 from datasets.base import NamedDatum
-from datasets.check_images import broken_images, describe_ignored, ignored_files
+from datasets.check_images import broken_images
+from datasets.prepare import __main__ as prepare
 from features.images import Images
 from features.store import key_of
 from tests.helpers import call, make_cfg, results, train_args
@@ -307,23 +308,25 @@ def test_many_images_are_checked_by_several_processes(photos, monkeypatch):
     assert broken_images(set(files(photos)) - set(expected)) == {}
 
 
-def test_without_memory_all_are_checked_and_a_line_says_so(photos, capsys, opened):
+def test_a_memory_that_fails_is_said(photos, capsys):
     memory = photos.parent / "cache" / "checked_images.sqlite"
     memory.parent.mkdir()
     memory.write_bytes(b"damaged" * 100)
-    for _ in range(2):
-        opened.clear()
-        assert broken_images(files(photos)) == {} and len(opened) == 60
-        assert capsys.readouterr().out.count(f"{memory} can't be used (file is not a database)") == 1
+    with pytest.raises(UserError, match=f"{memory}, which .* can't be used .file is not a database.: delete it"):
+        broken_images(files(photos))
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 2
+    assert capsys.readouterr().err.startswith(f"{memory}, which remembers")
+    memory.unlink()
+    memory.mkdir()
+    with pytest.raises(UserError, match="can't be used .unable to open"):
+        broken_images(files(photos))
 
 
 def test_files_that_their_suffix_hides_are_counted(tmp_path):
     for name in ("a.gif", "b.GIF", "c.heic", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db"):
         (tmp_path / name).touch()
     (tmp_path / "folder.gif").mkdir()
-    counts = ignored_files([tmp_path])
-    assert counts == {".gif": 2, ".heic": 1, "no suffix": 1} and describe_ignored({}) == ""
-    assert describe_ignored(counts).startswith("4 files in class folders are not read (2 .gif, 1 .heic, 1 no suffix): ")
+    assert prepare.ignored_files([tmp_path]) == {".gif": 2, ".heic": 1, "no suffix": 1}
 
 
 def run(root, backbone, output, trainer="MTCoOp", *extra, **options):
