@@ -21,9 +21,9 @@ from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measu
 from .plain import use_plain_encoder
 
 
-def build_trainer(variant, tasks, arch, encoder, settings=None):
-    """The trainer as `train.py` builds it, but without data and with random weights; `settings` are {KEY: value}."""
-    trainer_class = TRAINERS[{"coop": "MTCoOpHard", "cocoop": "CoCoOp"}.get(variant, "MTCoOp")]
+def build_trainer(variant, tasks, arch, encoder, chunk):
+    """The trainer as `train.py` builds it, but without data and with random weights."""
+    trainer_class = TRAINERS["MTCoOpHard" if variant == "coop" else "MTCoOp"]
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
     if encoder == "plain":
@@ -32,7 +32,7 @@ def build_trainer(variant, tasks, arch, encoder, settings=None):
     return trainer_class(make_cfg({
         "TRAINER.NAME": trainer_class.__name__, f"TRAINER.{trainer_class.node}.PREC": "fp32",
         "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
-        "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.FEATURE_CACHE": False, **(settings or {})}), tasks)
+        "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.FEATURE_CACHE": False, "MODEL.TEXT_CHUNK": chunk}), tasks)
 
 
 def products(trainer):
@@ -70,7 +70,7 @@ def products(trainer):
 
 
 def work(variant, tasks, classes, arch, encoder, batch, repeats, with_products, chunk, pairs):
-    trainer = build_trainer(variant, made_up_tasks(tasks, classes, pairs), arch, encoder, {"MODEL.TEXT_CHUNK": chunk})
+    trainer = build_trainer(variant, made_up_tasks(tasks, classes, pairs), arch, encoder, chunk)
     model = trainer.model
     assert type(model.text_encoder) is ENCODERS[encoder]
     size = model.image_encoder.input_resolution

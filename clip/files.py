@@ -2,7 +2,6 @@
 
 import errno
 import os
-import pickle
 import re
 import sys
 import warnings
@@ -18,6 +17,9 @@ from huggingface_hub.errors import EntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained as open_clip_download
 from safetensors.torch import load_file
+
+
+SAVE = "save a state dict alone with torch.save or safetensors"  # what to do with a file of another kind
 
 
 class ClipError(RuntimeError):
@@ -86,17 +88,6 @@ def _fetch(url, target, expected):
         part.unlink(missing_ok=True)
 
 
-_NOT_WEIGHTS = {  # how a file begins that is something else -> what it is: what to do
-    b"version https://git-lfs": "is a Git LFS pointer, not the file: run git lfs pull where it was cloned",
-    b"\x93NUMPY": "is a NumPy array: save its tensors as a state dict with torch.save",
-    b"\x89HDF": "is an HDF5 file: give the model's PyTorch or safetensors weights",
-    b"GGUF": "is a GGUF file: give the model's PyTorch or safetensors weights",
-    b"\x1f\x8b": "is packed by gzip: unpack it first",
-    b"<": "is a web page or XML, not the file: download it again, with its direct link",
-    b"{": "is a JSON text: give the file with the weights",
-}
-
-
 def read_content(path):
     """Read what a weight file holds, on the CPU: for the most part a dict of name -> tensor, perhaps in other dicts.
 
@@ -120,9 +111,10 @@ def read_content(path):
             return torch.load(file, map_location="cpu", weights_only=True)
     # The readers share no exception type: zip, pickle, safetensors and TorchScript each have their own.
     except Exception as error:
-        if isinstance(error, pickle.UnpicklingError):
-            raise UnusableModel(f"{path} {_pickle_problem(str(error))}") from error
-        raise UnusableModel(f"{path} is damaged ({one_line(error)}): get the file again") from error
+        # of PyTorch's text the first sentence after its advice to unpickle everything
+        reason = re.split(r"\. (?=[A-Z])|\n", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0]
+        raise UnusableModel(f"{path} is damaged, or holds more than tensors and plain values "
+                            f"({reason or type(error).__name__}): get the file again, or {SAVE}") from error
 
 
 def check_weight_file(path):
@@ -138,44 +130,14 @@ def check_weight_file(path):
         raise MissingFile(f"there is no weight file {path}")
     with open(path, "rb") as file:
         head = file.read(64)
-    problem = next((what for start, what in _NOT_WEIGHTS.items() if head.lstrip().startswith(start)), None)
     if not head:
-        problem = "is empty: get the file again"
-    elif path.suffix == ".onnx":
-        problem = "is an ONNX graph, which has no weights by CLIP's names: give the weights it was exported from"
-    elif head.startswith(b"PK"):
-        problem = problem or _zip_problem(path)
-    elif head[8:9] != b"{" and head[:1] != b"\x80":  # safetensors, pickle
-        problem = problem or "holds no weights: it is neither a safetensors file nor one that torch.save wrote"
-    if problem:
-        raise UnusableModel(f"{path} {problem}")
+        raise UnusableModel(f"{path} is empty: get the file again")
+    if head.startswith(b"version https://git-lfs"):
+        raise UnusableModel(f"{path} is a Git LFS pointer, not the file: run git lfs pull where it was cloned")
+    if not head.startswith((b"PK", b"\x80")) and head[8:9] != b"{":  # zip, pickle, safetensors
+        raise UnusableModel(f"{path} is neither a safetensors file nor one that torch.save wrote: get the file again, "
+                            f"or {SAVE}")
     return head
-
-
-def _zip_problem(path):
-    """What is wrong with a file that begins like a zip archive, or None."""
-    if not zipfile.is_zipfile(path):
-        return "is damaged (its end is missing): get the file again"
-    with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-    if any(name.endswith("data.pkl") for name in members):
-        return None
-    if members and all(name.endswith(".npy") for name in members):
-        return "is a NumPy archive: save its tensors as a state dict with torch.save"
-    first = members[0] if members else "nothing"
-    return f"is a zip archive of other things ({first}): unpack it and give the weight file"
-
-
-def _pickle_problem(reason):
-    """What is wrong with a file in which PyTorch's safe unpickler met something else than tensors and plain values."""
-    named = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)|function ([\w.]+)", reason)
-    if named:
-        name = next(filter(None, named.groups()))
-        return (f"holds Python objects besides tensors (class {name}), which could run any code: if you trust the "
-                "file, save its state dict alone with torch.save and give that")
-    if "operand" in reason or "magic number" in reason:
-        return "is a Python pickle that torch.save did not write: save its tensors as a state dict with torch.save"
-    return "is damaged (it is no complete pickle): get the file again"
 
 
 def _is_torchscript(path):

@@ -14,20 +14,6 @@ from .files import is_lfs_pointer
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # MPO, several JPEG in one file, is opened by Pillow's JPEG
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"
-READ = "JPEG, PNG, WebP, BMP, TIFF"
-# How files begin: those of FORMATS, which are damaged if Pillow does not open them, and others by name.
-ACCEPTED = {
-    rb"\xff\xd8\xff": "JPEG", rb"\x89PNG\r\n\x1a\n": "PNG", rb"RIFF....WEBP": "WebP", rb"BM": "BMP",
-    rb"II[*+]\0|MM\0[*+]": "TIFF"}
-OTHER = {
-    rb"GIF8": "a GIF image", rb"....ftypavi[fs]": "an AVIF image",
-    rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)": "a HEIC image",
-    rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ": "a video", rb"8BPS": "a Photoshop (PSD) file",
-    rb"\0\0[\x01\x02]\0": "an icon (ICO)", rb"%PDF": "a PDF document",
-    rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS or PostScript file", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image",
-    rb"\xff\x0a|\0\0\0\x0cJXL ": "a JPEG XL image", rb"\s*(<\?xml.*)?(<!.*)?<svg": "an SVG drawing",
-    rb"P[1-7]\s": "a PNM image", rb"DDS ": "a DDS texture", rb"\x76\x2f\x31\x01": "an OpenEXR image"}
-NO_IMAGE = {rb"\s*<(!doctype )?html": "a web page", rb"PK\x03\x04": "a zip archive", rb"\x1f\x8b": "a gzip archive"}
 
 
 class BrokenImage(UserError):
@@ -86,7 +72,9 @@ def read_image(path, upright=False):
             raise BrokenImage(path, f"has {int(pixels[0]) / 1e6 if pixels else 179:,.0f} million pixels, but at most "
                               f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million are read: scale it down") from None
         except UnidentifiedImageError:
-            raise BrokenImage(path, what_it_is(path)) from None
+            raise BrokenImage(path, "is a Git LFS pointer, not an image: run git lfs pull" if is_lfs_pointer(path) else
+                              "is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF): convert it "
+                              "to PNG, or extract or download it again") from None
         except Exception as error:  # Pillow's decoders share no exception type
             raise BrokenImage(path, f"is damaged, or of a kind that Pillow does not read ({one_line(error)}): {AGAIN}"
                               ) from error
@@ -108,25 +96,6 @@ def check_file(path):
         raise BrokenImage(path, f"is {kind}, not an image: remove it, or give it another name")
     if not state.st_size:
         raise BrokenImage(path, "is empty: extract or download it again")
-
-
-def what_it_is(path):
-    """Why Pillow does not know the file, from its first bytes."""
-    with open(path, "rb") as file:
-        head = file.read(1024)
-
-    def find(kinds):
-        return next((name for start, name in kinds.items() if re.match(start, head, re.DOTALL | re.IGNORECASE)), None)
-
-    if is_lfs_pointer(path):
-        return "is a Git LFS pointer, not an image: run git lfs pull"
-    if find(ACCEPTED):
-        return f"is a {find(ACCEPTED)} file that is damaged, or of a kind that Pillow does not read: {AGAIN}"
-    if find(OTHER):
-        return f"is {find(OTHER)}, which is not read: convert it to PNG or JPEG"
-    if find(NO_IMAGE):
-        return f"is {find(NO_IMAGE)}, not an image: download the image again"
-    return f"is damaged, or no image of a kind that is read ({READ}): extract or download it again"
 
 
 def turn(image):

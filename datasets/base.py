@@ -16,7 +16,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from .check_images import leave_out_broken
 from .draws import draw_few_shot
-from .files import MOST, PARTS, advice, look_alike, read_split_zhou
+from .files import MOST, PARTS, did_you_mean, read_split_zhou
 from .schemas import METRICS, check_template
 from .splits import complete_parts, relative, split_folder
 
@@ -90,7 +90,6 @@ class MultiTaskDataset(DatasetBase):
     class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
     image_count = ()  # the official numbers of images, of one edition or several; () where none is published
     images_per_class = ()  # the official smallest and largest number of images of a class
-    also_called = ()  # what people's copies call the dataset's folder or that of its images
 
     def __init__(self, cfg):
         data = self.load(cfg, cfg.DATASET.SUBSAMPLE_TASKS)
@@ -146,14 +145,8 @@ class MultiTaskDataset(DatasetBase):
         folder = osp.join(root, cls.dataset_dir) if cls.dataset_dir else root
         if not osp.isdir(folder):
             raise MissingFile(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})"
-                              f"{cls.advice(root)}")
+                              f"{did_you_mean(folder)}")
         return folder
-
-    @classmethod
-    def advice(cls, root):
-        """How to get the dataset's folder from what looks alike under `root`, for the end of a message; or ""."""
-        folder = osp.join(root, cls.dataset_dir)
-        return advice(folder, look_alike(folder, cls.also_called))
 
     @classmethod
     def read(cls, folder, cfg):
@@ -321,4 +314,4 @@ def check_files_exist(parts):
     if missing:
         raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
                           "swap a path prefix by --old-data-path and --new-data-path"
-                          f"{advice(osp.dirname(missing[0])) or advice(missing[0])}")
+                          f"{did_you_mean(missing[0])}")

@@ -10,7 +10,6 @@ import os
 import os.path as osp
 import signal
 import sqlite3
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -22,12 +21,11 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.images import BrokenImage, list_broken, read_image
 
-from .files import IMAGE_SUFFIXES, PARTS
+from .files import PARTS
 
 CHUNK = 128  # images that a process takes at once
 FEW = 256  # images for which no process is started
 READER = f"1 {PIL.__version__}"  # of what was found sound; another one looks again
-NO_IMAGES = ("thumbs.db", "desktop.ini")  # that systems put beside images
 
 
 def broken_images(paths):
@@ -40,17 +38,20 @@ def broken_images(paths):
         {path: reason} of those that can't be read, see `BrokenImage`.
 
     Raises:
-        UserError: a process that decodes was killed.
+        UserError: a process that decodes was killed, or what was found sound can't be remembered.
     """
     broken = {}
-    with Memory() as memory:
-        parts = chunks(memory.unknown(dict.fromkeys(paths)))
-        count = sum(map(len, parts))
-        with processes(count) as apply, tqdm(total=count, desc="checking images", disable=count <= FEW) as bar:
+    with memory() as db:
+        known = "SELECT 1 FROM sound_images WHERE state = ?"
+        paths = [path for path in dict.fromkeys(paths) if not db.execute(known, [state_of(path)]).fetchone()]
+        with processes(len(paths)) as apply, tqdm(
+                total=len(paths), desc="checking images", disable=len(paths) <= FEW) as bar:
             try:
-                for checked in apply(check, parts):
+                for checked in apply(check, chunks(paths)):
                     broken.update((path, reason) for path, _, reason in checked if reason)
-                    memory.add((path, *state) for path, state, reason in checked if not reason)
+                    with db:
+                        db.executemany("INSERT OR IGNORE INTO sound_images VALUES (?)",
+                                       [[state] for _, state, reason in checked if not reason])
                     bar.update(len(checked))
             except BrokenProcessPool:
                 raise UserError("a process that decodes images was killed, perhaps for want of memory: call the same "
@@ -77,10 +78,10 @@ def check(paths):
 
 
 def state_of(path):
-    """(size, time of change, reader), which tell whether a file is still the one that was found sound, or None."""
+    """Path, size, time of change and reader as bytes, which tell whether a file was found sound; None if it is gone."""
     with contextlib.suppress(OSError, ValueError):
         state = os.stat(path)
-        return state.st_size, state.st_mtime_ns, READER
+        return os.fsencode(f"{osp.abspath(path)} {state.st_size} {state.st_mtime_ns} {READER}")
 
 
 @contextlib.contextmanager
@@ -98,60 +99,19 @@ def processes(count):
         pool.shutdown(cancel_futures=True)
 
 
-class Memory:
-    """Which image files were found sound, on disk; where that is not possible, a line says so and all are checked."""
-
-    def __init__(self):
-        folder = osp.expanduser(os.environ.get("SOFTCPT_CACHE") or "~/.cache/softcpt")
-        self.path = osp.join(folder, "checked_images.sqlite")
-        self.db = None
-
-    def __enter__(self):
-        with self.or_without():
-            os.makedirs(osp.dirname(self.path), exist_ok=True)
-            self.db = sqlite3.connect(self.path, timeout=60)
-            self.db.execute("CREATE TABLE IF NOT EXISTS sound (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, "
-                            "reader TEXT) WITHOUT ROWID")
-        return self
-
-    def __exit__(self, *_):
-        if self.db:
-            self.db.close()
-
-    @contextlib.contextmanager
-    def or_without(self):
-        """Go on without memory where it fails."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            print(f"{self.path} can't be used ({error}): which images are sound is not remembered; delete the file if "
-                  "it is damaged")
-            if self.db:
-                self.db.close()
-            self.db = None
-
-    def unknown(self, paths):
-        """Those of `paths` that are not known to be sound, as a list."""
-        known = {}
-        if self.db:
-            with self.or_without():
-                for part in chunks([key(path) for path in paths]):
-                    marks = ", ".join("?" * len(part))
-                    for name, *state in self.db.execute(f"SELECT * FROM sound WHERE path IN ({marks})", part):
-                        known[name] = tuple(state)
-        return [path for path in paths if key(path) not in known or known[key(path)] != state_of(path)]
-
-    def add(self, rows):
-        """Remember (path, size, time of change, reader) of sound images."""
-        if self.db:
-            with self.or_without(), self.db:
-                self.db.executemany("INSERT OR REPLACE INTO sound VALUES (?, ?, ?, ?)",
-                                    [(key(path), *state) for path, *state in rows])
-
-
-def key(path):
-    """A path as it is remembered: file names need not be text."""
-    return os.fsencode(osp.abspath(path))
+@contextlib.contextmanager
+def memory():
+    """The database of the states of images that were found sound; a UserError if it fails."""
+    path = osp.join(osp.expanduser(os.environ.get("SOFTCPT_CACHE") or "~/.cache/softcpt"), "checked_images.sqlite")
+    with contextlib.suppress(OSError):  # the database then says that it can't be opened
+        os.makedirs(osp.dirname(path), exist_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS sound_images (state BLOB PRIMARY KEY) WITHOUT ROWID")
+            yield db
+    except sqlite3.Error as error:
+        raise UserError(f"{path}, which remembers sound images, can't be used ({error}): delete it, free space on its "
+                        "disk, or set SOFTCPT_CACHE to another folder") from error
 
 
 def leave_out_broken(whole, data, place):
@@ -201,20 +161,3 @@ def sound(whole, drawn, is_broken):
         if path:
             kept.append((path, label))
     return kept
-
-
-def ignored_files(folders):
-    """Counter {suffix: number} of the files directly in class folders that are not read because of their suffix."""
-    return Counter(osp.splitext(entry.name)[1].lower() or "no suffix" for folder in folders
-                   for entry in os.scandir(folder)
-                   if not entry.name.startswith(".") and entry.name.lower() not in NO_IMAGES
-                   and not entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
-
-
-def describe_ignored(counts):
-    """What `ignored_files` found, as a line; "" if that is nothing."""
-    if not counts:
-        return ""
-    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
-    return (f"{sum(counts.values()):,} files in class folders are not read ({kinds}): only "
-            f"{', '.join(IMAGE_SUFFIXES)} are; convert them to PNG or JPEG")

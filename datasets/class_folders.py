@@ -2,10 +2,10 @@
 
 import os.path as osp
 
-from common.errors import MissingFile, UserError
+from common.errors import UserError
 
 from .base import SingleTaskDataset
-from .files import advice, find_below, find_class_folders, list_folders, look_alike, read_many_class_folders
+from .files import find_class_folders, read_many_class_folders
 
 
 class ClassFolders(SingleTaskDataset):
@@ -29,40 +29,19 @@ class ClassFolders(SingleTaskDataset):
         """
         images = osp.join(folder, cls.image_dir)
         parts = [osp.join(images, part) for part in cls.pooled] or [images]
-        root = folder.removesuffix(cls.dataset_dir)
-        if not osp.isdir(parts[0]):
-            raise MissingFile(f"the folder {parts[0]} does not exist: unpack the dataset's images there"
-                              f"{cls.advice(root)}")
         classes = cls.find_classes(parts[0])
-        elsewhere = cls.advice(root) if len(classes) != cls.class_count else ""
         for part in parts[1:]:
             different = sorted(set(classes) ^ set(cls.find_classes(part)))
             if different:
                 raise UserError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
                                  "one of them only: unpack the dataset again")
         # else the message below tells more than an empty folder among them
-        if len(classes) <= cls.class_count and not elsewhere:
+        if len(classes) <= cls.class_count:
             items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
         if len(classes) != cls.class_count:
             raise UserError(f"{cls.__name__} has {cls.class_count} classes, but {parts[0]} has {len(classes)} class "
-                             f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else"
-                            f"{elsewhere}")
+                             f"folders ({', '.join(classes[:50])}): unpack the dataset there again, and nothing else")
         return [cls.class_name(name) for name in classes], {"all": items}
-
-    @classmethod
-    def is_images(cls, folder):
-        """Whether a folder holds what `image_dir` should."""
-        try:
-            return (set(cls.pooled) <= set(list_folders(folder)) if cls.pooled
-                    else len(cls.find_classes(folder)) == cls.class_count)
-        except UserError:
-            return False
-
-    @classmethod
-    def advice(cls, root):
-        images = osp.join(root, cls.dataset_dir, cls.image_dir)
-        names = (*cls.dataset_dir.split("/"), *cls.image_dir.split("/"), *cls.also_called)
-        return advice(images, find_below(root, names, cls.is_images) or look_alike(images))
 
     @classmethod
     def find_classes(cls, images):

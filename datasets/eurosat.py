@@ -18,7 +18,6 @@ class EuroSAT(ClassFolders):
     class_count = 10
     image_count = (27000,)
     images_per_class = (2000, 3000)
-    also_called = ("EuroSAT_RGB",)
     task_name = "satellite land use recognition"
     template = "a centered satellite photo of {}."
     renames = {

@@ -19,7 +19,6 @@ class FGVCAircraft(SingleTaskDataset):
     class_count = 100
     image_count = (10000,)
     images_per_class = (100, 100)
-    also_called = ("fgvc-aircraft-2013b",)
     task_name = "aircraft model recognition"
     template = "a photo of a {}, a type of aircraft."
     metric = "mean_acc"

@@ -3,7 +3,6 @@
 import os
 import os.path as osp
 import re
-import shlex
 
 import numpy as np
 
@@ -38,57 +37,13 @@ def same_name(name):
     return re.sub("[^a-z0-9.]", "", name.lower())
 
 
-def look_alike(path, names=()):
-    """The path that is there and probably meant by `path`, "" if there is none.
-
-    It differs in casing or in signs between words, has one of the other `names`, or lies in a folder of the same name
-    as the one around it ("flowers/flowers").
-    """
-    if osp.exists(path):
-        return path
-    parent, name = osp.split(path)
-    parent = look_alike(parent) if name else ""
-    for folder in (parent, osp.join(parent, osp.basename(parent))) if osp.isdir(parent) else ():
-        there = {same_name(entry): entry for entry in sorted(os.listdir(folder))} if osp.isdir(folder) else {}
-        for wanted in (name, *names):
-            if same_name(wanted) in there:
-                return osp.join(folder, there[same_name(wanted)])
-    return ""
-
-
-def find_below(root, names, fits, depth=3):
-    """The first folder below `root` whose name is one of `names` and for which `fits` is true; "" if there is none."""
-    names, level = {same_name(name) for name in names}, [root]
-    for _ in range(depth):
-        level = [osp.join(folder, name) for folder in level for name in list_folders(folder)[:200]]
-        for folder in level:
-            if same_name(osp.basename(folder)) in names and fits(folder):
-                return folder
-    return ""
-
-
-def advice(path, alike=None):
-    """How to get `path`, which is missing or wrong, from what looks alike, for the end of a message; "" if not known.
-
-    Args:
-        alike: the path that is meant; by default what `look_alike` finds.
-    """
-    alike = look_alike(path) if alike is None else alike
-    if alike in ("", path):
-        return ""
-    while (osp.basename(alike) == osp.basename(path) and not osp.exists(osp.dirname(path))
-           and not path.startswith(osp.dirname(alike) + os.sep)):
-        alike, path = osp.dirname(alike), osp.dirname(path)
-    parent = osp.dirname(path)
-    if osp.dirname(alike) == osp.join(parent, osp.basename(parent)):
-        return advice(parent, osp.dirname(alike))
-    here, there = shlex.quote(path), shlex.quote(alike)
-    if alike.startswith(path + os.sep):  # a copy in a folder of the same name
-        around = f"{path}.around"
-        return (f"; if {alike} is meant: mv {here} {shlex.quote(around)} && "
-                f"mv {shlex.quote(around + alike[len(path):])} {here}")
-    make = "" if osp.isdir(osp.dirname(path)) else f"mkdir -p {shlex.quote(osp.dirname(path))} && "
-    return f"; if {alike} is meant: {make}mv {there} {here}"
+def did_you_mean(path):
+    """The entry that differs in case or signs alone from `path`, which is missing, for the end of a message; or ""."""
+    parent, name = osp.split(osp.abspath(path))
+    while not osp.isdir(parent):
+        parent, name = osp.split(parent)
+    alike = [entry for entry in os.listdir(parent) if same_name(entry) == same_name(name)]
+    return f"; did you mean {osp.join(parent, alike[0])}?" if len(alike) == 1 else ""
 
 
 class MissingFiles(MissingFile):
@@ -102,13 +57,13 @@ class MissingFiles(MissingFile):
 def images_of(folder):
     """Images of a class folder; a missing or empty one is an error."""
     if not osp.isdir(folder):
-        raise MissingFiles(f"the class folder {folder} does not exist{advice(folder)}", [folder])
+        raise MissingFiles(f"the class folder {folder} does not exist{did_you_mean(folder)}", [folder])
     images = list_images(folder)
     if not images:
         below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
         other = next((name for name in listdir_nohidden(folder, sort=True) if osp.isfile(osp.join(folder, name))), "")
         raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
-                           + (f"its folder {below} does, move its images up" if below else
+                           + (f"its folder {below} does, they must be in {osp.dirname(folder)}/<class>" if below else
                               f"{other} is of another kind, convert it" if other else
                               "unpack or put its images there"), [folder])
     return images
@@ -122,7 +77,8 @@ def find_class_folders(folder, skip=()):
         UserError: there is no class folder in it.
     """
     if not osp.isdir(folder):
-        raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there{advice(folder)}")
+        raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there"
+                          f"{did_you_mean(folder)}")
     found = [name for name in list_folders(folder) if name not in skip]
     if not found:
         raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
@@ -164,7 +120,7 @@ def check_official_file(path):
     """Raise a MissingFile unless the file `path` exists, and a UserError if it is none of data."""
     if not osp.isfile(path):
         raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name "
-                           f"there{advice(path)}", [path])
+                           f"there{did_you_mean(path)}", [path])
     if other := not_as_named(path):
         raise UserError(f"{path} is {other}: fetch the official file again")
 

@@ -25,7 +25,6 @@ class OxfordFlowers(SingleTaskDataset):
     split_zhou = True
     class_count = 102
     image_count = (8189,)
-    also_called = ("flowers-102", "flower_data")
     task_name = "flower species recognition"
     template = "a photo of a {}, a type of flower."
     metric = "mean_acc"

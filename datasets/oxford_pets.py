@@ -22,7 +22,6 @@ class OxfordPets(SingleTaskDataset):
     split_zhou = True
     class_count = 37
     image_count = (7349,)
-    also_called = ("oxford-iiit-pet",)
     task_name = "pet breed recognition"
     template = "a photo of a {}, a type of pet."
     metric = "mean_acc"

@@ -64,7 +64,6 @@ class KaggleVegetable(ClassFolders):
     class_count = 15
     image_count = (21000,)
     images_per_class = (1400, 1400)
-    also_called = ("Vegetable Images",)
     task_name = "vegetable recognition"
     template = "a photo of a {}, a type of vegetable."
 

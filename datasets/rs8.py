@@ -59,7 +59,6 @@ class RESISC45(SceneFolders):
     class_count = 45
     image_count = (31500,)
     images_per_class = (700, 700)
-    also_called = ("resisc45",)
     task_name = "remote sensing scene recognition"
 
 
@@ -136,7 +135,6 @@ class UCMerced(SceneFolders):
     class_count = 21
     image_count = (2100,)
     images_per_class = (100, 100)
-    also_called = ("UCMerced_LandUse",)
     task_name = "urban land use recognition"
     renames = {  # this dataset writes two words as one
         "baseballdiamond": "baseball diamond", "denseresidential": "dense residential", "golfcourse": "golf course",

@@ -40,11 +40,10 @@ def by_class(items):
     return {label: sorted(paths) for label, paths in sorted(groups.items())}
 
 
-def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
-    """Split (path, label) pairs per class, 50/20/30 by default, with a generator of its own.
+def split_train_val_test(items):
+    """Split (path, label) pairs per class, 50/20/30, with a generator of its own.
 
-    The draw depends on `seed` and on the sorted paths of a class alone. Every class keeps at least one training
-    and one test image.
+    The draw depends on the sorted paths of a class alone. Every class keeps at least one training and one test image.
 
     Returns:
         {part: [(path, label)]} of train, val and test.
@@ -56,20 +55,20 @@ def split_train_val_test(items, p_train=0.5, p_val=0.2, seed=0):
     for label, paths in by_class(items).items():
         if len(paths) < 2:
             raise UserError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
-        random.Random(f"{seed}/{label}").shuffle(paths)
-        n_train = min(max(1, round(len(paths) * p_train)), len(paths) - 1)
-        n_val = min(round(len(paths) * p_val), len(paths) - n_train - 1)
+        random.Random(f"0/{label}").shuffle(paths)
+        n_train = min(max(1, round(len(paths) / 2)), len(paths) - 1)
+        n_val = min(round(len(paths) / 5), len(paths) - n_train - 1)
         for part, chosen in zip(PARTS, (paths[:n_train], paths[n_train:n_train + n_val], paths[n_train + n_val:])):
             parts[part] += [(path, label) for path in chosen]
     return parts
 
 
-def split_train_val(items, p_val=0.2, seed=0):
+def split_train_val(items):
     """Split an official training list 80/20 per class: {"train", "val"}; a single image goes to train."""
     parts = {"train": [], "val": []}
     for label, paths in by_class(items).items():
-        random.Random(f"{seed}/{label}").shuffle(paths)
-        n_val = min(round(len(paths) * p_val), len(paths) - 1)
+        random.Random(f"0/{label}").shuffle(paths)
+        n_val = min(round(len(paths) / 5), len(paths) - 1)
         parts["train"] += [(path, label) for path in paths[n_val:]]
         parts["val"] += [(path, label) for path in paths[:n_val]]
     return parts

@@ -20,7 +20,6 @@ class StanfordCars(SingleTaskDataset):
     split_zhou = True
     class_count = 196
     image_count = (16185,)
-    also_called = ("cars", "car_data")
     task_name = "car model recognition"
     template = "a photo of a {}."
 

@@ -23,7 +23,6 @@ class UCF101(SingleTaskDataset):
     split_zhou = True
     class_count = 101
     image_count = (13320,)
-    also_called = ("UCF-101",)
     task_name = "human action recognition"
     template = "a photo of a person doing {}."
 

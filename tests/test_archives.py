@@ -3,13 +3,11 @@
 import gzip
 import io
 import os
-import shutil
 import stat
 import struct
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -62,21 +60,6 @@ def encrypted():
     return patched(data, (6, "<H", 1), (data.index(b"PK\x01\x02") + 8, "<H", 1))
 
 
-def claims(size):
-    """A zip whose first file says to hold `size` bytes."""
-    data = zipped(IMAGES)
-    return patched(data, (data.index(b"PK\x01\x02") + 24, "<I", size))
-
-
-def header(name="images/a/1.jpg", size=b"\0", kind=b"0"):
-    """A tar file of one header with a size as no writer makes it."""
-    block = bytearray(tar({name: b""})[:512])
-    block[124:136], block[156:157] = size.ljust(12, b"\0"), kind
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block) + bytes(1024)
-
-
 def broken_header():
     """A tar file whose second header is damaged: tarfile alone would take it for the end."""
     data = tar(IMAGES)
@@ -112,48 +95,24 @@ GOOD = {
 }
 
 
-def bad_member(name, **kinds):
-    """Both kinds of archive, with a member of this name after good ones."""
-    return {f"{key}.{suffix}": (make([*IMAGES.items(), (name, b"evil")]), message) for key, message in kinds.items()
-            for suffix, make in (("zip", zipped), ("tar", tar))}
-
-
-def bad_kind(word, kind, mode=0):
-    """A tar file with a member of a kind that is no file, and a zip file with one, if there is such."""
-    entries = {"images/a/1.jpg": b"one", "images/bad": (kind, "/etc/passwd")}
-    made = {f"{word}.tar": (tar(entries), f"its member 'images/bad' is a {word}: ")}
-    if mode:
-        made[f"{word}.zip"] = (zipped({"images/bad": b"/etc"}, mode=mode | 0o777),
-                               f"its member 'images/bad' is a {word}: ")
-    return made
-
-
-ELSEWHERE = "is to be written elsewhere: "
 BAD = {
-    **bad_member("../evil", parent=f"its member '../evil' {ELSEWHERE}"),
-    **bad_member("images/a/../../../evil", parents=ELSEWHERE),
-    **bad_member("images/..", only_dots=ELSEWHERE),
-    **bad_member("/tmp/softcpt-evil", absolute=f"its member '/tmp/softcpt-evil' {ELSEWHERE}"),
-    **bad_member("C:/evil", drive=ELSEWHERE),
-    **bad_member("..\\evil", backslash=ELSEWHERE),
-    **bad_member("images/a\nb", newline="its member 'images/a\\nb' has a control character in its name: "),
-    "nul.zip": (zipped({**IMAGES, "images/a\0b": b""}), "has a control character"),
-    "nul.tar": (tar({"images/x": b""}, format=tarfile.PAX_FORMAT, pax_headers={"path": "images/a\0b"}),
-                "has a control character"),
-    **bad_member("a/" * 600 + "b", long="has too long a name: "),
-    **bad_member("images/a/1.jpg/x", file_as_folder="has 'images/a/1.jpg' both as a file and as a folder: "),
-    **bad_member("images/a", folder_as_file="has 'images/a' both as a file and as a folder: "),
-    **bad_kind("symbolic link", tarfile.SYMTYPE, stat.S_IFLNK),
-    **bad_kind("hard link", tarfile.LNKTYPE),
-    **bad_kind("device", tarfile.CHRTYPE, stat.S_IFBLK),
-    **bad_kind("fifo", tarfile.FIFOTYPE, stat.S_IFIFO),
-    "through_link.tar": (tar([("images", (tarfile.SYMTYPE, "/tmp")), ("images/evil", b"")]), "is a symbolic link: "),
+    "parent.zip": (zipped({**IMAGES, "../evil": b""}), "its member '../evil' is to be written elsewhere: "),
+    "parents.zip": (zipped({**IMAGES, "images/a/../../../evil": b""}), "is to be written elsewhere: "),
+    "absolute.zip": (zipped({**IMAGES, "/tmp/softcpt-evil": b""}), "is to be written elsewhere: "),
+    "parent.tar": (tar({**IMAGES, "../evil": b""}), "its member '../evil' would be extracted to "),
+    "parents.tar": (tar({**IMAGES, "images/a/../../../evil": b""}), "which is outside the destination: "),
+    "nul.tar": (tar({"images/x": b""}, format=tarfile.PAX_FORMAT, pax_headers={"path": "images/a\0b"}), "null byte"),
+    **{f"file_as_folder.{suffix}": (make([*IMAGES.items(), ("images/a/1.jpg/x", b"")]), "is damaged or no ")
+       for suffix, make in (("zip", zipped), ("tar", tar))},
+    **{f"folder_as_file.{suffix}": (make([*IMAGES.items(), ("images/a", b"")]), "is damaged or no ")
+       for suffix, make in (("zip", zipped), ("tar", tar))},
+    "link.zip": (zipped({"images/bad": b"/etc"}, mode=stat.S_IFLNK | 0o777), "'images/bad' is a link or a special "),
+    "link.tar": (tar({**IMAGES, "images/bad": (tarfile.SYMTYPE, "a/1.jpg")}), "its member 'images/bad' is a link: "),
+    "hard_link.tar": (tar({**IMAGES, "images/bad": (tarfile.LNKTYPE, "images/a/1.jpg")}), "'images/bad' is a link: "),
+    "through_link.tar": (tar([("images", (tarfile.SYMTYPE, "/tmp")), ("images/softcpt-evil", b"")]), "is a link: "),
+    "device.tar": (tar({**IMAGES, "images/bad": (tarfile.CHRTYPE, "")}), "its member 'images/bad' is a special file: "),
     "password.zip": (encrypted(), "its member 'images/a/1.jpg' is protected by a password: "),
-    "bomb.zip": (claims(2**32 - 2), "it says to hold at least 4.3 GB, but only 1.0 GB are free"),
-    "bomb.tar": (header(size=b"\x80" + bytes(4) + (1 << 55).to_bytes(7, "big")), "but only 1.0 GB are free"),
-    "negative.tar": (header(size=b"\xff" * 11 + b"\0"), "has a negative size"),
     "broken_header.tar": (broken_header(), "is damaged or no zip or tar file (a broken header): "),
-    "longer.zip": (claims(10**6), "(images/a/1.jpg is shorter than it should be): "),
     "crc.zip": (zipped(IMAGES, zipfile.ZIP_STORED).replace(b"twotwo", b"toutou", 1), "(Bad CRC-32 for file "),
     "crc.tar.gz": (patched(tar(IMAGES, "w:gz"), (-8, "<I", 7)), "(CRC check failed "),
     **{f"half.{suffix}": (data[:len(data) * 2 // 3], "is damaged or no zip or tar file (") for suffix, data in (
@@ -211,10 +170,9 @@ def test_good_archives(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_archives(name, tmp_path, monkeypatch):
+def test_bad_archives(name, tmp_path):
     content, message = BAD[name]
     source, folder = put(tmp_path, name, content)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     before = look(tmp_path)
     with pytest.raises(UserError) as caught:
         obtain(source, folder)
@@ -224,7 +182,7 @@ def test_bad_archives(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content, message", [
-    (zipped({"top/inner.tar": tar({"images/x": b"", "../evil": b""})}), f"'../evil' {ELSEWHERE}"),
+    (zipped({"top/inner.tar": tar({"images/x": b"", "../evil": b""})}), "'../evil' would be extracted to "),
     (zipped({"top/inner.tar": b"text"}), "top/inner.tar in "), (zipped(IMAGES), "does not hold top/inner.tar: ")])
 def test_bad_inner_archives(content, message, tmp_path):
     source, folder = put(tmp_path, "x.zip", content)

@@ -54,27 +54,7 @@ def test_train_step(tmp_path):
     assert row["GFLOP of products"] == pytest.approx(4 * expected / 1e9)
 
 
-def test_evaluate(tmp_path):
-    row, = bench("evaluate", tmp_path, "--images", "300", "--classes", "8", "--tasks", "2")
-    assert row["plain rows"] == 3 * 8 * 77 and row["rows"] == 2 * 17 + suffix_rows(2, 8)
-
-
-def test_cocoop(tmp_path):
-    row, = bench("cocoop", tmp_path, "--tasks", "2", "--classes", "6", "--batch", "6", "--plain-prompts", "7")
-    # every class is the label of one image, so each of a task's three images reads the task's three classes
-    assert row["prompts"] == 18 and row["plain rows"] == 18 * 77
-    assert row["rows"] == 6 * 5 + 3 * suffix_rows(2, 6)
-    assert row["faster"] == pytest.approx(row["plain s"] / row["s"]) and row["test images/s"] > 0
-
-
 def test_images(tmp_path):
     row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
     assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])
     assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0
-
-
-def test_predict(tmp_path):
-    row, = bench("predict", tmp_path, "--images", "9", "--size", "64", "--tasks", "2", "--classes", "6", "--side", "64",
-                 "--batch", "4", "--workers", "0")
-    assert row["images"] == 8 and row["tower CPU s"] > 0
-    assert row["predict / tower"] == pytest.approx(row["predict s"] / row["tower s"])

@@ -460,7 +460,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return (open, (str(tmp_path / "trapped"), "w"))
 
     torch.save({"a": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(ValueError, match="trap.pt holds Python objects .* .class io.open.*save its state dict"):
+    with pytest.raises(ValueError, match="trap.pt .*holds more than tensors .*io.open .*save a state dict"):
         clip.load(tmp_path / "trap.pt", device="cpu")
     assert not (tmp_path / "trapped").exists()
 

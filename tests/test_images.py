@@ -19,7 +19,8 @@ from common.images import BrokenImage, MissingImage, list_broken, read_image
 from dassl.data.datasets import build_dataset
 from datasets import check_images
 from datasets.base import NamedDatum
-from datasets.check_images import broken_images, describe_ignored, ignored_files
+from datasets.check_images import broken_images
+from datasets.prepare import __main__ as prepare
 from features.images import Images
 from features.store import key_of
 from tests.helpers import call, make_cfg, results, train_args
@@ -131,37 +132,23 @@ READ = {
     "panorama.png": (saved(Image.new("RGB", (60000, 3), (9, 8, 7)), "PNG"), np.uint8([[[9, 8, 7]]])),
 }
 JPEG = READ["baseline.jpg"][0]
-TEXTS = {"svg": b'<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>',
-         "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n"}
-FTYP = b"\0\0\0\x18ftyp%s\0\0\0\0" + b"\0" * 40
+NO_IMAGE = r"is damaged, or no image of a kind that is read \(JPEG, .*\): convert it to PNG, or extract or download it "
 # name: (bytes, how the sentence goes on after the path)
 REFUSED = {
     "empty.jpg": (b"", "is empty: extract or download it again"),
     "truncated.jpg": (JPEG[:-90], "is damaged, or .*truncated.*: extract or download it again"),
-    "truncated.png": (READ["rgb.png"][0][:100], "is damaged, or .*: extract or download it again"),
+    "truncated.png": (READ["rgb.png"][0][:100], "is damaged, or .*extract or download it again"),
     "truncated.webp": (READ["lossless.webp"][0][:60], "is .*damaged.*: extract or download it again"),
     "truncated.tif": (READ["rgb.tif"][0][:500], "is .*damaged.*: extract or download it again"),
     "header_only.jpg": (JPEG[:10], "is damaged, or .*: extract or download it again"),
     "flipped_bit.png": (READ["rgb.png"][0].replace(b"IDAT", b"IDAU"), "is .*damaged"),
     "no_width.png": (READ["rgb.png"][0][:16] + b"\0" * 4 + READ["rgb.png"][0][20:], "is .*damaged"),
-    "zeros.jpg": (b"\0" * 999, "is damaged, or no image of a kind that is read"),
-    "text.jpg": (b"text", "is damaged, or no image of a kind that is read"),
-    "page.jpg": (b"\n<!DOCTYPE html><html>404</html>", "is a web page, not an image: download the image again"),
-    "pointer.jpg": (TEXTS["lfs"], "is a Git LFS pointer, not an image: run git lfs pull"),
-    "archive.jpg": (b"PK\3\4" + b"\0" * 50, "is a zip archive, not an image"),
-    "animation.jpg": (saved(RGB, "GIF"), "is a GIF image, which is not read: convert it to PNG or JPEG"),
-    "phone.jpg": (FTYP % b"heic", "is a HEIC image, which is not read: convert"),
-    "web.jpg": (FTYP % b"avif", "is an AVIF image, which is not read: convert"),
-    "clip.jpg": (FTYP % b"isom", "is a video, which is not read"),
-    "icon.png": (saved(RGB, "ICO"), "is an icon .ICO., which is not read: convert"),
-    "page.png": (saved(RGB, "PDF"), "is a PDF document, which is not read: convert"),
-    "print.png": (saved(RGB, "EPS"), "is an EPS or PostScript file, which is not read: convert"),
-    "layers.png": (b"8BPS\0\1" + b"\0" * 50, "is a Photoshop .PSD. file, which is not read"),
-    "drawing.png": (TEXTS["svg"], "is an SVG drawing, which is not read: convert"),
-    "plain.png": (saved(RGB, "PPM"), "is a PNM image, which is not read: convert"),
-    "medical.jpg": (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 50, "is a JPEG 2000 image, which is not read"),
-    "float_rgb.tif": (tiff(32, [row.tobytes() for row in (COLOUR / 255).astype("<f4")], 2, 3, 3),
-                      "is a TIFF file .* of a kind that Pillow does not read: .*convert it to 8-bit PNG"),
+    "zeros.jpg": (b"\0" * 999, NO_IMAGE),
+    "page.jpg": (b"\n<!DOCTYPE html><html>404</html>", NO_IMAGE),
+    "animation.jpg": (saved(RGB, "GIF"), NO_IMAGE),
+    "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n",
+                    "is a Git LFS pointer, not an image: run git lfs pull"),
+    "float_rgb.tif": (tiff(32, [row.tobytes() for row in (COLOUR / 255).astype("<f4")], 2, 3, 3), NO_IMAGE),
     "all_nan.tif": (saved(Image.fromarray(np.full_like(GREY, np.nan, np.float32)), "TIFF"), "holds no finite value"),
     "bomb.png": (READ["rgb.png"][0][:16] + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]
                  + struct.pack(">I", zlib.crc32(b"IHDR" + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]))
@@ -300,7 +287,7 @@ def test_broken_images_are_found_and_sound_ones_are_remembered(photos, opened):
     os.utime(paths[2], (1e9, 1e9))
     found = broken_images(paths)
     assert list(found) == paths[:2] and sorted(opened) == paths[:3]
-    assert "is damaged" in found[paths[0]] and found[paths[1]].startswith("is a web page")
+    assert "is damaged" in found[paths[0]] and found[paths[1]].startswith("is damaged")
     opened.clear()
     assert broken_images(paths) == found and opened == paths[:2]  # they may have been mended
     Path(paths[0]).write_bytes(READ["rgb.png"][0])
@@ -321,23 +308,25 @@ def test_many_images_are_checked_by_several_processes(photos, monkeypatch):
     assert broken_images(set(files(photos)) - set(expected)) == {}
 
 
-def test_without_memory_all_are_checked_and_a_line_says_so(photos, capsys, opened):
+def test_a_memory_that_fails_is_said(photos, capsys):
     memory = photos.parent / "cache" / "checked_images.sqlite"
     memory.parent.mkdir()
     memory.write_bytes(b"damaged" * 100)
-    for _ in range(2):
-        opened.clear()
-        assert broken_images(files(photos)) == {} and len(opened) == 60
-        assert capsys.readouterr().out.count(f"{memory} can't be used (file is not a database)") == 1
+    with pytest.raises(UserError, match=f"{memory}, which .* can't be used .file is not a database.: delete it"):
+        broken_images(files(photos))
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 2
+    assert capsys.readouterr().err.startswith(f"{memory}, which remembers")
+    memory.unlink()
+    memory.mkdir()
+    with pytest.raises(UserError, match="can't be used .unable to open"):
+        broken_images(files(photos))
 
 
 def test_files_that_their_suffix_hides_are_counted(tmp_path):
     for name in ("a.gif", "b.GIF", "c.heic", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db"):
         (tmp_path / name).touch()
     (tmp_path / "folder.gif").mkdir()
-    counts = ignored_files([tmp_path])
-    assert counts == {".gif": 2, ".heic": 1, "no suffix": 1} and describe_ignored({}) == ""
-    assert describe_ignored(counts).startswith("4 files in class folders are not read (2 .gif, 1 .heic, 1 no suffix): ")
+    assert prepare.ignored_files([tmp_path]) == {".gif": 2, ".heic": 1, "no suffix": 1}
 
 
 def run(root, backbone, output, trainer="MTCoOp", *extra, **options):

@@ -21,7 +21,7 @@ from runs import outcome
 from runs.outcome import calibration_error, distinct, figures_of, read_confusion, read_predictions, write_outcome
 from tests.helpers import REPOSITORY, call, make_cfg, metrics, results, train_args
 from trainers import run as run_module
-from trainers.evaluation import ClassificationMT, OneTask
+from trainers.evaluation import ClassificationMT, make_evaluator
 from trainers.multitask import MultiTaskTrainer
 
 SAVE = {"TEST.SAVE_PREDICTIONS": True}
@@ -354,24 +354,11 @@ def test_details_of_a_run(arguments, tmp_path, capsys):
     assert (tmp_path / "run" / "cmat.pt").exists()
 
 
-def test_dassls_evaluator_on_one_task(arguments, tmp_path, capsys):
-    one = {"DATASET.SUBSAMPLE_TASKS": "task0", "OPTIM.MAX_EPOCH": 1, **SAVE}
-    call(arguments("ours", **one))
-    call(arguments("dassls", **one, **DETAILS, **{"TEST.EVALUATOR": "Classification"}))
-    log, mean = (tmp_path / "dassls" / "log.txt").read_text(), results(tmp_path / "ours")["overall_metric"]
-    assert f"* accuracy: {mean:.1f}%\n* error: {100 - mean:.1f}%\n* macro_f1: " in log
-    assert "=> per-class result\n* class: 0 (dark blue)\ttotal: 4\tcorrect: " in log
-    assert results(tmp_path / "dassls")["tasks"] == results(tmp_path / "ours")["tasks"]
-    assert results(tmp_path / "dassls")["identity"] == results(tmp_path / "ours")["identity"]
-    assert read_predictions(tmp_path / "dassls") == read_predictions(tmp_path / "ours")
-    assert torch.load(tmp_path / "dassls" / "cmat.pt", weights_only=True).shape == (3, 3)
-    capsys.readouterr()
-    parse_test_res.main([str(tmp_path / "dassls"), "--format", "csv"])
-    assert f"accuracy,,{mean:.1f}" in capsys.readouterr().out
+def test_dassls_name_of_the_evaluator_is_for_one_task():
+    cfg, task = make_cfg(options={"TEST.EVALUATOR": "Classification"}), Task("t", ("a",))
+    assert type(make_evaluator(cfg, [task])) is ClassificationMT
     with pytest.raises(UserError, match="TEST.EVALUATOR is 'Classification' .*must be ClassificationMT where"):
-        call(arguments("two", **{"TEST.EVALUATOR": "Classification"}))
-    with pytest.raises(UserError, match="since task 't' counts mean_acc"):
-        OneTask(make_cfg(options={"TEST.EVALUATOR": "Classification"}), [Task("t", ("a",), metric="mean_acc")])
+        make_evaluator(cfg, [task, task])
 
 
 def test_a_run_imports_what_it_needs(arguments, tmp_path):

@@ -197,7 +197,7 @@ def test_md5_and_a_lone_file(server, tmp_path, monkeypatch):
     (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full, dtd.tar.gz could not be unpacked in")])
 def test_interrupted_unpacking_leaves_nothing(error, code, message, dtd, tmp_path, monkeypatch, capsys):
     folder, unpacked = tmp_path / "root" / "dtd", []
-    copy = shutil.copyfileobj
+    copy = tarfile.copyfileobj
 
     def stop(content, file, *args):
         unpacked.append(file.name)
@@ -205,7 +205,7 @@ def test_interrupted_unpacking_leaves_nothing(error, code, message, dtd, tmp_pat
             raise error
         copy(content, file, *args)
 
-    monkeypatch.setattr(shutil, "copyfileobj", stop)
+    monkeypatch.setattr(tarfile, "copyfileobj", stop)
     assert call(tmp_path / "root", "dtd") == code
     assert message in capsys.readouterr().err and len(unpacked) == 100
     assert list(tree(folder)) == ["dtd.tar.gz"] and not (folder / ".unpacking").exists()

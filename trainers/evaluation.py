@@ -7,18 +7,21 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_path
-from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase
+from dassl.evaluation import EVALUATOR_REGISTRY, EvaluatorBase
 from runs.keys import refusal
 from runs.outcome import CMAT_FILE, CONFUSION, write_outcome
 
 
 def make_evaluator(cfg, tasks):
-    """The evaluator that `TEST.EVALUATOR` names.
+    """The evaluator of a run on `tasks`. `TEST.EVALUATOR` may have Dassl's name for it where there is a single task.
 
     Raises:
-        UserError: it does not suit the tasks.
+        UserError: it has that name, and there are several.
     """
-    return (OneTask if cfg.TEST.EVALUATOR == "Classification" else ClassificationMT)(cfg, tasks)
+    if cfg.TEST.EVALUATOR == "Classification" and len(tasks) > 1:
+        raise refusal(cfg, "TEST.EVALUATOR", f"must be ClassificationMT where there are {len(tasks)} tasks; "
+                      "DATASET.SUBSAMPLE_TASKS task<i> takes one of them")
+    return ClassificationMT(cfg, tasks)
 
 
 @EVALUATOR_REGISTRY.register()
@@ -130,34 +133,3 @@ class ClassificationMT(EvaluatorBase):
             "mean_acc": 100 * float((correct[occurs] / total[occurs]).mean()),
         }
         return {**result, "metric": result[task.metric], "metric_name": task.metric}
-
-
-class OneTask(ClassificationMT):
-    """Dassl's `Classification` of a single task: it prints, while the same figures and files are kept.
-
-    Raises:
-        UserError: there are several tasks, or the task's metric is not the accuracy that Dassl's evaluator counts.
-    """
-
-    def __init__(self, cfg, tasks):
-        if len(tasks) > 1:
-            raise refusal(cfg, "TEST.EVALUATOR", f"must be ClassificationMT where there are {len(tasks)} tasks; "
-                          "DATASET.SUBSAMPLE_TASKS task<i> takes one of them")
-        if tasks[0].metric != "overall_acc":
-            raise refusal(cfg, "TEST.EVALUATOR", f"must be ClassificationMT, since task {tasks[0].name!r} counts "
-                          f"{tasks[0].metric}")
-        self.dassl = Classification(cfg, lab2cname=dict(enumerate(tasks[0].classnames)))
-        super().__init__(cfg, tasks)
-
-    def reset(self):
-        super().reset()
-        self.dassl.reset()
-
-    def process(self, mo, gt):
-        super().process(mo, gt)
-        self.dassl.process(mo, gt)
-
-    def evaluate(self):
-        """As `Classification`: {"accuracy", "error_rate", "macro_f1"}, in percent."""
-        self.count()
-        return self.dassl.evaluate()

@@ -25,7 +25,7 @@ from common.images import list_broken
 from dassl.data.datasets import DATASET_REGISTRY
 
 from ..base import SingleTaskDataset, Suite, first_of
-from ..check_images import broken_images, describe_ignored, ignored_files
+from ..check_images import broken_images
 from ..files import IMAGE_SUFFIXES, MOST, MissingFiles
 from ..folder_tasks import FolderTasks
 from ..sources import COOP
@@ -33,6 +33,7 @@ from ..splits import relative
 from .fetch import obtain
 
 CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
+NO_IMAGES = ("thumbs.db", "desktop.ini")  # that systems put beside images
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,19 @@ def notes_on(cls, tasks, absent):
         yield f"{len(across):,} images are there in two parts, with the same content: {first_of(across, MOST // 2)}"
     elif pairs:
         yield f"{len(pairs):,} images are there more than once, with the same content: {first_of(pairs, MOST // 2)}"
-    ignored = describe_ignored(ignored_files({osp.dirname(path) for path in parts}))
+    ignored = ignored_files({osp.dirname(path) for path in parts})
     if ignored:
-        yield ignored
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(ignored.items()))
+        yield (f"{sum(ignored.values()):,} files in class folders are not read ({kinds}): only "
+               f"{', '.join(IMAGE_SUFFIXES)} are; convert them to PNG or JPEG")
+
+
+def ignored_files(folders):
+    """Counter {suffix: number} of the files directly in class folders that are not read because of their suffix."""
+    return Counter(osp.splitext(entry.name)[1].lower() or "no suffix" for folder in folders
+                   for entry in os.scandir(folder)
+                   if not entry.name.startswith(".") and entry.name.lower() not in NO_IMAGES
+                   and not entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
 
 
 def find_copies(paths):
@@ -253,14 +264,13 @@ def main(argv=None):
         members = members_of(args.suites, read_configs())
         if not osp.isdir(root):
             raise UserError(f"the folder {root} does not exist: make it, or check --root")
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
         if not args.check:
             for name, cls in members.items():
                 download(name, cls, root)
         reports = {name: examine(cls, root, args.check) for name, cls in members.items()}
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return 130
