@@ -19,6 +19,7 @@ from sweeps import warm
 from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
 from sweeps.engine import Sweep
 from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
+from runs.results import peak_memory
 from tests.commands import make_recorder, recorded_calls
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip
@@ -139,6 +140,16 @@ def test_features_are_made_once_for_all_runs_that_need_them(arguments):
     assert [len(job.calls) for job in add_feature_jobs(jobs)] == [2]
 
 
+@pytest.mark.parametrize("share, cpus, gpus, room", [
+    (0.6, 8, 1, 1), (0.6, 8, 2, 2), (0.5, 8, 2, 4), (0.5, 3, 2, 3), (1 / 3, 8, 1, 3), (1, 8, 2, 2), (2, 8, 5, 2),
+    (0, 8, 2, 4)])
+def test_room_of_a_machine(share, cpus, gpus, room):
+    """A run's share is of one GPU; without a GPU it takes two cores here, else one."""
+    cluster = Cluster("local", 2, share)
+    cluster.cpus = 1 if share else 2
+    assert cluster.room_on(cpus, gpus) == room
+
+
 # ------------------------------------------------------------------ runs
 def test_three_runs_in_one_worker_are_those_of_the_scripts(arguments, machines, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", command(arguments, "--address", machines.address))
@@ -189,6 +200,20 @@ def test_a_run_leaves_nothing_to_the_next(monkeypatch):
 
     assert process.do(harm, []) == ("failed", "MemoryError")
     assert state() == before
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's clear_refs")
+def test_a_run_counts_its_own_peak_of_memory(monkeypatch):
+    monkeypatch.setattr(multitask_clip, "read_clip", multitask_clip.read_clip)
+    process, peaks = warm.Process(torch.get_num_threads()), []
+
+    def work(megabytes):
+        torch.ones(megabytes * 2**20, dtype=torch.uint8)
+        peaks.append(peak_memory(torch.device("cpu")) / 2**20)
+
+    for megabytes in (500, 1):
+        assert process.do(work, megabytes) == ("done", "")
+    assert peaks[1] < peaks[0] - 400
 
 
 def test_a_copy_of_clip_is_the_runs_own(backbone, tmp_path):
