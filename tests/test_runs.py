@@ -267,6 +267,7 @@ def killed_before(n, arguments):
     return int(printed) if printed else None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("options", [
     {}, {"TRAIN.CHECKPOINT_FREQ": 2}, {"TEST.FINAL_MODEL": "best_val", "OPTIM.LR": 5.0}],

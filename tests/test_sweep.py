@@ -151,6 +151,7 @@ def test_room_of_a_machine(share, cpus, gpus, room):
 
 
 # ------------------------------------------------------------------ runs
+@pytest.mark.slow
 def test_three_runs_in_one_worker_are_those_of_the_scripts(arguments, machines, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", command(arguments, "--address", machines.address))
     with pytest.raises(SystemExit) as ended:
@@ -249,10 +250,11 @@ def kill(folder, times, done):
                 time.sleep(0.005)
         if pid:
             os.kill(pid, signal.SIGKILL)
-            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=300)
             (Path(folder) / ".lock.owner").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tmp_path):
     """Of six runs on two machines one is killed once, one three times, one is refused, and a machine goes away."""
     arguments.shots = ["1", "2"]
@@ -300,6 +302,7 @@ def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tm
     assert equal(once.folder, list_jobs(calm)[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, status, said", [
     (signal.SIGINT, 130, "interrupted; the same command goes on from the last saved epoch"),
     (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on with each run from its last saved epoch")])
@@ -312,15 +315,15 @@ def test_ctrl_c_and_sigterm(number, status, said, arguments):
     process = subprocess.Popen([sys.executable, *command(arguments)], cwd=REPOSITORY, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True, start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while not (folder / "resume.pth.tar").exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)
     worker = psutil.Process(json.loads((folder / ".lock.owner").read_text())["pid"])
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     assert err.splitlines() == ["0 of 1 runs done, 0 running, 0 failed", said] and not out
-    worker.wait(10)
+    worker.wait(300)
     assert list_jobs(arguments)[0].state == "unfinished"
     torch.load(folder / "resume.pth.tar", weights_only=True)
 
