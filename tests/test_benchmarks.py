@@ -27,6 +27,7 @@ def suffix_rows(n_tasks, n_classes):
     return sum(len(encode(name)) + 2 for task in made_up_tasks(n_tasks, n_classes) for name in task.classnames)
 
 
+@pytest.mark.slow
 def test_text_encoder(tmp_path):
     row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6", "--chunk", "4")
     assert row["plain rows"] == 6 * 77 and row["rows"] == 17 + suffix_rows(2, 6)
@@ -42,6 +43,7 @@ def test_what_a_backward_pass_needs():
     assert kept_for_backward(lambda: (x.exp() * weight) * 2, [weight]) == 4000
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     row, = bench("train_step", tmp_path, "--cases", "nata:2:4", "--batch", "4")
     assert row["over products"] == pytest.approx(row["s"] / row["products s"])
@@ -54,11 +56,13 @@ def test_train_step(tmp_path):
     assert row["GFLOP of products"] == pytest.approx(4 * expected / 1e9)
 
 
+@pytest.mark.slow
 def test_evaluate(tmp_path):
     row, = bench("evaluate", tmp_path, "--images", "300", "--classes", "8", "--tasks", "2")
     assert row["plain rows"] == 3 * 8 * 77 and row["rows"] == 2 * 17 + suffix_rows(2, 8)
 
 
+@pytest.mark.slow
 def test_cocoop(tmp_path):
     row, = bench("cocoop", tmp_path, "--tasks", "2", "--classes", "6", "--batch", "6", "--plain-prompts", "7")
     # every class is the label of one image, so each of a task's three images reads the task's three classes
@@ -67,12 +71,14 @@ def test_cocoop(tmp_path):
     assert row["faster"] == pytest.approx(row["plain s"] / row["s"]) and row["test images/s"] > 0
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
     assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])
     assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0
 
 
+@pytest.mark.slow
 def test_predict(tmp_path):
     row, = bench("predict", tmp_path, "--images", "9", "--size", "64", "--tasks", "2", "--classes", "6", "--side", "64",
                  "--batch", "4", "--workers", "0")

@@ -36,7 +36,8 @@ def run_folders(env):
             for name in names if name == "results.json"}
 
 
-RUNS = [
+@pytest.mark.slow
+@pytest.mark.parametrize("script, arguments, key, value", [
     ("main_mtcoop.sh", NATA, "n_params", 4 * 64 + 128 * 16 * 64),
     ("main_mtcoop_hard.sh", "outfits16 tiny_ep50 1 16 False True".split(), "n_params", 16 * 16 * 64),
     ("main_mtcoop_cls_sample.sh", [*CATA, "0.1"], "n_params", 2 * 4 * 64 + 256 * 16 * 64),
@@ -47,11 +48,7 @@ RUNS = [
     ("method.sh", "ProtoNet outfits16 tiny_ep50 1".split(), "n_params", 0),
     ("zeroshot.sh", "outfits16 tiny 3".split(), "n_tasks", 1),
     ("zeroshot_base2new.sh", "outfits16 tiny all new".split(), "n_tasks", 16),
-]
-
-
-@pytest.mark.parametrize("script, arguments, key, value", [
-    RUNS[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in RUNS[1:])])
+])
 def test_script_runs_once_and_notices_other_options(script, arguments, key, value, place):
     before = run_folders(place)
     sh(script, arguments, place)
