@@ -1,9 +1,9 @@
-# make setup | demo | test. PYTHON: the interpreter the environment is made with (3.10.12, or 3.11.4 or newer).
+# make setup | demo | test | test-all. PYTHON: the interpreter the environment is made with (3.10.12, or 3.11.4 or newer).
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test
+.PHONY: setup demo test test-all
 setup: $(READY)
 
 # An environment of another interpreter, or an unfinished one, is completed by pip; nothing is deleted.
@@ -18,5 +18,9 @@ $(READY): requirements.txt
 demo: setup
 	sh scripts/demo.sh
 
+# All but the slow tests, in five minutes on two cores.
 test: setup
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: setup
 	$(VENV)/bin/python -m pytest

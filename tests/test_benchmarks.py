@@ -27,6 +27,7 @@ def suffix_rows(n_tasks, n_classes):
     return sum(len(encode(name)) + 2 for task in made_up_tasks(n_tasks, n_classes) for name in task.classnames)
 
 
+@pytest.mark.slow
 def test_text_encoder(tmp_path):
     row, = bench("text_encoder", tmp_path, "--cases", "coop:2:6", "--chunk", "4")
     assert row["plain rows"] == 6 * 77 and row["rows"] == 17 + suffix_rows(2, 6)
@@ -42,6 +43,7 @@ def test_what_a_backward_pass_needs():
     assert kept_for_backward(lambda: (x.exp() * weight) * 2, [weight]) == 4000
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     row, = bench("train_step", tmp_path, "--cases", "nata:2:4", "--batch", "4")
     assert row["over products"] == pytest.approx(row["s"] / row["products s"])
@@ -54,6 +56,7 @@ def test_train_step(tmp_path):
     assert row["GFLOP of products"] == pytest.approx(4 * expected / 1e9)
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
     assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])

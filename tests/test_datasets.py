@@ -120,6 +120,16 @@ def test_path_prefix_is_swapped(root, tmp_path):
     assert all(d.impath.startswith(str(moved)) for d in dataset.test)
 
 
+def test_broken_images_are_looked_for_where_the_prefix_points(root, tmp_path):
+    moved = shutil.copytree(root, tmp_path / "moved")
+    (root / "lightness" / "dark" / "00.png").write_bytes(b"broken, but not read")
+    (moved / "lightness" / "dark" / "01.png").write_bytes(b"broken")
+    dataset = build(root, **{"DATASET.NUM_SHOTS": -1, "DATASET.SKIP_BROKEN": True,
+                             "DATALOADER.OLD_DATA_PATH": str(root), "DATALOADER.NEW_DATA_PATH": str(moved)})
+    kept = {d.name for d in [*dataset.train_x, *dataset.val, *dataset.test]}
+    assert len(kept) == 59 and "lightness/dark/00.png" in kept and "lightness/dark/01.png" not in kept
+
+
 def test_suite_joins_its_members(root):
     class Halves(MultiTaskDataset):
         @classmethod

@@ -178,6 +178,20 @@ def test_a_draw_of_a_split_that_is_gone_is_refused(folder, tmp_path):
         load(DescribableTextures, tmp_path)
 
 
+def test_a_class_is_not_added_to_a_stored_draw_of_coop(folder, tmp_path):
+    """One generator draws all classes, so another one would draw other images than CoOp's code."""
+    load(DescribableTextures, tmp_path)
+    path = folder / "split_fewshot" / "shot_2-seed_1.json"
+    stored = json.loads(path.read_text())
+    (draws,) = stored["tasks"].values()
+    for groups in draws.values():
+        del groups["banded"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="shot_2-seed_1.json does not fit .*no image of class 'banded'.*delete it"):
+        load(DescribableTextures, tmp_path)
+    assert json.loads(path.read_text()) == stored
+
+
 # ------------------------------------------------------------------ CoOp's pickles
 class Payload:
     """Pickled, it makes the folder `made` when it is unpickled freely."""

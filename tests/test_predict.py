@@ -247,6 +247,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     assert "is unfinished: call the command" in error_of(capsys, other, image)[1]
 
 
+@pytest.mark.slow
 def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
     """From a folder and from stdin, into CSV and JSON; without an image that can be read none of before stays."""
     call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path)))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_path
-from common.program import Stopped, program, sentence
+from common.program import Stopped, program, sentence, until_sigterm
 from runs.folder import RunFolder
 from tests.helpers import REPOSITORY, run, train_args
 
@@ -40,6 +41,20 @@ def test_a_user_reads_one_sentence(error, status, text, capsys):
 def test_errors_of_the_program_keep_their_traceback(error, capsys):
     with pytest.raises(type(error)), program():
         raise error
+
+
+def test_sigterm_is_noted_inside_and_as_before_afterwards():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("ours"))
+    try:
+        with until_sigterm() as stop:
+            assert not stop.requested
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.requested and not received
+        signal.raise_signal(signal.SIGTERM)
+        assert received == ["ours"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_error_in_a_worker_is_its_last_line():

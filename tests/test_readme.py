@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers import REPOSITORY
 
 
@@ -16,6 +18,7 @@ def block_after(heading):
     return re.search(r"```\n(.*?)```", text[text.index(f"\n{heading}\n"):], re.DOTALL)[1]
 
 
+@pytest.mark.slow
 def test_from_folders_to_a_classifier(photo_root, backbone, tmp_path):
     for entry in Path(REPOSITORY).iterdir():  # "output" is to be made elsewhere
         if entry.name not in ("output", "data"):

@@ -160,6 +160,7 @@ def browser(page, tmp_path):
 COLUMN = "[...document.querySelectorAll('#results tbody tr')].map(tr => tr.children[{}].textContent)"
 
 
+@pytest.mark.slow
 def test_in_a_browser(browser, page):
     page = browser()
     assert page.run(COLUMN.format(0)) == ["ZS-CLIP", "LP-CLIP", "SoftCPT-NATA"]
@@ -195,6 +196,7 @@ def test_in_a_browser(browser, page):
     assert page.errors == [] and len(page.requests) == 1, (page.errors, page.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone(browser, dark):
     page = browser(width=360, height=740, mobile=True, dark=dark)
@@ -205,6 +207,7 @@ def test_on_a_phone(browser, dark):
     assert page.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", ["zs", "soft1"])
 def test_pages_of_few_runs(browser, folder, tmp_path, runs):
     """Bars where there is no or one number of shots."""

@@ -167,6 +167,7 @@ def real_place(place, tmp_path_factory):
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", MEANING)  # in this order, a base-to-new test comes after its training
 def test_first_command_of_each_script_with_the_real_interpreter(script, real_place, capsys, monkeypatch):
     monkeypatch.setitem(N_CLASSES, "general10", [n if config in WHOLE else N_GENERAL

@@ -107,6 +107,7 @@ class Toy(MultiTaskTrainer):
 '''
 
 
+@pytest.mark.slow
 def test_a_method_is_two_files(tmp_path, photo_root, backbone):
     """With its own file and its import it has keys, a command, a run and a row of the table in its place."""
     copy = tmp_path / "copy"

@@ -19,6 +19,7 @@ from sweeps import warm
 from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
 from sweeps.engine import Sweep
 from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
+from runs.results import peak_memory
 from tests.commands import make_recorder, recorded_calls
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip
@@ -139,7 +140,18 @@ def test_features_are_made_once_for_all_runs_that_need_them(arguments):
     assert [len(job.calls) for job in add_feature_jobs(jobs)] == [2]
 
 
+@pytest.mark.parametrize("share, cpus, gpus, room", [
+    (0.6, 8, 1, 1), (0.6, 8, 2, 2), (0.5, 8, 2, 4), (0.5, 3, 2, 3), (1 / 3, 8, 1, 3), (1, 8, 2, 2), (2, 8, 5, 2),
+    (0, 8, 2, 4)])
+def test_room_of_a_machine(share, cpus, gpus, room):
+    """A run's share is of one GPU; without a GPU it takes two cores here, else one."""
+    cluster = Cluster("local", 2, share)
+    cluster.cpus = 1 if share else 2
+    assert cluster.room_on(cpus, gpus) == room
+
+
 # ------------------------------------------------------------------ runs
+@pytest.mark.slow
 def test_three_runs_in_one_worker_are_those_of_the_scripts(arguments, machines, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", command(arguments, "--address", machines.address))
     with pytest.raises(SystemExit) as ended:
@@ -191,6 +203,20 @@ def test_a_run_leaves_nothing_to_the_next(monkeypatch):
     assert state() == before
 
 
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's clear_refs")
+def test_a_run_counts_its_own_peak_of_memory(monkeypatch):
+    monkeypatch.setattr(multitask_clip, "read_clip", multitask_clip.read_clip)
+    process, peaks = warm.Process(torch.get_num_threads()), []
+
+    def work(megabytes):
+        torch.ones(megabytes * 2**20, dtype=torch.uint8)
+        peaks.append(peak_memory(torch.device("cpu")) / 2**20)
+
+    for megabytes in (500, 1):
+        assert process.do(work, megabytes) == ("done", "")
+    assert peaks[1] < peaks[0] - 400
+
+
 def test_a_copy_of_clip_is_the_runs_own(backbone, tmp_path):
     read = []
 
@@ -224,10 +250,11 @@ def kill(folder, times, done):
                 time.sleep(0.005)
         if pid:
             os.kill(pid, signal.SIGKILL)
-            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=300)
             (Path(folder) / ".lock.owner").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tmp_path):
     """Of six runs on two machines one is killed once, one three times, one is refused, and a machine goes away."""
     arguments.shots = ["1", "2"]
@@ -275,6 +302,7 @@ def test_killed_workers_a_refused_run_and_a_lost_machine(arguments, machines, tm
     assert equal(once.folder, list_jobs(calm)[0].folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, status, said", [
     (signal.SIGINT, 130, "interrupted; the same command goes on from the last saved epoch"),
     (signal.SIGTERM, 143, "stopped by SIGTERM; the same command goes on with each run from its last saved epoch")])
@@ -287,15 +315,15 @@ def test_ctrl_c_and_sigterm(number, status, said, arguments):
     process = subprocess.Popen([sys.executable, *command(arguments)], cwd=REPOSITORY, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True, start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while not (folder / "resume.pth.tar").exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)
     worker = psutil.Process(json.loads((folder / ".lock.owner").read_text())["pid"])
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     assert err.splitlines() == ["0 of 1 runs done, 0 running, 0 failed", said] and not out
-    worker.wait(10)
+    worker.wait(300)
     assert list_jobs(arguments)[0].state == "unfinished"
     torch.load(folder / "resume.pth.tar", weights_only=True)
 

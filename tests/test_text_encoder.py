@@ -2,22 +2,27 @@
 
 import copy
 import functools
+import itertools
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from benchmarks.plain import PlainTextEncoder
 from clip import clip
-from clip.model import convert_weights
+from clip.model import convert_to_double, convert_weights
 from clip.simple_tokenizer import SimpleTokenizer
 from datasets.base import Task
-from tests.helpers import make_cfg
+from tests.helpers import REPOSITORY, make_cfg
 from trainers import text_encoder
 from trainers.mtcoop import SoftSharedCLIP
 from trainers.mtcoop_hard import HardSharedCLIP
 from trainers.prompts import LearnedContext, build_prompts, words
 from trainers.text_encoder import TextEncoder
 
+MORE_NAMES = ["cat", "big dog", "red fox on grass", "bird", "tree frog", "house", "a very long name indeed", "car",
+              "ship", "x", "y z", "w"]
 NAMES = ["daisy", "bird_of_paradise", "corn leaf with cercospora leaf spot or gray leaf spot", "tulip", "U.S."]
 OWNERS = {"shared": [0, 0, 0, 0, 0], "per task": [0, 0, 1, 1, 1], "per class": [0, 1, 2, 3, 4]}
 
@@ -117,6 +122,78 @@ def test_variants_equal_the_plain_encoder(model, variant, position, precision, o
     assert torch.equal(again, logits)
     for ours_, plain, once_more in zip(gradients, plain_gradients, recomputed):
         assert relative_error(ours_, plain) < of_gradients and torch.equal(once_more, ours_)
+
+
+class LowRank(torch.nn.Module):
+    """A parametrization that adds a learned matrix of rank 2."""
+
+    def __init__(self, weight):
+        super().__init__()
+        rows, columns = weight.shape
+        self.down = torch.nn.Parameter(0.1 * torch.randn(2, columns, dtype=weight.dtype))
+        self.up = torch.nn.Parameter(0.1 * torch.randn(rows, 2, dtype=weight.dtype))
+
+    def forward(self, weight):
+        return weight + self.up @ self.down
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """The tiny CLIP in double, whose text tower has learned weights in every block."""
+    model, _ = clip.load(str(REPOSITORY / "clip" / "tiny.safetensors"), device="cpu")
+    convert_to_double(model.requires_grad_(False))
+    torch.manual_seed(0)
+    for block in model.transformer.resblocks:
+        parametrize.register_parametrization(block.attn, "in_proj_weight", LowRank(block.attn.in_proj_weight))
+    return model
+
+
+def encode_one(model, tokens, slots, ctx, deep):
+    """The feature of one prompt, of L positions.
+
+    Args:
+        tokens, slots: (L,), as in `Prompts`. ctx: (n_ctx, width). deep: {block: (n, width)}, n at most n_ctx.
+    """
+    x = model.token_embedding(tokens)
+    where, slot = (slots >= 0).nonzero()[:, 0], slots[slots >= 0]
+    x = x.index_copy(0, where, ctx[slot]) + model.positional_embedding[:len(x)]
+    for i, block in enumerate(model.transformer.resblocks):
+        if i in deep:
+            taken = slot < len(deep[i])
+            x = x.index_copy(0, where[taken], deep[i][slot[taken]])
+        rows = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = rows.unflatten(1, (3, block.attn.num_heads, -1)).permute(1, 2, 0, 3)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1).flatten(1)
+        x = x + block.attn.out_proj(attended)
+        x = x + block.mlp(block.ln_2(x))
+    return model.ln_final(x[-1]) @ model.text_projection
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("owners", [[0] * 12, [0, 0, 1, 1, 2, 2, 0, 1, 2, 3, 3, 3], range(12)],
+                         ids=["shared by all", "by some", "by none"])
+def test_what_is_learned_inside_the_tower(adapted, position, owners):
+    """Learned weights and deep prompts, of which one has fewer vectors; in chunks, and recomputed."""
+    torch.manual_seed(1)
+
+    def contexts(n):
+        return (0.02 * torch.randn(max(owners) + 1, n, 64, dtype=torch.float64)).requires_grad_()
+
+    prompts, ctx, deep = build_prompts(MORE_NAMES, 4, position, owners), contexts(4), {1: contexts(4), 2: contexts(3)}
+    learned = [ctx, *deep.values(), *(value for value in adapted.parameters() if value.requires_grad)]
+    plain = torch.stack([
+        encode_one(adapted, prompts.tokens[i, :n], prompts.slots[i, :n], ctx[owner],
+                   {block: own[owner] for block, own in deep.items()})
+        for i, (n, owner) in enumerate(zip(prompts.lengths.tolist(), owners))])
+    weights = torch.randn_like(plain)
+    expected = plain, *torch.autograd.grad((plain * weights).sum(), learned)
+    encoder = TextEncoder(adapted)
+    assert len(learned) == 3 + 2 * len(encoder.blocks)
+    for chunk, checkpoint in itertools.product((-1, 4, 1, 5), (False, True)):
+        encoder.chunk, encoder.checkpoint = chunk, checkpoint
+        features = encoder(prompts, ctx, deep)
+        found = features, *torch.autograd.grad((features * weights).sum(), learned)
+        assert all(relative_error(ours, theirs) < 1e-12 for ours, theirs in zip(found, expected)), (chunk, checkpoint)
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
