@@ -2,5 +2,5 @@
 
 from runs.methods import Row, register_rows
 
-ROW = Row("LP-CLIP", 40, "linearprob.sh {dataset} {name} all", tasks_alone=True)
+ROW = Row("LP-CLIP", 40, "linearprob.sh {dataset} {name} all")
 register_rows([ROW])

@@ -7,7 +7,7 @@ import re
 import reprlib
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from .logs import BrokenRun
 from .results import RESULTS_FILE, read_results
 from .show import plural, spread_of_several
 
-N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Outfits16": 16}
 # What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
 NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
                "weights", "model"}
@@ -31,19 +30,17 @@ class Run:
 
     Attributes:
         method: its name in the tables, place: the number by which they order methods.
-        tasks_alone: whether the method may be run on one task of a suite after the other.
         shots, seed: None of zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         tasks: ((name, number of test images), ...), percents: accuracy on each, metric: their mean.
         model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
-        seconds: of training. weights, test: digests of CLIP's weights and of the test images, of joined runs on one
-            task each those of all, with "+" between them. settings: {key: text} of what else its result depends on.
+        seconds: of training. weights, test: digests of CLIP's weights and of the test images.
+        settings: {key: text} of what else its result depends on.
     """
 
     path: str
     method: str
     place: float
-    tasks_alone: bool
     dataset: str
     backbone: str
     shots: int | None
@@ -58,13 +55,6 @@ class Run:
     weights: str
     test: str
     settings: dict = field(hash=False)
-    parts: tuple = ()
-
-    @property
-    def part(self):
-        """i of a run on `task<i>` alone, else None."""
-        match = re.fullmatch(r"task(\d+)", self.which_tasks)
-        return int(match[1]) if match else None
 
     @property
     def metric(self):
@@ -123,8 +113,8 @@ def run_of(folder):
             take(take({f"tasks[{i}]": task}, f"tasks[{i}]", dict), key, kind, f"tasks[{i}].")
     run = Run(
         path=folder, method=take(written, "label", str), place=take(written, "place", float),
-        tasks_alone=take(written, "tasks_alone", bool), dataset=take(written, "dataset", str),
-        backbone=take(written, "backbone", str), shots=known("DATASET.NUM_SHOTS", int, optional=True),
+        dataset=take(written, "dataset", str), backbone=take(written, "backbone", str),
+        shots=known("DATASET.NUM_SHOTS", int, optional=True),
         seed=known("SEED", int, optional=True), classes=known("DATASET.SUBSAMPLE_CLASSES"),
         which_tasks=known("DATASET.SUBSAMPLE_TASKS"), tasks=tuple((task["name"], task["total"]) for task in tasks),
         percents=tuple(task["metric"] for task in tasks), n_params=take(written, "n_params", int),
@@ -141,7 +131,7 @@ def run_of(folder):
 
 
 def find_runs(root):
-    """(runs, [(folder, why it is left out)]) of the run folders from `root` down, per-task runs joined to suites."""
+    """(runs, [(folder, why it is left out)]) of the run folders from `root` down."""
     runs, left_out = [], []
     for folder, names, files in os.walk(root):
         names.sort()
@@ -150,58 +140,7 @@ def find_runs(root):
                 runs.append(run_of(folder))
             except BrokenRun as reason:
                 left_out.append((folder, str(reason)))
-    return join_tasks(runs, left_out), left_out
-
-
-def join_tasks(runs, left_out):
-    """Join runs on one task of a suite each to runs on the suite, of the methods that may be run so.
-
-    Suites that lack a task are added to `left_out`, as are those of which there is a run on all tasks at once too.
-    """
-    joined, groups = [], defaultdict(dict)
-    for run in runs:
-        if run.part is None or not run.tasks_alone:
-            joined.append(run)
-            continue
-        group = groups[run.experiment, run.classes, run.shots, run.seed]
-        check_single(run, group.get(run.part))
-        group[run.part] = run
-    suites = {(run.dataset, run.tasks) for run in runs if run.which_tasks == "all"}
-    at_once = {(run.experiment, run.classes, run.shots, run.seed) for run in joined if run.which_tasks == "all"}
-    for key, group in sorted(groups.items(), key=lambda item: min(run.path for run in item[1].values())):
-        first = next(iter(group.values()))
-        folder = osp.commonpath([run.path for run in group.values()])
-        n_tasks = count_tasks(first.dataset, group, suites)
-        missing = sorted(set(range(n_tasks or 0)) - set(group))
-        if key in at_once:
-            left_out.append((folder, f"{first} was run on all tasks at once too"))
-        elif n_tasks is None:
-            left_out.append((folder, f"{first}: how many tasks there are is unknown, since no run on all of them at "
-                                     "once is here"))
-        elif missing or max(group) >= n_tasks:
-            left_out.append((folder, f"{first}: of {n_tasks} tasks there is no run on {' '.join(map(str, missing))}"
-                             if missing else f"{first}: there are runs on more than its {n_tasks} tasks"))
-        else:
-            parts = [group[i] for i in range(n_tasks)]
-            joined.append(replace(
-                first, path=folder, which_tasks="all", tasks=sum((run.tasks for run in parts), ()),
-                percents=sum((run.percents for run in parts), ()), n_params=sum(run.n_params for run in parts),
-                seconds=sum(run.seconds for run in parts), test="+".join(run.test for run in parts),
-                parts=tuple(run.path for run in parts)))
-    return joined
-
-
-def count_tasks(dataset, group, suites):
-    """The number of tasks of a suite of which `group` {i: Run} has some, or None if it is not known.
-
-    Args:
-        suites: {(dataset, tasks)} of the runs on all tasks at once. Two folders of images are the same `dataset`, so
-            the names of the tasks count too.
-    """
-    for name, tasks in sorted(suites):
-        if name == dataset and all(i < len(tasks) and run.tasks[0][0] == tasks[i][0] for i, run in group.items()):
-            return len(tasks)
-    return N_TASKS.get(dataset)
+    return runs, left_out
 
 
 def check_single(run, other):
@@ -303,9 +242,7 @@ def name_rows(rows):
         texts = [f"{name if short.count(name) == 1 else key}={row.settings.get(key, 'unset')}"
                  for key, name in zip(differ, short)]
         for key in ("weights", "test"):
-            own, others = getattr(row, key), [getattr(other, key) for other in rows]
-            # The digest of a suite and those of its single tasks say nothing about each other.
-            if any(other != own and other.count("+") == own.count("+") for other in others):
-                texts.append(f"{key}=" + "+".join(digest[:8] for digest in own.split("+")))
+            if len({getattr(other, key) for other in rows}) > 1:
+                texts.append(f"{key}=" + "+".join(digest[:8] for digest in getattr(row, key).split("+")))
         row.name += f" [{', '.join(texts)}]" if texts else ""
     return rows

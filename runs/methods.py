@@ -26,7 +26,6 @@ class Row:
             for the arguments; without {shots} it is run once. Empty: `method.sh` with the trainer's name.
         script_on: {dataset: command} where a dataset has another one.
         when: {option of the method's node: value} by which a run is told to be of this row; the first that fits counts.
-        tasks_alone: whether it may be run on one task of a suite after the other.
         by_default: whether `all_methods.sh` runs it unasked.
     """
 
@@ -35,7 +34,6 @@ class Row:
     script: str = ""
     script_on: dict = field(default_factory=dict)
     when: dict = field(default_factory=dict)
-    tasks_alone: bool = False
     by_default: bool = True
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from . import paper
-from .experiments import N_TASKS, Row, check_single, make_tables, name_rows
+from .experiments import Row, check_single, make_tables, name_rows
 from .show import best, cell, draw_bars, draw_shots, plural, show, spread_of_several
 
 
@@ -120,7 +120,7 @@ def show_paper(suite, runs, left_out, args):
     runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
     runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
-    runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"on a part of the tasks of {suite}")
+    runs = keep(runs, left_out, lambda run: run.which_tasks == "all", f"on a part of the tasks of {suite}")
     runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
     rows = [(table, row) for table in make_tables(runs) for row in table.rows]
     if not rows:
