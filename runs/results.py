@@ -28,7 +28,8 @@ def write_results(cfg, row, identity, device, tasks, **figures):
     figures = {key: round(value, 2) if key.endswith("_seconds") else value for key, value in figures.items()}
     write_json({
         "label": row.label, "place": row.place, "identity": identity, "trainer": cfg.TRAINER.NAME,
-        "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME, "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
+        "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
         "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
         **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
         "config": to_plain(cfg),

@@ -13,7 +13,7 @@ import torch
 
 from common.errors import UserError
 from runs.folder import RunFolder
-from runs.identity import NEUTRAL
+from runs.identity import NEUTRAL, differences
 from runs.keys import all_keys
 from tests.helpers import REPOSITORY, call, call_until, results, run, train_args
 from trainers.mtcoop_hard import MTCoOpHard
@@ -159,6 +159,12 @@ def test_every_finished_run_can_be_called_again(options, arguments, tmp_path, ca
     before = contents(tmp_path / "test")
     call(tested)
     assert "is finished, with these settings" in capsys.readouterr().out and contents(tmp_path / "test") == before
+
+
+def test_a_key_that_an_identity_lacks_has_its_default():
+    assert differences({"SEED": 1}, {"SEED": 1, "OPTIM.ADAM_BETA1": 0.9, "INPUT.SIZE": [224, 224]}) == []
+    assert differences({}, {"OPTIM.ADAM_BETA1": 0.5}) == ["OPTIM.ADAM_BETA1 is 0.9 there and 0.5 here"]
+    assert differences({"model": "a"}, {}) == ["model (--model-dir) is 'a' there and 'none' here"]
 
 
 def test_neutral_keys_are_keys_with_a_reason():
