@@ -1,64 +1,89 @@
-"""Runs as their `results.json` tell them: what method a run is, and which runs are of one experiment."""
+"""Runs as their `results.json` describe them, and the tables' rows that they make up."""
 
-import math
 import os
 import os.path as osp
 import re
 import reprlib
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
-from common.errors import MissingFile, UserError
+from common.errors import UserError
+from common.keys import in_words
 
 from .logs import BrokenRun
 from .results import RESULTS_FILE, read_results
 from .show import plural, spread_of_several
 
-# What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
+# Keys of an identity that are no settings of an experiment: they tell its runs apart, or have a field of their own.
 NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
                "weights", "model"}
-KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list",
-         dict: "an object"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
+def of_identity(key, **options):
+    """The field of a `Run` that its identity holds under `key`."""
+    return Field(validation_alias=AliasPath("identity", key), **options)
+
+
+class TaskResult(BaseModel, strict=True):
+    """The result on a task: its name, number of test images, and accuracy in percent."""
+
+    name: str
+    total: int
+    metric: float = Field(allow_inf_nan=False)
+
+
+class Run(BaseModel, strict=True):
+    """A finished run: what the tables need of its `results.json`.
 
     Attributes:
         method: its name in the tables, place: the number by which they order methods.
         shots, seed: None of zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
-        tasks: ((name, number of test images), ...), percents: accuracy on each, metric: their mean.
         model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
         seconds: of training. weights, test: digests of CLIP's weights and of the test images.
-        settings: {key: text} of what else its result depends on.
     """
 
     path: str
-    method: str
+    identity: dict
+    method: str = Field(alias="label")
     place: float
     dataset: str
     backbone: str
-    shots: int | None
-    seed: int | None
-    classes: str
-    which_tasks: str
-    tasks: tuple
-    percents: tuple
+    results: list[TaskResult] = Field(alias="tasks")
     n_params: int
     model_dir: str
-    seconds: float
-    weights: str
-    test: str
-    settings: dict = field(hash=False)
+    seconds: float = Field(alias="train_seconds")
+    shots: int | None = of_identity("DATASET.NUM_SHOTS", default=None)
+    seed: int | None = of_identity("SEED", default=None)
+    classes: Literal["all", "base", "new"] = of_identity("DATASET.SUBSAMPLE_CLASSES")
+    which_tasks: str = of_identity("DATASET.SUBSAMPLE_TASKS")
+    weights: str = of_identity("weights")
+    test: str = of_identity("data.test")
+
+    @property
+    def tasks(self):
+        """((name, number of test images), ...)"""
+        return tuple((task.name, task.total) for task in self.results)
+
+    @property
+    def percents(self):
+        """The accuracy on each task; `metric` is their mean."""
+        return [task.metric for task in self.results]
 
     @property
     def metric(self):
         return float(np.mean(self.percents))
+
+    @property
+    def settings(self):
+        """{key: text} of what else the result depends on."""
+        return {key: str(value) for key, value in self.identity.items()
+                if key not in NO_SETTINGS and not key.startswith("data.")}
 
     @property
     def experiment(self):
@@ -70,64 +95,35 @@ class Run:
         return f"{self.method} on {self.dataset}{shots}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
-def take(node, key, kind, parent="", optional=False):
-    """The value at `key` of an object of `results.json`, None if it is `optional` and not there.
-
-    Raises:
-        BrokenRun: it is not there, or not of this `kind`; the reason names the key, after that of its `parent`.
-    """
-    if optional and node.get(key) is None:
-        return None
-    if key not in node:
-        raise BrokenRun(f"its {RESULTS_FILE} has no {parent + key!r}")
-    value = node[key]
-    # bool is an int in Python, but true is no number of shots.
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise BrokenRun(f"its {RESULTS_FILE} holds {reprlib.repr(value)} as {parent + key!r}, not {KINDS[kind]}")
-    return value
-
-
 def run_of(folder):
     """The `Run` that a folder's `results.json` describes.
 
     Raises:
-        BrokenRun: no such file, or not one with all that the tables need.
+        BrokenRun: there is no such file, or it lacks something that the tables need.
     """
     try:
         written = read_results(folder)
-    except MissingFile as error:
-        raise BrokenRun(str(error)) from None
     except (UserError, OSError) as error:
-        raise BrokenRun(f"its {RESULTS_FILE} can't be read ({error})") from None
+        raise BrokenRun(str(error)) from None
     if "identity" not in written:
         raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
                         "run it again")
-    identity = take(written, "identity", dict)
-
-    def known(key, kind=str, optional=False):
-        return take(identity, key, kind, "identity.", optional)
-
-    tasks = take(written, "tasks", list)
-    for i, task in enumerate(tasks):
-        for key, kind in (("name", str), ("total", int), ("metric", float)):
-            take(take({f"tasks[{i}]": task}, f"tasks[{i}]", dict), key, kind, f"tasks[{i}].")
-    run = Run(
-        path=folder, method=take(written, "label", str), place=take(written, "place", float),
-        dataset=take(written, "dataset", str), backbone=take(written, "backbone", str),
-        shots=known("DATASET.NUM_SHOTS", int, optional=True),
-        seed=known("SEED", int, optional=True), classes=known("DATASET.SUBSAMPLE_CLASSES"),
-        which_tasks=known("DATASET.SUBSAMPLE_TASKS"), tasks=tuple((task["name"], task["total"]) for task in tasks),
-        percents=tuple(task["metric"] for task in tasks), n_params=take(written, "n_params", int),
-        model_dir=take(written, "model_dir", str), seconds=take(written, "train_seconds", float),
-        weights=known("weights"), test=known("data.test"),
-        settings={key: str(value) for key, value in identity.items()
-                  if key not in NO_SETTINGS and not key.startswith("data.")})
-    if run.classes not in ("all", "base", "new"):
-        raise BrokenRun(f"its {RESULTS_FILE} holds {run.classes!r} as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, "
-                        "base or new")
-    if not run.tasks or not all(map(math.isfinite, run.percents)):
+    try:
+        run = Run.model_validate({**written, "path": folder})
+    except ValidationError as error:
+        raise BrokenRun(f"its {RESULTS_FILE} {describe(error.errors()[0])}") from None
+    if not run.results:
         raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
     return run
+
+
+def describe(error):
+    """One of pydantic's errors in words: "has no 'KEY'" or "holds VALUE as 'KEY', not ..."."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    if error["type"] == "missing":
+        return f"has no {key!r}"
+    wanted = "an object" if error["type"] in ("dict_type", "model_type") else in_words(error).removeprefix("must be ")
+    return f"holds {reprlib.repr(error['input'])} as {key!r}, not {wanted}"
 
 
 def find_runs(root):
