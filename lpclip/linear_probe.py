@@ -29,8 +29,8 @@ from runs.config import add_config_flags, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
 from runs.keys import all_keys
-from runs.outcome import lacking
-from runs.results import describe_suite, note_difference, print_results, write_results
+from runs.outcome import note_missing
+from runs.results import describe_suite, print_results, write_results
 from trainers.evaluation import make_evaluator
 from trainers.multitask_clip import digest_of_weights, load_clip
 
@@ -120,12 +120,8 @@ def linear_map(classifier, n_classes):
             "bias": bias.new_full((n_classes,), float("-inf")).index_copy(0, known, bias)}
 
 
-def finish(cfg, identity, features, stored, images, classifier, c, seconds):
-    """Test and write `results.json`, which marks the run as finished; the last three are of `fit_best`.
-
-    Args:
-        stored: what `results.json` holds already, None where there is none.
-    """
+def finish(cfg, identity, features, images, classifier, c, seconds):
+    """Test and write `results.json`, which marks the run as finished; the last three come from `fit_best`."""
     start = time.time()
     print(f"** Config **\n{cfg}")
     evaluator = make_evaluator(cfg, [images.task])
@@ -138,9 +134,6 @@ def finish(cfg, identity, features, stored, images, classifier, c, seconds):
                       torch.from_numpy(labels))
     evaluator.evaluate()
     evaluator.write(datums)
-    if stored:
-        note_difference(stored, evaluator.per_task)
-        return
     test_seconds = time.time() - start
     save(learned, osp.join(cfg.OUTPUT_DIR, CLASSIFIER_FILE))
     # The seconds do not hold reading and encoding the images, which the runs share.
@@ -209,10 +202,7 @@ def changed(cfg, values):
 
 
 def unfinished(args, cfg, features, folders):
-    """[(folder, cfg, identity, results, `TaskImages`)] of the tasks that have something left to do.
-
-    Those are the runs that are not finished, whose results are None, and finished ones that lack a file that is asked
-    for. The folders are entered.
+    """[(folder, cfg, identity, `TaskImages`)] of the runs that are not finished; their folders are entered.
 
     Args:
         folders: ExitStack that leaves them.
@@ -234,11 +224,11 @@ def unfinished(args, cfg, features, folders):
         identity = identity_of(own, LinearProbe, data, features.weights, "fp32")
         folder = folders.enter_context(RunFolder(place))
         folder.check(identity)
-        stored = folder.results() if folder.state() == "finished" else None
-        if stored:
-            print_results(stored, place)
-        if not stored or lacking(own):
-            pending.append((folder, own, identity, stored, images))
+        if folder.state() == "finished":
+            print_results(folder.results(), place)
+            note_missing(own)
+        else:
+            pending.append((folder, own, identity, images))
     return pending
 
 
@@ -257,12 +247,12 @@ def sweep(args):
             if not runs:
                 continue
             features.add([datum for *_, images in runs for datum in images.datums()])
-            problems = [(*problem(features, images), stored and stored.get("C")) for *_, stored, images in runs]
+            problems = [problem(features, images) for *_, images in runs]
             jobs = min(cpu_count(), len(runs))
             found = Parallel(jobs, return_as="generator")(delayed(fit_best)(*arrays) for arrays in problems)
-            for (folder, cfg, identity, stored, images), best in zip(runs, found, strict=True):
+            for (folder, cfg, identity, images), best in zip(runs, found, strict=True):
                 with folder.log():
-                    finish(cfg, identity, features, stored, images, *best)
+                    finish(cfg, identity, features, images, *best)
 
 
 def main():

@@ -37,7 +37,7 @@ def search_c(accuracy):
     return float(10**best)
 
 
-def fit_best(x, y, x_val, y_val, c=None):
+def fit_best(x, y, x_val, y_val):
     """Fit with the C that is best on the validation images.
 
     The fit uses one thread: it is too small for more, which on a busy machine wait for each other, and its last bits,
@@ -46,7 +46,6 @@ def fit_best(x, y, x_val, y_val, c=None):
     Args:
         x, x_val: features (n, dim), float32.
         y, y_val: labels (n,).
-        c: C, where it is known already.
 
     Returns:
         (classifier, C, seconds it took).
@@ -62,7 +61,6 @@ def fit_best(x, y, x_val, y_val, c=None):
         warnings.simplefilter("ignore", ConvergenceWarning)
         # With one shot there are as many classes as images.
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        if c is None:
-            c = search_c(lambda c: fit(c).score(x_val, y_val))
+        c = search_c(lambda c: fit(c).score(x_val, y_val))
         fit(c)
     return fit(c), c, time.time() - start

@@ -22,7 +22,8 @@ BINS = 15
 MOST_CLASSES = 2000  # of a confusion matrix that is written: it has n^2 cells
 MOST_DRAWN = 60  # of one that is drawn
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
-HOW = "call the run's command again with TEST.SAVE_PREDICTIONS True, which tests it without training again"
+HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
+       "--model-dir RUN if the method trains")
 
 
 class Prediction(NamedTuple):
@@ -100,10 +101,12 @@ def percent(value):
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def lacking(cfg):
-    """Names of the files that `cfg` asks for and its run's folder lacks."""
-    wanted = [(cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)]
-    return [name for asked, name in wanted if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name))]
+def note_missing(cfg):
+    """Say how to get the files that `cfg` asks for and that its finished run did not write."""
+    for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
+        if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
+            print(f"The finished run did not write {name}: give another --output-dir, and --eval-only --model-dir "
+                  f"{cfg.OUTPUT_DIR} if the method trains")
 
 
 def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
@@ -167,15 +170,14 @@ def read_confusion(folder, task):
         MissingFile, UserError: it was not written, or is damaged.
     """
     path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
-    how = f"remove {PREDICTIONS_FILE} if it is there, then {HOW}"
-    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none): {how}")
+    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
     try:
         (_, *classes), *lines = rows
         counts = np.array([[int(count) for count in line[1:]] for line in lines], dtype=np.int64)
         if [line[0] for line in lines] != classes or counts.shape != (len(classes),) * 2:
             raise ValueError
     except (ValueError, IndexError):
-        raise UserError(f"{path} is no table of classes against classes: {how}") from None
+        raise UserError(f"{path} is no table of classes against classes: {HOW}") from None
     return classes, counts
 
 
@@ -193,24 +195,23 @@ def read_predictions(folder):
         found = [Prediction(image, task, label, prediction, float(probability))
                  for image, task, label, prediction, probability in rows]
     except ValueError:
-        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: remove it, then {HOW}"
-                        ) from None
+        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: {HOW}") from None
     return found
 
 
-def read_csv(path, missing=f": {HOW}"):
+def read_csv(path, note=""):
     """The rows of a file, lists of texts.
 
     Args:
-        missing: what else is said where there is none.
+        note: a remark for the error if there is no such file.
 
     Raises:
-        MissingFile: there is none. UserError: it is no CSV.
+        MissingFile: there is no such file. UserError: it is no CSV.
     """
     try:
         with open(path, **ENCODING) as f:
             return list(csv.reader(f))
     except FileNotFoundError:
-        raise MissingFile(f"{path} is not there{missing}") from None
+        raise MissingFile(f"{path} is not there{note}: {HOW}") from None
     except csv.Error as error:
-        raise UserError(f"{path} can't be read ({error}): remove it, then {HOW}") from None
+        raise UserError(f"{path} can't be read ({error}): {HOW}") from None

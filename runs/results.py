@@ -90,14 +90,6 @@ def print_results(results, folder):
     print("\n".join(lines))
 
 
-def note_difference(results, tasks):
-    """Say so where a test of a finished run counts otherwise than its `results` say; `tasks` as in `write_results`."""
-    there, here = ([task.get("correct") for task in found] for found in (results["tasks"], tasks))
-    if there != here:
-        print(f"Note: {RESULTS_FILE} counts {there} right images per task, this test {here}: another device or another "
-              f"version of PyTorch rounds otherwise; {RESULTS_FILE} stays as it is")
-
-
 def peak_memory(device):
     """Bytes that the process has had at most, on the GPU where `device` is one."""
     if device.type == "cuda":
