@@ -226,7 +226,7 @@ def unfinished(args, cfg, features, folders):
         folder.check(identity)
         if folder.state() == "finished":
             print_results(folder.results(), place)
-            note_missing(own)
+            note_missing(own, trained=False)
         else:
             pending.append((folder, own, identity, images))
     return pending

@@ -1,22 +1,20 @@
-"""Runs as their `results.json` describe them, and the tables' rows that they make up."""
+"""Runs as read from `results.json`, and the tables and rows that they form."""
 
 import os
 import os.path as osp
 import re
-import reprlib
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field
 
 from common.errors import UserError
-from common.keys import in_words
 
 from .logs import BrokenRun
-from .results import RESULTS_FILE, read_results
+from .results import RESULTS_FILE, TaskResult, read_results, validated
 from .show import plural, spread_of_several
 
 # Keys of an identity that are no settings of an experiment: they tell its runs apart, or have a field of their own.
@@ -29,22 +27,14 @@ def of_identity(key, **options):
     return Field(validation_alias=AliasPath("identity", key), **options)
 
 
-class TaskResult(BaseModel, strict=True):
-    """The result on a task: its name, number of test images, and accuracy in percent."""
-
-    name: str
-    total: int
-    metric: float = Field(allow_inf_nan=False)
-
-
 class Run(BaseModel, strict=True):
-    """A finished run: what the tables need of its `results.json`.
+    """The parts of a finished run's `results.json` that the tables need.
 
     Attributes:
-        method: its name in the tables, place: the number by which they order methods.
-        shots, seed: None of zero-shot, which depends on neither.
+        method: the name of its row. place: the number that orders rows.
+        shots, seed: None for zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
-        model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
+        model_dir: the run whose model was tested with `--eval-only`, else "".
         seconds: of training. weights, test: digests of CLIP's weights and of the test images.
     """
 
@@ -81,13 +71,13 @@ class Run(BaseModel, strict=True):
 
     @property
     def settings(self):
-        """{key: text} of what else the result depends on."""
+        """{key: text} of the other values that the result depends on."""
         return {key: str(value) for key, value in self.identity.items()
                 if key not in NO_SETTINGS and not key.startswith("data.")}
 
     @property
     def experiment(self):
-        """What the runs of one experiment have in common, whatever their shots, seed, tasks and classes."""
+        """The key of the run's experiment: equal for runs that differ only in shots, seed, tasks or classes."""
         return self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
 
     def __str__(self):
@@ -109,21 +99,12 @@ def run_of(folder):
         raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
                         "run it again")
     try:
-        run = Run.model_validate({**written, "path": folder})
-    except ValidationError as error:
-        raise BrokenRun(f"its {RESULTS_FILE} {describe(error.errors()[0])}") from None
+        run = validated(Run, {**written, "path": folder})
+    except UserError as error:
+        raise BrokenRun(f"its {error}") from None
     if not run.results:
         raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
     return run
-
-
-def describe(error):
-    """One of pydantic's errors in words: "has no 'KEY'" or "holds VALUE as 'KEY', not ..."."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    if error["type"] == "missing":
-        return f"has no {key!r}"
-    wanted = "an object" if error["type"] in ("dict_type", "model_type") else in_words(error).removeprefix("must be ")
-    return f"holds {reprlib.repr(error['input'])} as {key!r}, not {wanted}"
 
 
 def find_runs(root):
@@ -140,7 +121,7 @@ def find_runs(root):
 
 
 def check_single(run, other):
-    """Stop if there is another run of the same experiment, shots, seed and tasks: which one counts is not known."""
+    """Stop if there is another run of the same settings, shots and seed: it is not known which one counts."""
     if other is not None:
         but = "" if run.test == other.test else ", but tested on other images"
         sys.exit(f"error: {other.path} and {run.path} are both {run}, with the same settings{but}: "
@@ -151,9 +132,9 @@ class Row:
     """The runs of one experiment on the same test images.
 
     Attributes:
-        name: the method, with the settings that differ where the table has several rows of it.
-        settings, weights, test: as its runs have them.
-        runs: {shots: {seed: Run}}, shots being None of zero-shot.
+        name: the method, with the settings that differ if the table has several rows of it.
+        settings, weights, test: those of its runs.
+        runs: {shots: {seed: Run}}; shots is None for zero-shot.
     """
 
     def __init__(self, run, test):
@@ -177,10 +158,10 @@ class Row:
         return [run for seeds in self.runs.values() for run in seeds.values()]
 
     def average(self, shots, ci95=False):
-        """(mean over the shots, its spread over the seeds), or None if one of `shots` is not there.
+        """(mean over the shots, spread over the seeds), or None if a number of shots is missing.
 
-        Each seed's values are averaged over the shots first; the spread is None if the seeds are not the same ones, or
-        a single one.
+        Each seed's values are averaged over the shots first. The spread is None if there is a single seed, or if the
+        shots have different seeds.
         """
         cells = [self.at(n) for n in shots]
         if not cells or not all(cells):
@@ -195,7 +176,7 @@ class Table:
     """Rows of the same dataset, backbone, tasks and numbers of test images.
 
     Attributes:
-        tasks: ((name, number of test images), ...). shots: those that occur, ascending.
+        tasks: ((name, number of test images), ...). shots: the numbers that occur, ascending.
     """
 
     dataset: str
@@ -211,7 +192,7 @@ class Table:
 
 
 def make_tables(runs):
-    """Tables of `runs`, in the order of datasets and backbones."""
+    """The tables of `runs`, ordered by dataset, backbone and tasks."""
     rows = defaultdict(dict)
     for run in runs:
         found = rows[run.dataset, run.backbone, run.tasks]
@@ -225,10 +206,10 @@ def make_tables(runs):
 
 
 def name_rows(rows):
-    """The rows of a table in the order of their methods, names telling them apart.
+    """The rows of a table, ordered by method and with distinct names.
 
-    A name is the method, with the settings in which its rows differ, and with the first digits of the digests of
-    weights and test images if these differ within the table, whatever the method: such rows can't be compared just so.
+    A name is the method and the settings in which its rows differ. If weights or test images differ anywhere in the
+    table, all names have the first digits of their digests: such rows can't be compared directly.
     """
     rows = sorted(rows, key=lambda row: (row.place, row.method))
     for row in rows:

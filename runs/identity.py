@@ -57,7 +57,7 @@ OF_DRAW = ("DATASET.FEWSHOT_DRAW", "DATASET.SKIP_BROKEN")
 
 
 def reads(cfg, trainer, key):
-    """Whether a run of `trainer` (a class) reads `key`: such a key counts, unless it is one of `NEUTRAL`."""
+    """True if a run of `trainer` (a class) may read `key`. Such a key counts, unless it is in `NEUTRAL`."""
     if key.startswith("TRAINER."):
         return key == "TRAINER.NAME" or key in method_keys(trainer)
     return not (key.startswith(UNREAD) or (key.startswith(OF_STEPS) and not trainer.learns(cfg))

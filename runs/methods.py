@@ -1,4 +1,4 @@
-"""What a method declares of itself. A trainer class that is registered here has its keys, rows and commands at once."""
+"""The registry of methods: a trainer class that is registered here has its keys, rows and commands."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -64,7 +64,7 @@ def find_row(rows, options):
 
 
 def commands(dataset, cfg, shots, labels=None):
-    """What `all_methods.sh` runs, in the order of the rows: [(label, command in scripts/)].
+    """The commands that `all_methods.sh` runs, in the order of the rows: [(label, command in scripts/)].
 
     Args:
         labels: of the rows (default: those that are run unasked).

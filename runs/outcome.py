@@ -1,4 +1,4 @@
-"""What a run got right and wrong, beside its `results.json`: written by it, and read without PyTorch.
+"""Predictions, confusion matrices and figures of a run, beside its `results.json`. They are read without PyTorch.
 
 `metrics.json` has figures per task and class, `confusion/task<i>.csv` the counts of each confusion matrix, and
 `predictions.csv` a line per image. Names tell classes apart there: where two have the same one (ImageNet's cranes), the
@@ -97,23 +97,23 @@ def figures_of(name, classes, labels, predictions, probabilities):
 
 
 def percent(value):
-    """For JSON, which has no NaN."""
+    """A float for JSON: rounded, and None for NaN."""
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def note_missing(cfg):
-    """Say how to get the files that `cfg` asks for and that its finished run did not write."""
+def note_missing(cfg, trained):
+    """Say how to get the files that `cfg` asks for and that its finished run did not write; `trained`: it has a model."""
+    how = f", and --eval-only --model-dir {cfg.OUTPUT_DIR} to test its model" if trained else ""
     for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
         if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
-            print(f"The finished run did not write {name}: give another --output-dir, and --eval-only --model-dir "
-                  f"{cfg.OUTPUT_DIR} if the method trains")
+            print(f"The finished run did not write {name}: to get it, give another --output-dir{how}")
 
 
 def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
     """Write the files of a test into the run's folder, each of them whole or not at all.
 
-    Pictures of the confusion matrices are drawn with `TEST.COMPUTE_CMAT` only, since that takes seconds. Predictions
-    are written with `TEST.SAVE_PREDICTIONS`, and where there are some already: none of another test stay.
+    `TEST.COMPUTE_CMAT` draws the confusion matrices, which takes seconds. `TEST.SAVE_PREDICTIONS` writes predictions;
+    without it they are only written over those of an earlier test, so that none of it stay.
 
     Args:
         tasks: list of `Task`. images: names of the test images, (n_images,).

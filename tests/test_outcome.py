@@ -228,7 +228,8 @@ def test_a_finished_run_says_how_to_get_what_it_did_not_write(arguments, tmp_pat
     call(arguments("run", **SAVE, **{"TEST.COMPUTE_CMAT": True}))
     printed = capsys.readouterr().out
     for name in ("predictions.csv", "cmat.pt"):
-        assert f"The finished run did not write {name}: give another --output-dir, and --eval-only" in printed
+        assert (f"The finished run did not write {name}: to get it, give another --output-dir, and --eval-only "
+                f"--model-dir {tmp_path / 'run'} to test its model\n") in printed
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     call(arguments("tested", "MTCoOpHard", "--eval-only", "--model-dir", str(tmp_path / "run"), **SAVE))
     assert read_predictions(tmp_path / "tested") == read_predictions(tmp_path / "at_once")
@@ -258,7 +259,7 @@ def test_predictions_of_the_linear_probe(photo_root, backbone, tmp_path, capsys)
         assert sum(p.right for p in found) == task["correct"]
     probe(photo_root, backbone, tmp_path, "without")
     probe(photo_root, backbone, tmp_path, "without", **SAVE)
-    assert capsys.readouterr().out.count("The finished run did not write predictions.csv: give another") == 2
+    assert capsys.readouterr().out.count("The finished run did not write predictions.csv: to get it, give another") == 2
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 0, 2, 2], [0, 1, 2, 1, 0], [0, 3, 1, 3, 0]])

@@ -197,9 +197,9 @@ def test_a_folder_without_identity_is_refused(arguments, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (lambda written: written.pop("tasks"), "results.json has no 'tasks'"),
-    (lambda written: written["tasks"][1].pop("metric"), "results.json has no 'metric'"),
-    (lambda written: written.update(overall_metric="high"), "results.json holds a wrong type in overall_metric"),
-    (lambda written: written.update(tasks=3), "results.json holds a wrong type in overall_metric or tasks"),
+    (lambda written: written["tasks"][1].pop("metric"), r"results.json has no 'tasks\[1\].metric'"),
+    (lambda written: written["tasks"][0].update(total="x"), r"holds 'x' as 'tasks\[0\].total', not a whole number"),
+    (lambda written: written.update(tasks=3), "results.json holds 3 as 'tasks', not a list: it is damaged, move"),
 ])
 def test_damaged_results_are_one_sentence(change, message, arguments, tmp_path):
     call(arguments(tmp_path / "run"))

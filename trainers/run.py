@@ -47,7 +47,7 @@ def run(args):
         if folder.state() == "finished":
             print_results(folder.results(), folder.path)
             folder.finish()  # a kill may have come between its last two steps
-            note_missing(cfg)
+            note_missing(cfg, trained=trainer_class.learns(cfg) and not args.eval_only)
             return trainer
         log.begin()
         if args.no_train:
