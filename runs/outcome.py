@@ -102,7 +102,7 @@ def percent(value):
 
 
 def note_missing(cfg, trained):
-    """Say how to get the files that `cfg` asks for and that its finished run did not write; `trained`: it has a model."""
+    """Say how to get files that `cfg` asks for and its finished run did not write; `trained`: it has a model."""
     how = f", and --eval-only --model-dir {cfg.OUTPUT_DIR} to test its model" if trained else ""
     for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
         if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
