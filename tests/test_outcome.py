@@ -1,6 +1,5 @@
 """What a run writes beside its results: figures, confusion matrices, predictions; each against a slow or known one."""
 
-import json
 import subprocess
 import sys
 from types import SimpleNamespace
