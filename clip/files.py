@@ -18,7 +18,6 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained as open_clip_download
 from safetensors.torch import load_file
 
-
 SAVE = "save a state dict alone with torch.save or safetensors"  # what to do with a file of another kind
 
 

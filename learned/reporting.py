@@ -142,20 +142,15 @@ def ordered(row):
 
 
 def describe_run(run):
-    """(times in seconds, peak memory in MiB and device of a `Run`, its config); of joined runs sums, and the largest.
+    """(times in seconds, peak memory in MiB and device of a `Run`, its config).
 
-    None stands for what `results.json` does not hold.
+    None stands for a number that `results.json` does not hold.
     """
-    found = [read_results(folder) for folder in run.parts or [run.path]]
-
-    def gather(key, how):
-        values = [results.get(key) for results in found]
-        return how(values) if all(isinstance(x, (int, float)) and math.isfinite(x) for x in values) else None
-
-    config = found[0].get("config")
-    return ({"train": gather("train_seconds", sum), "test": gather("test_seconds", sum),
-             "memory": gather("peak_memory_mb", max), "device": str(found[0].get("device", ""))},
-            config if isinstance(config, dict) else {})
+    found = read_results(run.path)
+    about = {key: value if isinstance(value := found.get(name), (int, float)) and math.isfinite(value) else None
+             for key, name in (("train", "train_seconds"), ("test", "test_seconds"), ("memory", "peak_memory_mb"))}
+    config = found.get("config")
+    return {**about, "device": str(found.get("device", ""))}, config if isinstance(config, dict) else {}
 
 
 def describe_contexts(row):
@@ -221,17 +216,16 @@ def describe_task(run, t, images, classes):
         places counting row by row and zeros left out, or {"error": why there is no matrix}; and, where images can't be
         told, {"no_images": why}.
     """
-    folder, number = (run.parts[t], 0) if run.parts else (run.path, t)
-    name = run.tasks[t][0] if run.parts else distinct(name for name, _ in run.tasks)[t]
+    name = distinct(name for name, _ in run.tasks)[t]
     try:
-        names, matrix = read_confusion(folder, number)
+        names, matrix = read_confusion(run.path, t)
     except (UserError, OSError) as error:
         return {"error": f"{error}."}
     places = np.flatnonzero(matrix)
     found = {"classes": classes.of(tuple(names)),
              "cells": np.stack([places, matrix.flat[places]], axis=1).flatten().tolist()}
     try:
-        place, wrong = wrong_ones(folder)
+        place, wrong = wrong_ones(run.path)
     except (UserError, OSError) as error:
         place, wrong = None, {}
         found["no_images"] = f"{error}."

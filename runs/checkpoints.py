@@ -1,4 +1,4 @@
-"""Checkpoints of a run's parts, `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`; also published ones.
+"""Checkpoints of a run's parts: `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`, as published ones.
 
 A part's file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (these two under one part, None under the others,
 since one optimizer steps all), the run's `identity`, and the names of its `tasks` and classes.
@@ -51,7 +51,7 @@ def save(state, path):
 
 
 def save_parts(directory, states, name, common):
-    """Write `<part>/<name>` of every part.
+    """Write the file `<part>/<name>` for every part.
 
     Args:
         states: {part: {key: value} of its own}. common: what all parts' files hold.
@@ -127,7 +127,7 @@ def checkpoint_files(directory):
 
 
 def model_identity(directory, which=None):
-    """The identity of the run that trained a model, None of a published checkpoint.
+    """The identity of the run that trained a model; None if it is a published checkpoint.
 
     Args:
         which: as in `read_parts`; None: as `best_or_last`.
@@ -148,7 +148,7 @@ def name_tasks(tasks):
 
 
 def _names_tasks(value):
-    """Whether it is what `name_tasks` returns."""
+    """Return True if `value` has the form that `name_tasks` returns."""
     return isinstance(value, list) and all(
         isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list)
         for task in value)
@@ -174,7 +174,7 @@ def check_names(there, here, ties, path):
 
 
 def _names_of(tasks, kind):
-    """What to call each task or class of `name_tasks`, list of str."""
+    """The tasks or classes of `name_tasks` in words, list of str."""
     if kind == "task":
         return [f"task {task['name']!r}" for task in tasks]
     return [f"class {name!r} of task {task['name']!r}" for task in tasks for name in task["classes"]]

@@ -1,4 +1,4 @@
-"""Two runs on the same test images: where one is right and the other wrong, and whether that may be chance."""
+"""Compare two runs on the same test images: count where they differ, and test if that may be chance."""
 
 import sys
 
@@ -12,10 +12,10 @@ HEADERS = ("image", "task", "label", "prediction_a", "probability_a", "predictio
 
 
 def mcnemar(only_a, only_b):
-    """p-value of McNemar's exact test: that of so uneven a split of the images which one of two runs alone gets right.
+    """The p-value of McNemar's exact test of two runs, A and B.
 
     Args:
-        only_a, only_b: how many A, and how many B alone gets right.
+        only_a, only_b: numbers of images that only A, and that only B gets right.
     """
     from scipy.stats import binomtest  # slow to import
 
@@ -23,7 +23,7 @@ def mcnemar(only_a, only_b):
 
 
 def pairs_of(folder_a, folder_b):
-    """[(`Prediction` of A, that of B)] of the images of the tasks that both runs have, in the order of A's.
+    """The predictions [(of A, of B)] on the images of the tasks that both runs have, in the order of A's tasks.
 
     Raises:
         UserError: they have no task in common, or other images or labels in one. As `read_predictions`.
@@ -48,13 +48,13 @@ def pairs_of(folder_a, folder_b):
 
 
 def counts_of(pairs):
-    """(both right, only A, only B, neither) of [(`Prediction` of A, that of B)]."""
+    """Numbers of images (both right, only A, only B, neither) among `pairs_of`."""
     found = [(p.right, q.right) for p, q in pairs]
     return tuple(found.count(which) for which in ((True, True), (True, False), (False, True), (False, False)))
 
 
 def row_of(name, pairs):
-    """A line of the table, as texts."""
+    """A row of the table, list of str."""
     both, only_a, only_b, neither = counts_of(pairs)
     n = len(pairs)
     return [name, f"{n:,}", f"{100 * (both + only_a) / n:.2f}", f"{100 * (both + only_b) / n:.2f}",
@@ -62,17 +62,17 @@ def row_of(name, pairs):
 
 
 def differences(pairs):
-    """Lines of the images that A and B predict otherwise, those first that one of them gets right."""
+    """Rows of the images that A and B predict differently; those that one of them gets right come first."""
     rows = [[*p[:4], f"{p.probability:.4f}", q.prediction, f"{q.probability:.4f}",
              "A" if p.right else "B" if q.right else "neither"] for p, q in pairs if p.prediction != q.prediction]
     return sorted(rows, key=lambda row: row[-1] == "neither")
 
 
 def show_comparison(folder_a, folder_b, style, output=None):
-    """Print McNemar's test per task and over all, and the images on which two runs differ, or write these to a CSV.
+    """Print McNemar's test per task and over all tasks, and list the images on which two runs differ.
 
     Args:
-        style: as in `show`; csv prints the table of the tests alone. output: path of the CSV.
+        style: as in `show`; csv prints only the table of the tests. output: write the images into this CSV instead.
 
     Raises:
         UserError: as `pairs_of`.

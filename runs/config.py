@@ -25,7 +25,7 @@ FLAGS = {  # flag -> key
 
 
 def add_config_flags(parser):
-    """The flags that `setup_cfg` reads, and the trailing pairs."""
+    """Add the flags that `setup_cfg` reads, and the trailing pairs, to a parser."""
     parser.add_argument("--root", default="", help="folder of the datasets")
     parser.add_argument("--output-dir", default="", help="folder of the run: log, checkpoints, results.json")
     parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
@@ -210,7 +210,7 @@ def _leaves(node, path, prefix=""):
 
 
 def check_unread(cfg, reads):
-    """Say in a line each which settings of the command line the run does not read; `reads` tells of a key."""
+    """Print a line for each key of the command line for which `reads` (a function of the key) is False."""
     for key, source in getattr(cfg, "sources", {}).items():
         if not source.startswith("in ") and not reads(key):
             print(f"{key} is set {source}, but {cfg.TRAINER.NAME} does not read it here")

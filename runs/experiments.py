@@ -1,78 +1,83 @@
-"""Runs as their `results.json` tell them: what method a run is, and which runs are of one experiment."""
+"""Runs as read from `results.json`, and the tables and rows that they form."""
 
-import math
 import os
 import os.path as osp
 import re
-import reprlib
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import AliasPath, BaseModel, Field
 
-from common.errors import MissingFile, UserError
+from common.errors import UserError
 
 from .logs import BrokenRun
-from .results import RESULTS_FILE, read_results
+from .results import RESULTS_FILE, TaskResult, read_results, validated
 from .show import plural, spread_of_several
 
-N_TASKS = {"General10": 10, "Plant6": 6, "RS8": 8, "Fashion20": 20, "Outfits16": 16}
-# What of a run's identity is no setting of its experiment: it tells apart the runs of one, or has a field of its own.
+# Keys of an identity that are no settings of an experiment: they tell its runs apart, or have a field of their own.
 NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS",
                "weights", "model"}
-KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list",
-         dict: "an object"}
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run.
+def of_identity(key, **options):
+    """The field of a `Run` that its identity holds under `key`."""
+    return Field(validation_alias=AliasPath("identity", key), **options)
+
+
+class Run(BaseModel, strict=True):
+    """The parts of a finished run's `results.json` that the tables need.
 
     Attributes:
-        method: its name in the tables, place: the number by which they order methods.
-        tasks_alone: whether the method may be run on one task of a suite after the other.
-        shots, seed: None of zero-shot, which depends on neither.
+        method: the name of its row. place: the number that orders rows.
+        shots, seed: None for zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
-        tasks: ((name, number of test images), ...), percents: accuracy on each, metric: their mean.
-        model_dir: the run whose model was tested with `--eval-only`, "" of one that trained or is zero-shot.
-        seconds: of training. weights, test: digests of CLIP's weights and of the test images, of joined runs on one
-            task each those of all, with "+" between them. settings: {key: text} of what else its result depends on.
+        model_dir: the run whose model was tested with `--eval-only`, else "".
+        seconds: of training. weights, test: digests of CLIP's weights and of the test images.
     """
 
     path: str
-    method: str
+    identity: dict
+    method: str = Field(alias="label")
     place: float
-    tasks_alone: bool
     dataset: str
     backbone: str
-    shots: int | None
-    seed: int | None
-    classes: str
-    which_tasks: str
-    tasks: tuple
-    percents: tuple
+    results: list[TaskResult] = Field(alias="tasks")
     n_params: int
     model_dir: str
-    seconds: float
-    weights: str
-    test: str
-    settings: dict = field(hash=False)
-    parts: tuple = ()
+    seconds: float = Field(alias="train_seconds")
+    shots: int | None = of_identity("DATASET.NUM_SHOTS", default=None)
+    seed: int | None = of_identity("SEED", default=None)
+    classes: Literal["all", "base", "new"] = of_identity("DATASET.SUBSAMPLE_CLASSES")
+    which_tasks: str = of_identity("DATASET.SUBSAMPLE_TASKS")
+    weights: str = of_identity("weights")
+    test: str = of_identity("data.test")
 
     @property
-    def part(self):
-        """i of a run on `task<i>` alone, else None."""
-        match = re.fullmatch(r"task(\d+)", self.which_tasks)
-        return int(match[1]) if match else None
+    def tasks(self):
+        """((name, number of test images), ...)"""
+        return tuple((task.name, task.total) for task in self.results)
+
+    @property
+    def percents(self):
+        """The accuracy on each task; `metric` is their mean."""
+        return [task.metric for task in self.results]
 
     @property
     def metric(self):
         return float(np.mean(self.percents))
 
     @property
+    def settings(self):
+        """{key: text} of the other values that the result depends on."""
+        return {key: str(value) for key, value in self.identity.items()
+                if key not in NO_SETTINGS and not key.startswith("data.")}
+
+    @property
     def experiment(self):
-        """What the runs of one experiment have in common, whatever their shots, seed, tasks and classes."""
+        """The key of the run's experiment: equal for runs that differ only in shots, seed, tasks or classes."""
         return self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
 
     def __str__(self):
@@ -80,68 +85,30 @@ class Run:
         return f"{self.method} on {self.dataset}{shots}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
-def take(node, key, kind, parent="", optional=False):
-    """The value at `key` of an object of `results.json`, None if it is `optional` and not there.
-
-    Raises:
-        BrokenRun: it is not there, or not of this `kind`; the reason names the key, after that of its `parent`.
-    """
-    if optional and node.get(key) is None:
-        return None
-    if key not in node:
-        raise BrokenRun(f"its {RESULTS_FILE} has no {parent + key!r}")
-    value = node[key]
-    # bool is an int in Python, but true is no number of shots.
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise BrokenRun(f"its {RESULTS_FILE} holds {reprlib.repr(value)} as {parent + key!r}, not {KINDS[kind]}")
-    return value
-
-
 def run_of(folder):
     """The `Run` that a folder's `results.json` describes.
 
     Raises:
-        BrokenRun: no such file, or not one with all that the tables need.
+        BrokenRun: there is no such file, or it lacks something that the tables need.
     """
     try:
         written = read_results(folder)
-    except MissingFile as error:
-        raise BrokenRun(str(error)) from None
     except (UserError, OSError) as error:
-        raise BrokenRun(f"its {RESULTS_FILE} can't be read ({error})") from None
+        raise BrokenRun(str(error)) from None
     if "identity" not in written:
         raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
                         "run it again")
-    identity = take(written, "identity", dict)
-
-    def known(key, kind=str, optional=False):
-        return take(identity, key, kind, "identity.", optional)
-
-    tasks = take(written, "tasks", list)
-    for i, task in enumerate(tasks):
-        for key, kind in (("name", str), ("total", int), ("metric", float)):
-            take(take({f"tasks[{i}]": task}, f"tasks[{i}]", dict), key, kind, f"tasks[{i}].")
-    run = Run(
-        path=folder, method=take(written, "label", str), place=take(written, "place", float),
-        tasks_alone=take(written, "tasks_alone", bool), dataset=take(written, "dataset", str),
-        backbone=take(written, "backbone", str), shots=known("DATASET.NUM_SHOTS", int, optional=True),
-        seed=known("SEED", int, optional=True), classes=known("DATASET.SUBSAMPLE_CLASSES"),
-        which_tasks=known("DATASET.SUBSAMPLE_TASKS"), tasks=tuple((task["name"], task["total"]) for task in tasks),
-        percents=tuple(task["metric"] for task in tasks), n_params=take(written, "n_params", int),
-        model_dir=take(written, "model_dir", str), seconds=take(written, "train_seconds", float),
-        weights=known("weights"), test=known("data.test"),
-        settings={key: str(value) for key, value in identity.items()
-                  if key not in NO_SETTINGS and not key.startswith("data.")})
-    if run.classes not in ("all", "base", "new"):
-        raise BrokenRun(f"its {RESULTS_FILE} holds {run.classes!r} as 'identity.DATASET.SUBSAMPLE_CLASSES', not all, "
-                        "base or new")
-    if not run.tasks or not all(map(math.isfinite, run.percents)):
+    try:
+        run = validated(Run, {**written, "path": folder})
+    except UserError as error:
+        raise BrokenRun(f"its {error}") from None
+    if not run.results:
         raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
     return run
 
 
 def find_runs(root):
-    """(runs, [(folder, why it is left out)]) of the run folders from `root` down, per-task runs joined to suites."""
+    """(runs, [(folder, why it is left out)]) of the run folders from `root` down."""
     runs, left_out = [], []
     for folder, names, files in os.walk(root):
         names.sort()
@@ -150,62 +117,11 @@ def find_runs(root):
                 runs.append(run_of(folder))
             except BrokenRun as reason:
                 left_out.append((folder, str(reason)))
-    return join_tasks(runs, left_out), left_out
-
-
-def join_tasks(runs, left_out):
-    """Join runs on one task of a suite each to runs on the suite, of the methods that may be run so.
-
-    Suites that lack a task are added to `left_out`, as are those of which there is a run on all tasks at once too.
-    """
-    joined, groups = [], defaultdict(dict)
-    for run in runs:
-        if run.part is None or not run.tasks_alone:
-            joined.append(run)
-            continue
-        group = groups[run.experiment, run.classes, run.shots, run.seed]
-        check_single(run, group.get(run.part))
-        group[run.part] = run
-    suites = {(run.dataset, run.tasks) for run in runs if run.which_tasks == "all"}
-    at_once = {(run.experiment, run.classes, run.shots, run.seed) for run in joined if run.which_tasks == "all"}
-    for key, group in sorted(groups.items(), key=lambda item: min(run.path for run in item[1].values())):
-        first = next(iter(group.values()))
-        folder = osp.commonpath([run.path for run in group.values()])
-        n_tasks = count_tasks(first.dataset, group, suites)
-        missing = sorted(set(range(n_tasks or 0)) - set(group))
-        if key in at_once:
-            left_out.append((folder, f"{first} was run on all tasks at once too"))
-        elif n_tasks is None:
-            left_out.append((folder, f"{first}: how many tasks there are is unknown, since no run on all of them at "
-                                     "once is here"))
-        elif missing or max(group) >= n_tasks:
-            left_out.append((folder, f"{first}: of {n_tasks} tasks there is no run on {' '.join(map(str, missing))}"
-                             if missing else f"{first}: there are runs on more than its {n_tasks} tasks"))
-        else:
-            parts = [group[i] for i in range(n_tasks)]
-            joined.append(replace(
-                first, path=folder, which_tasks="all", tasks=sum((run.tasks for run in parts), ()),
-                percents=sum((run.percents for run in parts), ()), n_params=sum(run.n_params for run in parts),
-                seconds=sum(run.seconds for run in parts), test="+".join(run.test for run in parts),
-                parts=tuple(run.path for run in parts)))
-    return joined
-
-
-def count_tasks(dataset, group, suites):
-    """The number of tasks of a suite of which `group` {i: Run} has some, or None if it is not known.
-
-    Args:
-        suites: {(dataset, tasks)} of the runs on all tasks at once. Two folders of images are the same `dataset`, so
-            the names of the tasks count too.
-    """
-    for name, tasks in sorted(suites):
-        if name == dataset and all(i < len(tasks) and run.tasks[0][0] == tasks[i][0] for i, run in group.items()):
-            return len(tasks)
-    return N_TASKS.get(dataset)
+    return runs, left_out
 
 
 def check_single(run, other):
-    """Stop if there is another run of the same experiment, shots, seed and tasks: which one counts is not known."""
+    """Stop if there is another run of the same settings, shots and seed: it is not known which one counts."""
     if other is not None:
         but = "" if run.test == other.test else ", but tested on other images"
         sys.exit(f"error: {other.path} and {run.path} are both {run}, with the same settings{but}: "
@@ -216,9 +132,9 @@ class Row:
     """The runs of one experiment on the same test images.
 
     Attributes:
-        name: the method, with the settings that differ where the table has several rows of it.
-        settings, weights, test: as its runs have them.
-        runs: {shots: {seed: Run}}, shots being None of zero-shot.
+        name: the method, with the settings that differ if the table has several rows of it.
+        settings, weights, test: those of its runs.
+        runs: {shots: {seed: Run}}; shots is None for zero-shot.
     """
 
     def __init__(self, run, test):
@@ -242,10 +158,10 @@ class Row:
         return [run for seeds in self.runs.values() for run in seeds.values()]
 
     def average(self, shots, ci95=False):
-        """(mean over the shots, its spread over the seeds), or None if one of `shots` is not there.
+        """(mean over the shots, spread over the seeds), or None if a number of shots is missing.
 
-        Each seed's values are averaged over the shots first; the spread is None if the seeds are not the same ones, or
-        a single one.
+        Each seed's values are averaged over the shots first. The spread is None if there is a single seed, or if the
+        shots have different seeds.
         """
         cells = [self.at(n) for n in shots]
         if not cells or not all(cells):
@@ -260,7 +176,7 @@ class Table:
     """Rows of the same dataset, backbone, tasks and numbers of test images.
 
     Attributes:
-        tasks: ((name, number of test images), ...). shots: those that occur, ascending.
+        tasks: ((name, number of test images), ...). shots: the numbers that occur, ascending.
     """
 
     dataset: str
@@ -276,7 +192,7 @@ class Table:
 
 
 def make_tables(runs):
-    """Tables of `runs`, in the order of datasets and backbones."""
+    """The tables of `runs`, ordered by dataset, backbone and tasks."""
     rows = defaultdict(dict)
     for run in runs:
         found = rows[run.dataset, run.backbone, run.tasks]
@@ -290,10 +206,10 @@ def make_tables(runs):
 
 
 def name_rows(rows):
-    """The rows of a table in the order of their methods, names telling them apart.
+    """The rows of a table, ordered by method and with distinct names.
 
-    A name is the method, with the settings in which its rows differ, and with the first digits of the digests of
-    weights and test images if these differ within the table, whatever the method: such rows can't be compared just so.
+    A name is the method and the settings in which its rows differ. If weights or test images differ anywhere in the
+    table, all names have the first digits of their digests: such rows can't be compared directly.
     """
     rows = sorted(rows, key=lambda row: (row.place, row.method))
     for row in rows:
@@ -303,9 +219,7 @@ def name_rows(rows):
         texts = [f"{name if short.count(name) == 1 else key}={row.settings.get(key, 'unset')}"
                  for key, name in zip(differ, short)]
         for key in ("weights", "test"):
-            own, others = getattr(row, key), [getattr(other, key) for other in rows]
-            # The digest of a suite and those of its single tasks say nothing about each other.
-            if any(other != own and other.count("+") == own.count("+") for other in others):
-                texts.append(f"{key}=" + "+".join(digest[:8] for digest in own.split("+")))
+            if len({getattr(other, key) for other in rows}) > 1:
+                texts.append(f"{key}=" + "+".join(digest[:8] for digest in getattr(row, key).split("+")))
         row.name += f" [{', '.join(texts)}]" if texts else ""
     return rows

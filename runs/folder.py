@@ -56,7 +56,7 @@ class RunFolder:
         return self
 
     def _remove_temporaries(self):
-        """Of killed runs, in this folder and those of its parts; a folder below that is a run has its own owner."""
+        """Remove temporaries of killed runs here and in the folders of parts, but not in those of other runs."""
         parts = [entry.path for entry in os.scandir(self.path)
                  if entry.is_dir() and not osp.exists(osp.join(entry.path, LOCK_FILE))]
         for folder in [self.path, *parts]:
@@ -69,7 +69,7 @@ class RunFolder:
         self._lock.release()
 
     def _owner(self):
-        """Who has the lock, in words. It writes that down right after it got it, so wait for it a moment."""
+        """The process that has the lock, in words. It writes its name just after it gets the lock: wait for that."""
         for _ in range(20):
             try:
                 with open(osp.join(self.path, OWNER_FILE), encoding="utf-8") as f:
@@ -93,14 +93,14 @@ class RunFolder:
         return "unfinished" if osp.isfile(self.resume_path) or checkpoint_files(self.path) else "new"
 
     def results(self):
-        """What a finished run found, as `read_results`."""
+        """The results of a finished run, as `read_results`."""
         return read_results(self.path)
 
     def unfinished(self, keys, identity):
-        """What the resume file holds, or None if there is none.
+        """The content of the resume file, or None if there is none.
 
         Args:
-            keys: what it must hold, as in `load`. identity: of the run that wants to go on with it.
+            keys: those that it must hold, as in `load`. identity: of the run that wants to go on with it.
 
         Raises:
             UserError: it is damaged, or another run's.
@@ -117,7 +117,7 @@ class RunFolder:
             os.remove(self.resume_path)
 
     def check(self, identity):
-        """Refuse a run of another identity than the one that is there, if there is one.
+        """Refuse a run if the folder holds one with another identity.
 
         Raises:
             UserError: it differs, or is not known.

@@ -1,4 +1,4 @@
-"""What identifies a run: a flat {key: value} of all that can change its result, and nothing that can't."""
+"""The identity of a run: a flat {key: value} of all that can change its result."""
 
 import json
 
@@ -8,7 +8,7 @@ from common.errors import UserError
 from .keys import all_keys, method_keys
 from .results import flatten
 
-# Keys that change no result, and why.
+# Keys that change no result: {key: reason}.
 NEUTRAL = {
     "VERSION": "of the config's layout",
     "OUTPUT_DIR": "where the run's files lie",
@@ -35,9 +35,8 @@ NEUTRAL = {
     "TEST.PER_CLASS_RESULT": "prints more",
     "TEST.COMPUTE_CMAT": "writes more",
     "TEST.SAVE_PREDICTIONS": "writes more",
-    "TRAINER.COCOOP.MAX_PROMPTS": "how many prompts are encoded at once",
 }
-# Keys younger than run folders that people have, and what those runs did: no part of an identity with that value.
+# Keys that were added after people had run folders: with these values, as those runs had, they stand in no identity.
 YOUNGER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto"}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
@@ -46,61 +45,36 @@ UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DO
           "DATALOADER.TRAIN_X.N_DOMAIN", "DATALOADER.TRAIN_U.", "DATALOADER.TEST.SAMPLER", "MODEL.INIT_WEIGHTS",
           "MODEL.BACKBONE.PRETRAINED", "MODEL.HEAD.", "OPTIM.STAGED_LR", "OPTIM.NEW_LAYERS", "OPTIM.BASE_LR_MULT",
           "TRAIN.COUNT")
-# Read by training with an optimizer only.
-STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL", "TEST.NO_TEST")
-# Read with this transform among INPUT.TRANSFORMS only.
-OF_TRANSFORM = {"INPUT.CROP_PADDING": "random_crop", "INPUT.RRCROP_SCALE": "random_resized_crop",
-                "INPUT.RANDAUGMENT_": "randaugment", "INPUT.COLORJITTER_": "colorjitter",
-                "INPUT.RGS_P": "randomgrayscale", "INPUT.GB_": "gaussian_blur", "INPUT.PIXEL_": "normalize"}
-# Read with these optimizers only.
-OF_OPTIMIZER = {"OPTIM.MOMENTUM": ("sgd", "rmsprop"), "OPTIM.SGD_": ("sgd",), "OPTIM.RMSPROP_ALPHA": ("rmsprop",),
-                "OPTIM.ADAM_": ("adam", "amsgrad", "adamw", "radam")}
+# Read only by a method that takes optimizer steps, or that reads training images.
+OF_STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.VIEWS", "TEST.FINAL_MODEL", "TEST.NO_TEST")
+OF_TRAINING_IMAGES = ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW")
 # May differ between the run that trained a model and one that tests it.
 OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "precision", "data.",
            "model")
-# May differ as well, but are the model's unless they are given: the dataset tested may have no split file of CoOp's.
+# May differ too, but are the model's unless they are given: the tested dataset may have no split file of CoOp's.
 OF_DRAW = ("DATASET.FEWSHOT_DRAW", "DATASET.SKIP_BROKEN")
 
 
 def reads(cfg, trainer, key):
-    """Whether the result of a run of `trainer` (a class) can depend on `key`, or on where or how fast it works."""
+    """True if a run of `trainer` (a class) may read `key`. Such a key counts, unless it is in `NEUTRAL`."""
     if key.startswith("TRAINER."):
         return key == "TRAINER.NAME" or key in method_keys(trainer)
-    if key.startswith(UNREAD):
-        return False
-    if key in ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW", "DATASET.SPLIT_DIR"):
-        return trainer.reads_training_images
-    if not trainer.steps(cfg) and (key.startswith(STEPS) or key == "INPUT.TRANSFORMS"):
-        return False
-    if key == "DATALOADER.VIEWS":  # as many as epochs, or more, is as 0
-        return trainer.steps(cfg) and 0 < cfg.DATALOADER.VIEWS < cfg.OPTIM.MAX_EPOCH
-    for prefix, transform in OF_TRANSFORM.items():
-        if key.startswith(prefix):
-            return transform in cfg.INPUT.TRANSFORMS
-    for prefix, names in OF_OPTIMIZER.items():
-        if key.startswith(prefix):
-            return cfg.OPTIM.NAME in names
-    if key.startswith("OPTIM.WARMUP_") and key != "OPTIM.WARMUP_EPOCH":
-        return cfg.OPTIM.WARMUP_EPOCH > 0 and not key.endswith(
-            {"linear": "CONS_LR", "constant": "MIN_LR"}[cfg.OPTIM.WARMUP_TYPE])
-    if key in ("OPTIM.STEPSIZE", "OPTIM.GAMMA"):
-        return cfg.OPTIM.LR_SCHEDULER != "cosine"
-    if key == "DATALOADER.TRAIN_X.N_INS":
-        return cfg.DATALOADER.TRAIN_X.SAMPLER == "RandomClassSampler"
-    return True
+    return not (key.startswith(UNREAD) or (key.startswith(OF_STEPS) and not trainer.steps(cfg))
+                or (key in OF_TRAINING_IMAGES and not trainer.reads_training_images))
 
 
 def settings_of(cfg, trainer):
-    """The part of the identity that the config gives: {key: value} of what `trainer` reads and is not neutral."""
+    """The part of the identity that comes from the config: {key: value} of what `trainer` reads and is not neutral."""
     known = all_keys()
     found = {key: value for key, value in flatten(cfg) if key in known and not key.endswith(".PREC")
-             and (key not in NEUTRAL or key in trainer.not_neutral) and reads(cfg, trainer, key)
+             and (key not in NEUTRAL or key in trainer.not_neutral) and key not in trainer.neutral
+             and reads(cfg, trainer, key)
              and YOUNGER.get(key) != value}
     return json.loads(json.dumps(found))  # as it is read back: lists for tuples
 
 
 def digests_of(tasks, train, val, test):
-    """{"tasks", "train", "val", "test": digest}: what the tasks are, and which images there are, with their labels.
+    """Digests of the tasks and of the names and labels of the images: {"tasks", "train", "val", "test": digest}.
 
     Args:
         tasks: list of `Task`. train, val, test: lists of datums with `name` and `label`.
@@ -118,8 +92,8 @@ def identity_of(cfg, trainer, data, weights, precision, model=""):
         cfg: its config. trainer: its class.
         data: as `digests_of`.
         weights: digest of the backbone.
-        precision: what PREC became on the device.
-        model: of a run with --eval-only, the digest of what was learned.
+        precision: the one that was computed in.
+        model: the digest of the model that is tested with --eval-only, else "".
 
     Returns:
         A flat {key: JSON value}.
@@ -130,19 +104,24 @@ def identity_of(cfg, trainer, data, weights, precision, model=""):
 
 
 def differences(there, here):
-    """["KEY: X there, Y here"] of two identities, "none" standing for a key that one of them has not."""
+    """["KEY is X there and Y here"] of two identities, for every key that differs.
+
+    An identity may lack a config key that another version of this code counts: it then has the key's default.
+    """
+    default = json.loads(json.dumps({name: key.default for name, key in all_keys().items()}))
+    there, here = default | there, default | here
     return [f"{name_of(key)} is {there.get(key, 'none')!r} there and {here.get(key, 'none')!r} here"
             for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
 
 
 def name_of(key):
-    """A key of an identity as a user knows it."""
+    """The name by which a user knows a key of an identity."""
     return {"weights": "weights (MODEL.BACKBONE.NAME)", "model": "model (--model-dir)",
             "precision": "precision (PREC)"}.get(key, f"{key} (the images)" if key.startswith("data.") else key)
 
 
 def check_same(there, here, folder, state):
-    """Refuse a folder that another run has.
+    """Refuse a folder that holds another run.
 
     Args:
         there: the identity that the folder holds. here: that of this call.

@@ -73,7 +73,7 @@ def default_cfg():
 
 
 def source_of(cfg, key):
-    """" (set in FILE:LINE)" or the like, "" of a default. `runs.config` keeps the sources with the config."""
+    """" (set in FILE:LINE)" or the like, "" if the key has its default. `runs.config` keeps the sources."""
     source = getattr(cfg, "sources", {}).get(key)
     return f" (set {source})" if source else ""
 

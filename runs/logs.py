@@ -1,4 +1,4 @@
-"""Experiments as the logs of their runs tell them; published logs are read too."""
+"""Experiments as read from the logs of their runs, also from published logs."""
 
 import os
 import os.path as osp
@@ -11,11 +11,11 @@ TASK = re.compile(r"^\* task: (\d+) \((.*)\)\ttotal: ([\d,]+)\tmetric: (\d+(?:\.
 
 
 class BrokenRun(Exception):
-    """Why a run can't be counted."""
+    """A run can't be counted; the message says why."""
 
 
 def result_blocks(lines, trained):
-    """Lines of each result; of a run that `trained`, only those between an end of training and a next epoch.
+    """The lines of each result of a log; if the run `trained`, only of those from an end of training to a next epoch.
 
     A resumed run goes on in the same log, so epochs, with results on the validation set, may follow an end.
     """
@@ -128,7 +128,7 @@ def find_experiments(root):
 
 
 def list_experiments(root):
-    """The sub-folders of `root`; of those that only hold experiments further down (task0/1shots/seed1), these."""
+    """The sub-folders of `root`, or the experiments in them if they lie further down (task0/1shots/seed1)."""
     folders = []
     for _, folder in run_folders(root):
         has_runs = any(osp.isfile(osp.join(path, "log.txt")) for _, path in run_folders(folder))

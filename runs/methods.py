@@ -1,4 +1,4 @@
-"""What a method declares of itself. A trainer class that is registered here has its keys, rows and commands at once."""
+"""The registry of methods: a trainer class that is registered here has its keys, rows and commands."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -26,7 +26,6 @@ class Row:
             for the arguments; without {shots} it is run once. Empty: `method.sh` with the trainer's name.
         script_on: {dataset: command} where a dataset has another one.
         when: {option of the method's node: value} by which a run is told to be of this row; the first that fits counts.
-        tasks_alone: whether it may be run on one task of a suite after the other.
         by_default: whether `all_methods.sh` runs it unasked.
     """
 
@@ -35,7 +34,6 @@ class Row:
     script: str = ""
     script_on: dict = field(default_factory=dict)
     when: dict = field(default_factory=dict)
-    tasks_alone: bool = False
     by_default: bool = True
 
 
@@ -66,7 +64,7 @@ def find_row(rows, options):
 
 
 def commands(dataset, cfg, shots, labels=None):
-    """What `all_methods.sh` runs, in the order of the rows: [(label, command in scripts/)].
+    """The commands that `all_methods.sh` runs, in the order of the rows: [(label, command in scripts/)].
 
     Args:
         labels: of the rows (default: those that are run unasked).

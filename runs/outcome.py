@@ -1,4 +1,4 @@
-"""What a run got right and wrong, beside its `results.json`: written by it, and read without PyTorch.
+"""Predictions, confusion matrices and figures of a run, beside its `results.json`. They are read without PyTorch.
 
 `metrics.json` has figures per task and class, `confusion/task<i>.csv` the counts of each confusion matrix, and
 `predictions.csv` a line per image. Names tell classes apart there: where two have the same one (ImageNet's cranes), the
@@ -22,7 +22,8 @@ BINS = 15
 MOST_CLASSES = 2000  # of a confusion matrix that is written: it has n^2 cells
 MOST_DRAWN = 60  # of one that is drawn
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
-HOW = "call the run's command again with TEST.SAVE_PREDICTIONS True, which tests it without training again"
+HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
+       "--model-dir RUN if the method trains")
 
 
 class Prediction(NamedTuple):
@@ -96,21 +97,23 @@ def figures_of(name, classes, labels, predictions, probabilities):
 
 
 def percent(value):
-    """For JSON, which has no NaN."""
+    """A float for JSON: rounded, and None for NaN."""
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def lacking(cfg):
-    """Names of the files that `cfg` asks for and its run's folder lacks."""
-    wanted = [(cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)]
-    return [name for asked, name in wanted if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name))]
+def note_missing(cfg, trained):
+    """Say how to get files that `cfg` asks for and its finished run did not write; `trained`: it has a model."""
+    how = f", and --eval-only --model-dir {cfg.OUTPUT_DIR} to test its model" if trained else ""
+    for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
+        if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
+            print(f"The finished run did not write {name}: to get it, give another --output-dir{how}")
 
 
 def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
     """Write the files of a test into the run's folder, each of them whole or not at all.
 
-    Pictures of the confusion matrices are drawn with `TEST.COMPUTE_CMAT` only, since that takes seconds. Predictions
-    are written with `TEST.SAVE_PREDICTIONS`, and where there are some already: none of another test stay.
+    `TEST.COMPUTE_CMAT` draws the confusion matrices, which takes seconds. `TEST.SAVE_PREDICTIONS` writes predictions;
+    without it they are only written over those of an earlier test, so that none of it stay.
 
     Args:
         tasks: list of `Task`. images: names of the test images, (n_images,).
@@ -167,15 +170,14 @@ def read_confusion(folder, task):
         MissingFile, UserError: it was not written, or is damaged.
     """
     path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
-    how = f"remove {PREDICTIONS_FILE} if it is there, then {HOW}"
-    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none): {how}")
+    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
     try:
         (_, *classes), *lines = rows
         counts = np.array([[int(count) for count in line[1:]] for line in lines], dtype=np.int64)
         if [line[0] for line in lines] != classes or counts.shape != (len(classes),) * 2:
             raise ValueError
     except (ValueError, IndexError):
-        raise UserError(f"{path} is no table of classes against classes: {how}") from None
+        raise UserError(f"{path} is no table of classes against classes: {HOW}") from None
     return classes, counts
 
 
@@ -193,24 +195,23 @@ def read_predictions(folder):
         found = [Prediction(image, task, label, prediction, float(probability))
                  for image, task, label, prediction, probability in rows]
     except ValueError:
-        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: remove it, then {HOW}"
-                        ) from None
+        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: {HOW}") from None
     return found
 
 
-def read_csv(path, missing=f": {HOW}"):
+def read_csv(path, note=""):
     """The rows of a file, lists of texts.
 
     Args:
-        missing: what else is said where there is none.
+        note: a remark for the error if there is no such file.
 
     Raises:
-        MissingFile: there is none. UserError: it is no CSV.
+        MissingFile: there is no such file. UserError: it is no CSV.
     """
     try:
         with open(path, **ENCODING) as f:
             return list(csv.reader(f))
     except FileNotFoundError:
-        raise MissingFile(f"{path} is not there{missing}") from None
+        raise MissingFile(f"{path} is not there{note}: {HOW}") from None
     except csv.Error as error:
-        raise UserError(f"{path} can't be read ({error}): remove it, then {HOW}") from None
+        raise UserError(f"{path} can't be read ({error}): {HOW}") from None

@@ -2,15 +2,34 @@
 
 import json
 import os.path as osp
+import reprlib
 import sys
 
+from pydantic import BaseModel, Field, ValidationError
+
 from common.errors import MissingFile, UserError
+from common.files import write_json
+from common.keys import in_words
 
 RESULTS_FILE = "results.json"
 
 
+class TaskResult(BaseModel, strict=True):
+    """The result on a task: its name, number of test images, and accuracy in percent."""
+
+    name: str
+    total: int
+    metric: float = Field(allow_inf_nan=False)
+
+
+class Results(BaseModel, strict=True):
+    """The part of `results.json` that is printed again; `tasks` is empty if nothing was tested."""
+
+    tasks: list[TaskResult]
+
+
 def describe_suite(tasks):
-    """What a classifier of these tasks (list of `Task`) is made for, as `results.json` holds it under `suite`."""
+    """Names, classes and templates of tasks (list of `Task`), as `results.json` holds them under `suite`."""
     return [{"name": task.name, "classes": list(task.classnames), "template": task.template} for task in tasks]
 
 
@@ -21,14 +40,12 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         row: the `Row` of the results tables that the run belongs to.
         identity: as `identity_of`.
         tasks: `per_task` of the evaluator, empty if nothing was tested.
-        figures: what else is known: the suite (as `describe_suite`), precision, counts, times in seconds.
+        figures: other values by name: the suite (as `describe_suite`), precision, counts, times in seconds.
     """
-    from dassl.utils import write_json  # not above: it loads PyTorch, which tables do without
-
     figures = {key: round(value, 2) if key.endswith("_seconds") else value for key, value in figures.items()}
     write_json({
-        "label": row.label, "place": row.place, "tasks_alone": row.tasks_alone, "identity": identity,
-        "trainer": cfg.TRAINER.NAME, "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+        "label": row.label, "place": row.place, "identity": identity, "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
         "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
         **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
@@ -37,7 +54,7 @@ def write_results(cfg, row, identity, device, tasks, **figures):
 
 
 def how_it_ended(folder):
-    """What to say of an unfinished run: the error that its log ends with, or that it can go on."""
+    """How an unfinished run ended, in words: the error at the end of its log, or that it can go on."""
     try:
         with open(osp.join(folder, "log.txt"), encoding="utf-8", errors="replace") as f:
             line = next(reversed(f.read().splitlines()), "")
@@ -66,40 +83,55 @@ def read_results(folder):
     return found
 
 
+def validated(model, results):
+    """`results`, the content of a `results.json`, as a pydantic `model`.
+
+    Raises:
+        UserError: a key is missing, or has a value of another kind; the message begins with "results.json".
+    """
+    try:
+        return model.model_validate(results)
+    except ValidationError as found:
+        error = found.errors()[0]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    if error["type"] == "missing":
+        raise UserError(f"{RESULTS_FILE} has no {key!r}")
+    wanted = "an object" if error["type"] in ("dict_type", "model_type") else in_words(error).removeprefix("must be ")
+    raise UserError(f"{RESULTS_FILE} holds {reprlib.repr(error['input'])} as {key!r}, not {wanted}")
+
+
 def print_results(results, folder):
-    """Say what a finished run found, in the lines of its log.
+    """Print what a finished run found, in the lines of its log.
 
     Raises:
         UserError: the results lack a key, or hold a wrong type.
     """
     try:
-        lines = [f"{folder} is finished, with these settings"]
-        mean, tasks = results["overall_metric"], results["tasks"]
-        if mean is not None:
-            lines += ["=> result", f"* total: {sum(task['total'] for task in tasks):,}",
-                      f"* overall_metric: {mean:.2f}%", "=> per-task result"]
-            lines += [f"* task: {i} ({task['name']})\ttotal: {task['total']:,}\tmetric: {task['metric']:.2f}%"
-                      for i, task in enumerate(tasks)]
-            lines.append(f"* average: {mean:.2f}%")
-    except KeyError as error:
-        raise UserError(f"{osp.join(folder, RESULTS_FILE)} has no {error}: it is damaged, move the run away and run it "
-                        "again") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{osp.join(folder, RESULTS_FILE)} holds a wrong type in overall_metric or tasks ({error}): it "
-                        "is damaged, move the run away and run it again") from None
-    print("\n".join(lines))
+        tasks = validated(Results, results).tasks
+    except UserError as error:
+        raise UserError(f"{folder}: {error}: it is damaged, move the run away and run it again") from None
+    print(f"{folder} is finished, with these settings")
+    if tasks:
+        print_tasks([task.model_dump() for task in tasks])
 
 
-def note_difference(results, tasks):
-    """Say so where a test of a finished run counts otherwise than its `results` say; `tasks` as in `write_results`."""
-    there, here = ([task.get("correct") for task in found] for found in (results["tasks"], tasks))
-    if there != here:
-        print(f"Note: {RESULTS_FILE} counts {there} right images per task, this test {here}: another device or another "
-              f"version of PyTorch rounds otherwise; {RESULTS_FILE} stays as it is")
+def print_tasks(tasks, per_task=True):
+    """Print the result of a test: the mean over the tasks and, with `per_task`, a line for each.
+
+    Args:
+        tasks: list of {"name", "total" (number of images), "metric" (percent)}.
+    """
+    mean = sum(task["metric"] for task in tasks) / len(tasks)
+    print(f"=> result\n* total: {sum(task['total'] for task in tasks):,}\n* overall_metric: {mean:.2f}%")
+    if per_task:
+        print("=> per-task result")
+        for i, task in enumerate(tasks):
+            print(f"* task: {i} ({task['name']})\ttotal: {task['total']:,}\tmetric: {task['metric']:.2f}%")
+        print(f"* average: {mean:.2f}%")
 
 
 def peak_memory(device):
-    """Bytes that the process has had at most, on the GPU where `device` is one."""
+    """Peak memory of this process in bytes: the GPU's if `device` is one, else the machine's."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""How tables and charts look."""
+"""Printing tables and drawing charts."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r
 
 
 def spread(values, ci95=False):
-    """Mean, and standard deviation over the runs or the half width of the 95% confidence interval (as CoOp's)."""
+    """(mean, standard deviation) of `values`; with `ci95` the half width of the 95% confidence interval, as CoOp's."""
     std = float(np.std(values))
     return float(np.mean(values)), 1.96 * std / np.sqrt(len(values)) if ci95 else std
 
 
 def spread_of_several(values, ci95=False):
-    """`spread`, but None as the width of a single value."""
+    """`spread`, with None as the width of a single value."""
     mean, width = spread(values, ci95)
     return mean, width if len(values) > 1 else None
 
@@ -59,13 +59,13 @@ def show(rows, headers, style, bold=(), n_names=1):
 
 
 def best(values):
-    """Indices of the largest of `values` as the table shows them, None being no value; none of a single one."""
+    """Indices of the largest `values`, rounded as in the table. None is no value; a single value is not best."""
     shown = {i: round(value, 2) for i, value in enumerate(values) if value is not None}
     return [i for i, value in shown.items() if value == max(shown.values())] if len(shown) > 1 else []
 
 
 def pyplot():
-    """matplotlib's, drawing into files."""
+    """matplotlib.pyplot, set up to draw into files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -83,7 +83,7 @@ def save(figure, path):
 
 
 def draw_bars(bars, path):
-    """Bar chart of (name, mean, width), the width None of a single run."""
+    """Draw a bar chart of [(name, mean, width)]; the width of a single run is None."""
     names, means, widths = zip(*((name, mean, width or 0) for name, mean, width in bars))
     figure, axes = pyplot().subplots(figsize=(8, 1.2 + 0.55 * len(bars)))
     drawn = axes.barh(names, means, xerr=widths, color="#5b8db8", ecolor="#333333", capsize=3)
@@ -96,10 +96,10 @@ def draw_bars(bars, path):
 
 
 def draw_shots(lines, shots, tasks, title, path):
-    """Accuracy against shots: a large panel of the average, and a small one per task.
+    """Draw accuracy against shots: a large panel of the average, and a small one per task.
 
     Args:
-        lines: [(name, {shots: accuracy on each task, then their mean})], of zero-shot the key being None.
+        lines: [(name, {shots: accuracy on each task, then their mean})]; the key of zero-shot is None.
         shots: the ticks. tasks: their names.
     """
     plt = pyplot()
@@ -133,10 +133,10 @@ def draw_shots(lines, shots, tasks, title, path):
 
 
 def draw_confusion(counts, classes, title, path):
-    """A confusion matrix: cells are coloured by the share of their row, and hold their counts where there is room.
+    """Draw a confusion matrix: colours are shares of a row; up to 30 classes, the cells show their counts.
 
     Args:
-        counts: (n, n), rows being true classes. classes: their names.
+        counts: (n, n); rows are true classes. classes: their names.
     """
     n = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

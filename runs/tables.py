@@ -7,14 +7,14 @@ from collections import defaultdict
 import numpy as np
 
 from . import paper
-from .experiments import N_TASKS, Row, check_single, make_tables, name_rows
+from .experiments import Row, check_single, make_tables, name_rows
 from .show import best, cell, draw_bars, draw_shots, plural, show, spread_of_several
 
 
 def show_tables(runs, left_out, args):
-    """Print a table per dataset and backbone: rows are methods, columns shots; with `args.chart` draw each too.
+    """Print a table per dataset, tasks and backbone: rows are methods, columns are shots. `args.chart` draws each too.
 
-    As the other `show_...`, it adds the runs it can't use to `left_out` and returns whether there was any that it can.
+    This and the other `show_...` add the runs that they can't use to `left_out`, and return False if no run is left.
     """
     tables = find_tables(runs, left_out)
     if args.format == "csv" and tables:
@@ -30,14 +30,14 @@ def show_tables(runs, left_out, args):
 
 
 def find_tables(runs, left_out):
-    """The tables of methods against shots; the runs that are in none are added to `left_out`."""
+    """The tables of methods against shots. Runs that belong to none are added to `left_out`."""
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
     return make_tables(keep(runs, left_out, lambda run: not run.model_dir,
                             "that test another run's model (--eval-only)"))
 
 
 def keep(runs, left_out, wanted, reason):
-    """The runs that are `wanted`; one line about the others is added to `left_out`."""
+    """The runs for which `wanted` is True. One line about the others is added to `left_out`."""
     others = [run for run in runs if not wanted(run)]
     if others:
         left_out.append((osp.commonpath([run.path for run in others]),
@@ -46,14 +46,14 @@ def keep(runs, left_out, wanted, reason):
 
 
 def accuracies(row, table, ci95):
-    """(mean, width) of a row per shots of the table, then of their average; None where there is no value."""
+    """[(mean, width)] of a row for the shots of the table, then for their average; None where there is no value."""
     cells = [spread_of_several([run.metric for run in row.at(n).values()], ci95) if row.at(n) else None
              for n in table.shots]
     return [*cells, row.average(table.shots or [None], ci95)]
 
 
 def counts(row):
-    """Numbers of learned values and minutes of training of a row's runs, as texts."""
+    """[number of learned values, minutes of training] of a row's runs, as texts."""
     runs = row.all_runs()
     params = sorted({run.n_params for run in runs})
     minutes = "" if row.zero_shot else f"{np.mean([run.seconds for run in runs]) / 60:.1f}"
@@ -69,7 +69,7 @@ def show_table(table, args):
 
 
 def show_csv(tables, args):
-    """All tables as one: mean and width in columns of their own."""
+    """Print all tables as one, with a column for each mean and each width."""
     shots = sorted({n for table in tables for n in table.shots})
     width = "ci95" if args.ci95 else "std"
     headers = ["dataset", "tasks", "backbone", "method", "n_params", "train_minutes"]
@@ -87,7 +87,7 @@ def show_csv(tables, args):
 
 
 def list_missing_seeds(table):
-    """Say which cells are of fewer seeds than others of their table."""
+    """List the cells that lack seeds which other cells of the table have."""
     trained = [row for row in table.rows if not row.zero_shot]
     seeds = {run.seed for row in trained for run in row.all_runs()} - {None}
     lines = [f"  {row.name}, {plural(n)}: seed {' '.join(map(str, sorted(seeds - set(row.at(n)))))}"
@@ -97,13 +97,13 @@ def list_missing_seeds(table):
 
 
 def chart_path(table, tables, path):
-    """`path`, with the number of the table before its ending if there are several."""
+    """`path`; if there are several tables, with the number of the table before its ending."""
     root, ending = osp.splitext(path)
     return path if len(tables) == 1 else f"{root}-{tables.index(table) + 1}{ending}"
 
 
 def draw_table(table, path):
-    """Chart of a table's rows over shots, on average and per task; of a single number of shots a bar chart."""
+    """Draw accuracy against shots, on average and per task, or bars if there is one number of shots."""
     if len(table.shots) < 2:
         draw_bars([(row.name, *row.average(table.shots or [None])) for row in table.rows], path)
     else:
@@ -120,7 +120,7 @@ def show_paper(suite, runs, left_out, args):
     runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
     runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
-    runs = keep(runs, left_out, lambda run: len(run.tasks) == N_TASKS[suite], f"on a part of the tasks of {suite}")
+    runs = keep(runs, left_out, lambda run: run.which_tasks == "all", f"on a part of the tasks of {suite}")
     runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
     rows = [(table, row) for table in make_tables(runs) for row in table.rows]
     if not rows:
@@ -147,22 +147,22 @@ def show_paper(suite, runs, left_out, args):
 
 
 class Pairs(Row):
-    """The runs of one experiment on base and on new classes, `runs` being {shots: {seed: (base, new)}}."""
+    """The runs of one experiment on base and on new classes: `runs` is {shots: {seed: (base, new)}}."""
 
     def accuracies(self, shots, i, ci95):
-        """((mean, width) on base, on new, harmonic mean of the two means) on task i, None being the average."""
+        """((mean, width) on base, on new, harmonic mean of both means) on task i, or on average if i is None."""
         base, new = (spread_of_several([run.metric if i is None else run.percents[i] for run in runs], ci95)
                      for runs in zip(*self.at(shots).values()))
         return base, new, harmonic_mean(base[0], new[0])
 
 
 def harmonic_mean(a, b):
-    """2ab / (a + b), of two accuracies; 0 of two zeros."""
+    """2ab / (a + b); 0 if both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
 def pair_runs(runs, left_out):
-    """{(dataset, backbone, base tasks, new tasks): {key: Pairs}}; runs without counterpart are left out."""
+    """{(dataset, backbone, base tasks, new tasks): {key: Pairs}}. Runs without a counterpart go to `left_out`."""
     found = defaultdict(dict)
     for run in runs:
         pair = found[run.experiment, tuple(name for name, _ in run.tasks), run.shots, run.seed]
@@ -185,8 +185,8 @@ def pair_runs(runs, left_out):
 def show_base2new(runs, left_out, args):
     """Print accuracies on base and new classes and their harmonic mean H: on average, then per task.
 
-    As the papers of CoOp's family report: H of a task is that of its two accuracies, meant over the seeds; H of the
-    average is that of the two average accuracies, not the average of the tasks' H.
+    As in CoOp's successors, H of a task is that of its two accuracies, each a mean over the seeds, and H of the average
+    is that of the two average accuracies, not the average of the tasks' H.
     """
     runs = keep(runs, left_out, lambda run: run.classes != "all", "on all classes")
     rows = []

@@ -32,8 +32,8 @@ def write_run(folder, accuracies, label="SoftCPT-NATA", shots=1, seed=1, dataset
                   "data.train": f"{shots} {seed}", "data.test": f"{which_tasks} {classes} test",
                   "weights": "0123abcdef", "model": model and f"model of {model}"}
         (folder / "results.json").write_text(json.dumps({
-            "label": label, "place": PLACES[label], "tasks_alone": zero_shot or label == "LP-CLIP",
-            "identity": known | identity, "dataset": dataset, "backbone": backbone, "overall_metric": mean,
+            "label": label, "place": PLACES[label], "identity": known | identity, "dataset": dataset,
+            "backbone": backbone, "overall_metric": mean,
             "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
             "n_params": 0 if zero_shot else n_params, "model_dir": model,
             "train_seconds": 0 if zero_shot else seconds}))

@@ -105,7 +105,7 @@ def change(path, old, new):
     (lambda path: change(path, "pets/3.jpg,pets,cat", "pets/3.jpg,pets,dog"), "were tested on different images"),
     (lambda path: path.write_text("".join(path.read_text().splitlines(True)[:-1])), "were tested on different images"),
     (lambda path: path.write_text("".join(path.read_text().splitlines(True)[:1])), "different tasks (pets, cars; )"),
-    (lambda path: path.unlink(), "predictions.csv is not there: call the run's command again with TEST.SAVE"),
+    (lambda path: path.unlink(), "predictions.csv is not there: call the run's command with TEST.SAVE"),
     (lambda path: path.write_text("a,b\n"), "has not the columns image,task,label,prediction,probability"),
 ])
 def test_what_can_not_be_compared_is_one_sentence(spoil, message, pair, capsys):
@@ -144,7 +144,7 @@ def test_comparing_loads_no_pytorch(pair, tmp_path):
 
 
 def test_two_runs(photo_root, backbone, tmp_path, capsys):
-    """A finished run is asked for its predictions when it turns out that they are missing."""
+    """The model of one that did not write predictions is tested again."""
     def arguments(output, trainer, *extra, **options):
         return train_args(photo_root, backbone, tmp_path / output, trainer, *extra, **{
             "DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 1, **options})
@@ -154,10 +154,11 @@ def test_two_runs(photo_root, backbone, tmp_path, capsys):
     with pytest.raises(SystemExit):
         out(capsys, "--compare", tmp_path / "a", tmp_path / "b")
     assert f"{tmp_path / 'b' / 'predictions.csv'} is not there" in capsys.readouterr().err
-    call(arguments("b", "MTCoOpHard", **{"TEST.SAVE_PREDICTIONS": True}))
+    call(arguments("c", "MTCoOpHard", "--eval-only", "--model-dir", str(tmp_path / "b"),
+                   **{"TEST.SAVE_PREDICTIONS": True}))
     capsys.readouterr()
-    rows = cells(out(capsys, "--compare", tmp_path / "a", tmp_path / "b", "--format", "github").out)
-    for folder, column in (("a", 1), ("b", 2)):
+    rows = cells(out(capsys, "--compare", tmp_path / "a", tmp_path / "c", "--format", "github").out)
+    for folder, column in (("a", 1), ("c", 2)):
         for task in results(tmp_path / folder)["tasks"]:
             assert float(rows[task["name"]][column]) == pytest.approx(task["overall_acc"], abs=0.005)
         right = [p.right for p in read_predictions(tmp_path / folder)]

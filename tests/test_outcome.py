@@ -1,6 +1,5 @@
 """What a run writes beside its results: figures, confusion matrices, predictions; each against a slow or known one."""
 
-import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,11 +15,10 @@ from common.errors import MissingFile, UserError
 from dassl.data.datasets import build_dataset
 from dassl.evaluation import build_evaluator
 from datasets.base import Task
-from lpclip import linear_probe, logistic
+from lpclip import linear_probe
 from runs import outcome
 from runs.outcome import calibration_error, distinct, figures_of, read_confusion, read_predictions, write_outcome
 from tests.helpers import REPOSITORY, call, make_cfg, metrics, results, train_args
-from trainers import run as run_module
 from trainers.evaluation import ClassificationMT, make_evaluator
 from trainers.multitask import MultiTaskTrainer
 
@@ -149,12 +147,12 @@ def test_a_matrix_of_too_many_classes_is_not_written(written, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name, content, read, message", [
-    ("predictions.csv", None, read_predictions, "predictions.csv is not there: call the run's command again with TEST"),
+    ("predictions.csv", None, read_predictions, "predictions.csv is not there: call the run's command with TEST.SAVE"),
     ("predictions.csv", "", read_predictions, "has not the columns image,task,label,prediction,probability"),
     ("predictions.csv", "image,task,label,prediction,probability\na,b\n", read_predictions, "has not the columns"),
     ("predictions.csv", "image,task,label,prediction,probability\na,b,c,d,e\n", read_predictions, "has not the"),
     ("confusion/task0.csv", None, lambda folder: read_confusion(folder, 0),
-     "task0.csv is not there (a task of more than 2,000 classes has none): remove predictions.csv if it is there"),
+     "task0.csv is not there (a task of more than 2,000 classes has none): call the run's command with TEST.SAVE"),
     ("confusion/task0.csv", ",a,b\na,1,2\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
     ("confusion/task0.csv", ",a,b\nb,1,2\na,1,2\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
     ("confusion/task0.csv", ",a\na,x\n", lambda folder: read_confusion(folder, 0), "is no table of classes"),
@@ -221,46 +219,27 @@ def test_images_are_named_alike_wherever_the_root_lies(arguments, photo_root, tm
         assert (photo_root / prediction.image).is_file() and not prediction.image.startswith(("/", "."))
 
 
-@pytest.mark.parametrize("options", [{}, {"TEST.FINAL_MODEL": "best_val", "OPTIM.LR": 1.0}])
-def test_a_finished_run_writes_its_predictions_without_training(options, arguments, tmp_path, monkeypatch, capsys):
-    call(arguments("run", **options))
-    call(arguments("at_once", **options, **SAVE))
+def test_a_finished_run_says_how_to_get_what_it_did_not_write(arguments, tmp_path, capsys):
+    call(arguments("run"))
+    call(arguments("at_once", **SAVE))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    monkeypatch.setattr(MultiTaskTrainer, "train", None)
-    call(arguments("run", "MTCoOpHard", "--no-train", **options, **SAVE))
-    assert not (tmp_path / "run" / "predictions.csv").exists()
-    call(arguments("run", **options, **SAVE))
-    assert "Note: results.json" not in capsys.readouterr().out
-    assert read_predictions(tmp_path / "run") == read_predictions(tmp_path / "at_once")
-    assert all(path.read_bytes() == content for path, content in before.items())
-    monkeypatch.setattr(MultiTaskTrainer, "test", None)
-    call(arguments("run", **options, **SAVE))  # nothing is left to do
-
-
-def test_a_test_that_counts_otherwise_is_said(arguments, tmp_path, capsys):
-    call(arguments("run", "ZeroshotCLIP", "--eval-only"))
-    path = tmp_path / "run" / "results.json"
-    written = json.loads(path.read_text())
-    right = written["tasks"][0]["correct"]
-    written["tasks"][0]["correct"] = -1
-    path.write_text(json.dumps(written))
-    call(arguments("run", "ZeroshotCLIP", "--eval-only", **SAVE))
+    capsys.readouterr()
+    call(arguments("run", **SAVE, **{"TEST.COMPUTE_CMAT": True}))
     printed = capsys.readouterr().out
-    assert "Note: results.json counts [-1, " in printed and f"this test [{right}, " in printed
+    for name in ("predictions.csv", "cmat.pt"):
+        assert (f"The finished run did not write {name}: to get it, give another --output-dir, and --eval-only "
+                f"--model-dir {tmp_path / 'run'} to test its model\n") in printed
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    call(arguments("tested", "MTCoOpHard", "--eval-only", "--model-dir", str(tmp_path / "run"), **SAVE))
+    assert read_predictions(tmp_path / "tested") == read_predictions(tmp_path / "at_once")
+    call(arguments("at_once", **SAVE))
+    assert "did not write" not in capsys.readouterr().out
 
 
 def test_a_run_without_a_test_has_no_predictions(arguments, tmp_path):
     for _ in range(2):
         call(arguments("run", **SAVE, **{"TEST.NO_TEST": True, "OPTIM.MAX_EPOCH": 1}))
     assert not (tmp_path / "run" / "predictions.csv").exists() and not (tmp_path / "run" / "metrics.json").exists()
-
-
-def test_several_processes_are_refused_a_finished_run(arguments, tmp_path, monkeypatch):
-    call(arguments("run", "ZeroshotCLIP", "--eval-only"))
-    monkeypatch.setattr(run_module, "world_size", lambda: 2)
-    call(arguments("run", "ZeroshotCLIP", "--eval-only"))
-    with pytest.raises(UserError, match="lacks predictions.csv: one process writes that, call python train.py"):
-        call(arguments("run", "ZeroshotCLIP", "--eval-only", **SAVE))
 
 
 def probe(root, backbone, tmp_path, output, **options):
@@ -272,19 +251,14 @@ def probe(root, backbone, tmp_path, output, **options):
     return [tmp_path / output / f"task{i}" / "4shots" / "seed1" for i in (0, 1)]
 
 
-def test_predictions_of_the_linear_probe(photo_root, backbone, tmp_path, monkeypatch):
-    """At once, and of a finished run, which needs one fit and no search."""
-    at_once = probe(photo_root, backbone, tmp_path, "at_once", **SAVE)
-    later = probe(photo_root, backbone, tmp_path, "later")
-    before = [(folder / name).read_bytes() for folder in later for name in ("results.json", "log.txt")]
-    monkeypatch.setattr(logistic, "search_c", None)
-    probe(photo_root, backbone, tmp_path, "later", **SAVE)
-    for one, other in zip(at_once, later):
-        found, task = read_predictions(other), results(other)["tasks"][0]
-        assert found == read_predictions(one) and len(found) == task["total"]
-        assert sum(p.right for p in found) == task["correct"] and {p.task for p in found} == {task["name"]}
-        assert metrics(other) == metrics(one)
-    assert before == [(folder / name).read_bytes() for folder in later for name in ("results.json", "log.txt")]
+def test_predictions_of_the_linear_probe(photo_root, backbone, tmp_path, capsys):
+    for folder in probe(photo_root, backbone, tmp_path, "lp", **SAVE):
+        found, task = read_predictions(folder), results(folder)["tasks"][0]
+        assert len(found) == task["total"] and {p.task for p in found} == {task["name"]}
+        assert sum(p.right for p in found) == task["correct"]
+    probe(photo_root, backbone, tmp_path, "without")
+    probe(photo_root, backbone, tmp_path, "without", **SAVE)
+    assert capsys.readouterr().out.count("The finished run did not write predictions.csv: to get it, give another") == 2
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 0, 2, 2], [0, 1, 2, 1, 0], [0, 3, 1, 3, 0]])
@@ -349,9 +323,6 @@ def test_details_of_a_run(arguments, tmp_path, capsys):
     capsys.readouterr()
     parse_test_res.main([str(tmp_path / "run"), "--keyword", "average", "--format", "csv"])  # of tasks, not of classes
     assert f"average,,{results(tmp_path / 'run')['overall_metric']:.2f}," in capsys.readouterr().out
-    (tmp_path / "run" / "cmat.pt").unlink()
-    call(arguments("run", "ZeroshotCLIP", "--eval-only", **DETAILS))
-    assert (tmp_path / "run" / "cmat.pt").exists()
 
 
 def test_dassls_name_of_the_evaluator_is_for_one_task():

@@ -111,10 +111,10 @@ def test_the_linear_probe(number, photo_root, backbone, tmp_path, capsys, tested
     """Its task of two classes has one row of weights in scikit-learn."""
     kept = []
 
-    def finish(cfg, identity, features, stored, images, *args, original=linear_probe.finish):
+    def finish(cfg, identity, features, images, *args, original=linear_probe.finish):
         kept.append(([datum.impath for datum in images.test[0]], images.test[1].tolist(), args[0],
                      features(images.test[0])))
-        original(cfg, identity, features, stored, images, *args)
+        original(cfg, identity, features, images, *args)
 
     monkeypatch.setattr(linear_probe, "finish", finish)
     sweep(linear_probe.parse_args(probe_arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks",

@@ -53,7 +53,7 @@ def add_outcome(folder, root, tasks, predictions=True):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs of three methods, the linear probe's on each task alone; one unfinished, one of base classes."""
+    """Runs of three methods; one unfinished, one of base classes."""
     path = tmp_path_factory.mktemp("report")
     root, runs = path / "data", path / "runs"
     add_outcome(write_run(runs / "zs", (60, 70), label="ZS-CLIP", tasks=TASKS), root, (0, 1))
@@ -62,10 +62,8 @@ def folder(tmp_path_factory):
             value = 50 + 3 * shots + seed
             add_outcome(write_run(runs / f"soft{shots}" / f"seed{seed}", (value, value + 10), shots=shots, seed=seed,
                                   tasks=TASKS), root, (0, 1), predictions=seed == 1)
-            for t in (0, 1):
-                add_outcome(write_run(runs / f"lp/task{t}/{shots}shots/seed{seed}", (value + 7 * t,), "LP-CLIP",
-                                      shots=shots, seed=seed, which_tasks=f"task{t}", tasks=TASKS[t:t + 1]),
-                            root, (t,))
+            add_outcome(write_run(runs / f"lp/{shots}shots/seed{seed}", (value, value + 7), "LP-CLIP", shots=shots,
+                                  seed=seed, tasks=TASKS), root, (0, 1))
     write_run(runs / "later", (1, 2), finished=False)
     write_run(runs / "half", (80, 90), classes="base", tasks=TASKS)
     return path
@@ -113,9 +111,9 @@ def test_what_it_holds_of_each_run(page, folder):
     data = read(page)
     table, = data["tables"]
     assert [task for task, _ in table["tasks"]] == list(TASKS)
-    assert len(table["runs"]) == 9  # the linear probe's two tasks are one run each
+    assert len(table["runs"]) == 9
     for about in table["runs"]:
-        assert about["memory"] == 512 and about["test"] == (5 if about["row"] == 1 else 2.5)
+        assert about["memory"] == 512 and about["test"] == 2.5
         for t, task in enumerate(about["details"]):
             assert tuple(data["classes"][task["classes"]]) == CLASSES[t]
             matrix = np.zeros(np.size(COUNTS[t]), dtype=int)
@@ -219,11 +217,11 @@ def test_pages_of_few_runs(browser, folder, tmp_path, runs):
 
 # ------------------------------------------------------------------ what it leaves out
 def test_thumbnails_are_limited(folder, tmp_path, capsys):
-    data = make(folder / "runs", tmp_path / "x.html", "--thumbnails", "3")
+    data = make(folder / "runs", tmp_path / "x.html", "--thumbnails", "2")
     first = {task["worst"][0][3][0][0] for run in data["tables"][0]["runs"] for task in run["details"]
              if task["worst"][0][3]}
-    assert len(data["thumbnails"]) == 3 and first >= set(map(int, data["thumbnails"]))
-    assert f"Of {len(data['images'])} images that are named here 3 are shown" in capsys.readouterr().err
+    assert len(data["thumbnails"]) == 2 and first >= set(map(int, data["thumbnails"]))
+    assert f"Of {len(data['images'])} images that are named here 2 are shown" in capsys.readouterr().err
     data = make(folder / "runs", tmp_path / "x.html", "--no-thumbnails")
     assert data["thumbnails"] == {} and data["images"]
 

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.program import Stopped
 from runs.folder import RunFolder
-from runs.identity import NEUTRAL, settings_of
+from runs.identity import NEUTRAL, differences, settings_of
 from runs.keys import all_keys
 from runs.methods import TRAINERS
 from tests.helpers import call, call_until, make_cfg, results, run, train_args
@@ -162,6 +162,12 @@ def test_every_finished_run_can_be_called_again(options, arguments, tmp_path, ca
     assert "is finished, with these settings" in capsys.readouterr().out and contents(tmp_path / "test") == before
 
 
+def test_a_key_that_an_identity_lacks_has_its_default():
+    assert differences({"SEED": 1}, {"SEED": 1, "OPTIM.ADAM_BETA1": 0.9, "INPUT.SIZE": [224, 224]}) == []
+    assert differences({}, {"OPTIM.ADAM_BETA1": 0.5}) == ["OPTIM.ADAM_BETA1 is 0.9 there and 0.5 here"]
+    assert differences({"model": "a"}, {}) == ["model (--model-dir) is 'a' there and 'none' here"]
+
+
 def test_neutral_keys_are_keys_with_a_reason():
     assert set(NEUTRAL) <= set(all_keys()) and all(NEUTRAL.values())
 
@@ -199,9 +205,9 @@ def test_a_folder_without_identity_is_refused(arguments, tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (lambda written: written.pop("tasks"), "results.json has no 'tasks'"),
-    (lambda written: written["tasks"][1].pop("metric"), "results.json has no 'metric'"),
-    (lambda written: written.update(overall_metric="high"), "results.json holds a wrong type in overall_metric"),
-    (lambda written: written.update(tasks=3), "results.json holds a wrong type in overall_metric or tasks"),
+    (lambda written: written["tasks"][1].pop("metric"), r"results.json has no 'tasks\[1\].metric'"),
+    (lambda written: written["tasks"][0].update(total="x"), r"holds 'x' as 'tasks\[0\].total', not a whole number"),
+    (lambda written: written.update(tasks=3), "results.json holds 3 as 'tasks', not a list: it is damaged, move"),
 ])
 def test_damaged_results_are_one_sentence(change, message, arguments, tmp_path):
     call(arguments(tmp_path / "run"))

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import sweep
+from runs.results import peak_memory
 from sweeps import warm
 from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
 from sweeps.engine import Sweep
 from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
-from runs.results import peak_memory
 from tests.commands import make_recorder, recorded_calls
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip

@@ -10,6 +10,7 @@ from common.files import atomic_path
 from dassl.evaluation import EVALUATOR_REGISTRY, EvaluatorBase
 from runs.keys import refusal
 from runs.outcome import CMAT_FILE, CONFUSION, write_outcome
+from runs.results import print_tasks
 
 
 def make_evaluator(cfg, tasks):
@@ -59,12 +60,7 @@ class ClassificationMT(EvaluatorBase):
             UserError: a task has no test image.
         """
         metric = self.count()
-        print(f"=> result\n* total: {len(self.labels):,}\n* overall_metric: {metric:.2f}%")
-        if self.cfg.TEST.PER_TASK_RESULT:
-            print("=> per-task result")
-            for i, result in enumerate(self.per_task):
-                print(f"* task: {i} ({result['name']})\ttotal: {result['total']:,}\tmetric: {result['metric']:.2f}%")
-            print(f"* average: {metric:.2f}%")
+        print_tasks(self.per_task, self.cfg.TEST.PER_TASK_RESULT)
         if self.cfg.TEST.PER_CLASS_RESULT:
             self._print_classes()
         if self.cfg.TEST.COMPUTE_CMAT:

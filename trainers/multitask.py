@@ -67,6 +67,7 @@ class MultiTaskTrainer(SavesParts):
     reads_training_images = True
     reads_templates = False  # whether its class features read the tasks' hand-written templates
     not_neutral = ()  # keys that change this method's result, though they change no other's
+    neutral = ()  # keys of its own that change no result
 
     def __init__(self, cfg, tasks=None):
         self.options = cfg.TRAINER[self.node] if self.node else None

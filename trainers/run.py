@@ -10,8 +10,8 @@ from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import OF_TEST, YOUNGER, check_model, reads
 from runs.keys import all_keys
-from runs.outcome import lacking
-from runs.results import note_difference, print_results
+from runs.outcome import note_missing
+from runs.results import print_results
 
 
 def run(args):
@@ -50,7 +50,7 @@ def run(args):
         if folder.state() == "finished":
             print_results(folder.results(), folder.path)
             folder.finish()  # a kill may have come between its last two steps
-            test_again(args, trainer, folder)
+            note_missing(cfg, trained=bool(trainer_class.saved_parts(cfg)) and not args.eval_only)
             return trainer
         log.begin()
         if args.no_train:
@@ -64,18 +64,6 @@ def run(args):
         trainer.write_results(wall_seconds=time.time() - start,
                               model_dir=args.model_dir and osp.abspath(args.model_dir))
     return trainer
-
-
-def test_again(args, trainer, folder):
-    """Write the files that are asked for and that a finished run lacks, by a test of its model."""
-    files = lacking(trainer.cfg)
-    if not files or args.no_train or (trainer.cfg.TEST.NO_TEST and not args.eval_only):
-        return
-    if not args.eval_only:
-        trainer.load_model(folder.path)
-    trainer.test()
-    trainer.evaluator.write(trainer.tested)
-    note_difference(folder.results(), trainer.evaluator.per_task)
 
 
 def check_flags(args, cfg, trainer_class):
