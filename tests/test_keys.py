@@ -5,7 +5,6 @@ import sys
 import pytest
 import yaml
 
-import lpclip  # noqa: F401  registers its row
 import train
 from common.errors import UserError
 from runs.config import build_parser, make_cfg, setup_cfg

@@ -1,33 +1,22 @@
-"""The linear probe: search for C, metrics, what a run writes, and what is not done twice."""
+"""The linear probe: search for C, metrics, what a run writes, and that tasks do not depend on each other."""
 
-import csv
-import io
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-import parse_test_res
-from clip import clip
-from features.images import Images
-from lpclip import linear_probe, logistic
-from lpclip.linear_probe import parse_args, sweep
+from common.errors import UserError
 from lpclip.logistic import search_c
-from tests.helpers import REPOSITORY, results
+from tests.helpers import call, results, run, train_args
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (20, 20, 130)}
 
 
-def arguments(root, backbone, output, tmp_path, *numbers, **options):
-    options = {"DATASET.NAME": "FolderTasks", "INPUT.SIZE": "(32, 32)", "INPUT.TRANSFORMS": "('normalize',)",
-               "DATALOADER.NUM_WORKERS": 0, "DATASET.SPLIT_DIR": tmp_path / "splits", **options}
-    return ["--root", str(root), "--backbone", str(backbone), "--output-dir", str(output), *numbers,
-            *[str(item) for pair in options.items() for item in pair]]
+def arguments(root, backbone, output, tmp_path, **options):
+    return train_args(root, backbone, output, "LinearProbe", **{"DATASET.SPLIT_DIR": tmp_path / "splits", **options})
 
 
 @pytest.fixture(scope="module")
@@ -71,151 +60,73 @@ def test_metrics_by_hand(metric, percent, uneven_root, backbone, tmp_path):
     """9 of 10 right; per class 6/6, 2/2 and 1/2."""
     (uneven_root / "tasks.yaml").write_text(json.dumps({"metric": metric, "tasks": [
         {"folder": "paint", "train": "train", "val": "val", "test": "test"}]}))
-    sweep(parse_args(arguments(uneven_root, backbone, tmp_path / "lp", tmp_path, "--shots", "4", "--seeds",
-                               "1")))
-    task = results(tmp_path / "lp" / "task0" / "4shots" / "seed1")["tasks"][0]
+    call(arguments(uneven_root, backbone, tmp_path / "lp", tmp_path, **{"DATASET.NUM_SHOTS": 4}))
+    task = results(tmp_path / "lp")["tasks"][0]
     assert task["overall_acc"] == pytest.approx(90.0) and task["mean_acc"] == pytest.approx(250 / 3)
     assert task["metric"] == pytest.approx(percent) and task["metric_name"] == metric
-    log = (tmp_path / "lp" / "task0" / "4shots" / "seed1" / "log.txt").read_text()
-    assert "Finished training\n" in log
+    log = (tmp_path / "lp" / "log.txt").read_text()
+    assert "Finished training\n" in log and re.search(r"^task 0 \(paint\): C = \S+ by 12 validation images$", log, re.M)
     assert (f"=> result\n* total: 10\n* overall_metric: {percent:.2f}%\n"
             "=> per-task result\n"
             f"* task: 0 (paint)\ttotal: 10\tmetric: {percent:.2f}%\n* average: {percent:.2f}%\n") in log
 
 
-def test_runs_skips_and_encodes_once(photo_root, backbone, tmp_path, monkeypatch, capsys):
-    encoded, fits = [], []
-    read, fit = Images.__getitem__, logistic.LogisticRegression.fit
-
-    def counted(self, idx):
-        encoded.append(self.data_source[idx].impath)
-        return read(self, idx)
-
-    def counted_fit(self, x, y):
-        fits.append(self.C)
-        return fit(self, x, y)
-
-    monkeypatch.setattr(Images, "__getitem__", counted)
-    monkeypatch.setattr(logistic.LogisticRegression, "fit", counted_fit)
-    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", "1", "--shots", "1", "4", "--seeds",
-                     "1", "2")
-    sweep(parse_args(args))
-    assert len(encoded) == len(set(encoded)) <= 24  # all images of dark and light
-    assert len(fits) == 4 * (7 + 2 + 6)  # coarse list, two ends, a new end in steps 3 to 8
-    written = results(tmp_path / "lp" / "task1" / "4shots" / "seed2")
-    dim = clip.load(backbone, device="cpu")[0].visual.output_dim
-    expected = {"trainer": "LP-CLIP", "dataset": "FolderTasks", "backbone": backbone, "shots": 4, "seed": 2,
-                "precision": "fp32", "overall_metric": 100.0, "n_tasks": 1, "n_classes": 2, "n_train": 8,
-                "n_val": 4, "n_test": 8}
-    assert {key: written[key] for key in expected} == expected  # dark and light are easy
-    assert written["n_params"] == (dim + 1) * 2 and 1e-7 <= written["C"] <= 1e7
-    assert written["config"]["DATASET"]["NUM_SHOTS"] == 4 and written["config"]["SEED"] == 2
-    assert written["config"]["DATASET"]["SUBSAMPLE_TASKS"] == "task1"
-    assert set(written) >= {"train_seconds", "test_seconds", "wall_seconds", "peak_memory_mb", "device"}
-    # every (shots, seed) has the draw that train.py makes and stores
-    assert len(list((tmp_path / "splits").rglob("shot_*-seed_*.json"))) == 4
-
-    (tmp_path / "lp" / "task1" / "1shots" / "seed2" / "results.json").unlink()
-    n_fits = len(fits)
-    capsys.readouterr()
-    sweep(parse_args(args))
-    assert capsys.readouterr().out.count("is finished, with these settings") == 3 and len(fits) == n_fits + 15
-    # what is said of other runs is in nobody's log
-    assert all("is finished" not in log.read_text() for log in (tmp_path / "lp").rglob("log.txt"))
-    with pytest.raises(ValueError, match="INPUT.INTERPOLATION is 'bicubic' there and 'nearest' here"):
-        sweep(parse_args([*args, "INPUT.INTERPOLATION", "nearest"]))
+def test_a_suite_has_the_results_of_its_tasks_alone(photo_root, backbone, tmp_path, monkeypatch):
+    """Whatever the number of processes that fit."""
+    both = call(arguments(photo_root, backbone, tmp_path / "both", tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    call(arguments(photo_root, backbone, tmp_path / "again", tmp_path))
+    written = results(tmp_path / "both")
+    assert results(tmp_path / "again")["tasks"] == written["tasks"]
+    classifier, first = both.model.classifier, 0
+    assert written["n_params"] == (64 + 1) * 5 and written["precision"] == "fp32" and 1e-7 <= classifier.c.min()
+    for number in (0, 1):
+        alone = call(arguments(photo_root, backbone, tmp_path / f"task{number}", tmp_path,
+                               **{"DATASET.SUBSAMPLE_TASKS": f"task{number}"})).model.classifier
+        own = slice(first, first + len(alone.bias))
+        assert torch.equal(alone.weight, classifier.weight[own]) and torch.equal(alone.bias, classifier.bias[own])
+        assert alone.c.item() == classifier.c[number].item()
+        assert results(tmp_path / f"task{number}")["tasks"] == [written["tasks"][number]]
+        first += len(alone.bias)
+    test = [*arguments(photo_root, backbone, tmp_path / "test", tmp_path)]
+    test[test.index("--trainer"):test.index("--trainer")] = ["--eval-only", "--model-dir", str(tmp_path / "both")]
+    call(test)
+    assert results(tmp_path / "test")["tasks"] == written["tasks"]
 
 
-def test_all_tasks_in_one_process(photo_root, backbone, tmp_path, monkeypatch):
-    """Both tasks, one after the other: the same as each alone, but CLIP is loaded and every image encoded once."""
-    loaded, encoded = [], []
-    load_clip, read = linear_probe.load_clip, Images.__getitem__
+def test_a_class_without_training_images_is_never_predicted(photo_root, backbone, tmp_path, monkeypatch):
+    from trainers.linear_probe import LinearProbe
 
-    def counted_load(cfg):
-        loaded.append(cfg.MODEL.BACKBONE.NAME)
-        return load_clip(cfg)
+    features = LinearProbe.features
 
-    def counted(self, idx):
-        encoded.append(self.data_source[idx].impath)
-        return read(self, idx)
+    def without_green(self, part, view=None):
+        x, y = features(self, part, view)
+        kept = y != self.model.classnames.index("green") if part == "train" else slice(None)
+        return x[kept], y[kept]
 
-    def call(output, *tasks):
-        sweep(parse_args(arguments(photo_root, backbone, tmp_path / output, tmp_path, "--tasks", *tasks, "--shots", "2",
-                                   "4", "--seeds", "1", **{"DATALOADER.FEATURE_CACHE": False})))
-
-    call("alone", "0")
-    call("alone", "1")
-    monkeypatch.setattr(linear_probe, "load_clip", counted_load)
-    monkeypatch.setattr(Images, "__getitem__", counted)
-    call("together", "0", "1")
-    assert len(loaded) == 1 and len(encoded) == len(set(encoded))
-    folders = {path.parent.relative_to(tmp_path / "together") for path in (tmp_path / "together").rglob("results.json")}
-    assert folders == {Path(f"task{task}/{shots}shots/seed1") for task in (0, 1) for shots in (2, 4)}
-    for folder in folders:
-        alone, together = (results(tmp_path / output / folder) for output in ("alone", "together"))
-        for key in ("C", "tasks", "overall_metric", "n_classes", "n_train", "n_val", "n_test", "n_params"):
-            assert together[key] == alone[key]
-    assert [results(tmp_path / "together" / f"task{task}" / "2shots/seed1")["n_classes"] for task in (0, 1)] == [3, 2]
+    monkeypatch.setattr(LinearProbe, "features", without_green)
+    trainer = call(arguments(photo_root, backbone, tmp_path / "lp", tmp_path))
+    logits = trainer.model.score(features(trainer, "test")[0])
+    green = trainer.model.classnames.index("green")
+    assert (logits[:, green] == float("-inf")).all() and logits.isfinite().sum() == logits.numel() - len(logits)
+    assert results(tmp_path / "lp")["tasks"][0]["metric"] < 70  # a third of the images is green
+    monkeypatch.setattr(LinearProbe, "features", lambda self, part, view=None: [
+        column[:2] if part == "train" else column for column in features(self, part, view)])
+    with pytest.raises(UserError, match="has training images of a single class: the linear probe needs two"):
+        call(arguments(photo_root, backbone, tmp_path / "single", tmp_path))
 
 
-def test_fits_in_several_processes_are_the_same(photo_root, backbone, tmp_path, monkeypatch):
-    for cores in ("1", "2"):
-        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", cores)
-        sweep(parse_args(arguments(photo_root, backbone, tmp_path / cores, tmp_path, "--tasks", "0", "1", "--shots",
-                                   "4", "--seeds", "1", "2")))
-    for task, seed in ((0, 1), (0, 2), (1, 1), (1, 2)):
-        one, two = (results(tmp_path / cores / f"task{task}" / "4shots" / f"seed{seed}") for cores in ("1", "2"))
-        assert (one["C"], one["tasks"]) == (two["C"], two["tasks"]) and one["seed"] == two["seed"] == seed
-
-
-def test_command(photo_root, backbone, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "lpclip.linear_probe", *arguments(
-        photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "2", "--seeds", "3")],
-        cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    written = results(tmp_path / "lp" / "task0" / "2shots" / "seed3")
-    assert written["n_classes"] == 3 and written["n_params"] % 3 == 0 and written["n_test"] == 12
-
-
-def test_every_task(photo_root, backbone, tmp_path, capsys):
-    args = parse_args(arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--shots", "2",
-                                "--seeds", "1", "2"))
-    sweep(args)
-    names = {folder.relative_to(tmp_path / "lp").as_posix(): results(folder)["tasks"][0]["name"]
-             for folder in (tmp_path / "lp").rglob("seed*")}
-    assert names == {f"task{i}/2shots/seed{seed}": name for i, name in enumerate(("colour naming", "lightness"))
-                     for seed in (1, 2)}
-    assert results(tmp_path / "lp" / "task1" / "2shots" / "seed2")["config"]["DATASET"]["SUBSAMPLE_TASKS"] == "task1"
-    capsys.readouterr()
-    sweep(args)
-    assert capsys.readouterr().out.count("is finished, with these settings") == 4
-    parse_test_res.main([str(tmp_path / "lp"), "--side-by-side", "--format", "csv"])
-    metrics = [results(tmp_path / "lp" / f"task1/2shots/seed{seed}")["overall_metric"] for seed in (1, 2)]
-    row = next(row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["experiment"] == "task1")
-    assert float(row["average"]) == pytest.approx(sum(metrics) / 2, abs=0.006) and row["runs"] == "2"
-
-
-@pytest.mark.parametrize("tasks, options, message", [
-    (["0", "2"], {}, "there is no task 2: FolderTasks has the tasks 0 to 1"),
-    (["0"], {"DATASET.SUBSAMPLE_TASKS": "task1"}, "DATASET.SUBSAMPLE_TASKS is 'task1', but .* from --tasks"),
-])
-def test_wrong_tasks_are_refused_in_one_sentence(tasks, options, message, photo_root, backbone, tmp_path, monkeypatch,
-                                                      capsys):
-    args = arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", *tasks, **options)
-    monkeypatch.setattr(sys, "argv", ["linear_probe", *args])
-    with pytest.raises(SystemExit):
-        linear_probe.main()
-    assert re.search(f"^error: {message}", capsys.readouterr().err, re.M)
-    assert not list((tmp_path / "lp").rglob("results.json"))
-
-
-@pytest.mark.parametrize("numbers", [["--shots", "0"], ["--shots", "four"], ["--seeds", "-1"]])
-def test_numbers_are_checked(numbers):
-    with pytest.raises(ValueError, match=f"^{numbers[0]} is {numbers[1]}, but must be numbers from"):
-        parse_args(["--output-dir", "lp", *numbers, "SEED", "1"][:4])
+def test_it_needs_validation_images(uneven_root, backbone, tmp_path):
+    (uneven_root / "tasks.yaml").write_text(json.dumps({"tasks": [
+        {"folder": "paint", "train": "train", "test": "test", "name": "paint"}]}))
+    root = uneven_root
+    trainer = call(arguments(root, backbone, tmp_path / "lp", tmp_path))  # a fifth of the training images is taken
+    assert len(trainer.plain_images["val"])
+    trainer.plain_images["val"].data_source.clear()
+    with pytest.raises(UserError, match="has no validation images, which LinearProbe needs"):
+        trainer.prepare()
 
 
 def test_script_refuses_a_task_that_is_no_number():
-    done = subprocess.run(["sh", "linearprob.sh", "outfits16", "tiny", "last"], cwd=REPOSITORY / "scripts",
-                          capture_output=True, text=True)
+    done = run(["sh", "scripts/linearprob.sh", "outfits16", "tiny", "last"])
     assert done.returncode == 2 and "MAX_TASK is 'last'" in done.stderr

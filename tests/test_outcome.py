@@ -15,7 +15,6 @@ from common.errors import MissingFile, UserError
 from dassl.data.datasets import build_dataset
 from dassl.evaluation import build_evaluator
 from datasets.base import Task
-from lpclip import linear_probe
 from runs import outcome
 from runs.outcome import calibration_error, distinct, figures_of, read_confusion, read_predictions, write_outcome
 from tests.helpers import REPOSITORY, call, make_cfg, metrics, results, train_args
@@ -185,7 +184,7 @@ def test_predictions_of_a_method(trainer, arguments, tmp_path, monkeypatch):
     def slow(self, split=None):
         result = test(self, split)
         with torch.no_grad():
-            features, images = self.test_features(), self.plain_images["test"]
+            features, images = self.model.class_features(), self.plain_images["test"]
             for i, feature in enumerate(self.encode(images).to(self.device)):
                 label = torch.tensor([images.data_source[i].label])
                 logits.append(self.model.logits(feature[None], label, features)[0])
@@ -242,37 +241,12 @@ def test_a_run_without_a_test_has_no_predictions(arguments, tmp_path):
     assert not (tmp_path / "run" / "predictions.csv").exists() and not (tmp_path / "run" / "metrics.json").exists()
 
 
-def probe(root, backbone, tmp_path, output, **options):
-    linear_probe.sweep(linear_probe.parse_args([
-        "--root", str(root), "--backbone", backbone, "--output-dir", str(tmp_path / output), "--shots", "4", "--seeds",
-        "1", "DATASET.NAME", "FolderTasks", "INPUT.SIZE", "(32, 32)", "INPUT.TRANSFORMS", "('normalize',)",
-        "DATALOADER.NUM_WORKERS", "0", "DATASET.SPLIT_DIR", str(tmp_path / "splits"),
-        *[str(item) for pair in options.items() for item in pair]]))
-    return [tmp_path / output / f"task{i}" / "4shots" / "seed1" for i in (0, 1)]
-
-
-def test_predictions_of_the_linear_probe(photo_root, backbone, tmp_path, capsys):
-    for folder in probe(photo_root, backbone, tmp_path, "lp", **SAVE):
-        found, task = read_predictions(folder), results(folder)["tasks"][0]
-        assert len(found) == task["total"] and {p.task for p in found} == {task["name"]}
-        assert sum(p.right for p in found) == task["correct"]
-    probe(photo_root, backbone, tmp_path, "without")
-    probe(photo_root, backbone, tmp_path, "without", **SAVE)
-    assert capsys.readouterr().out.count("The finished run did not write predictions.csv: to get it, give another") == 2
-
-
-@pytest.mark.parametrize("labels", [[0, 2, 0, 2, 2], [0, 1, 2, 1, 0], [0, 3, 1, 3, 0]])
-def test_scores_of_the_linear_probe_are_scikit_learns(labels):
-    """Of two and three classes, of which one of four may have no training image."""
-    rng = np.random.default_rng(0)
-    x, test = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=(50, 8)).astype(np.float32)
-    classifier = LogisticRegression(C=10).fit(x, labels)
-    learned = linear_probe.linear_map(classifier, 4)
-    scores = torch.from_numpy(test).to(learned["weight"].dtype) @ learned["weight"].t() + learned["bias"]
-    assert (scores.argmax(1).numpy() == classifier.predict(test)).all()
-    probabilities = scores.softmax(1).numpy()
-    np.testing.assert_allclose(probabilities[:, classifier.classes_], classifier.predict_proba(test), atol=1e-6)
-    assert (probabilities.sum(1) == pytest.approx(1)) and set(scores[:, 3].tolist()) == {float("-inf")} or 3 in labels
+def test_predictions_of_the_linear_probe(arguments, tmp_path):
+    call(arguments("lp", "LinearProbe", **SAVE))
+    found, tasks = read_predictions(tmp_path / "lp"), results(tmp_path / "lp")["tasks"]
+    for task in tasks:
+        own = [prediction for prediction in found if prediction.task == task["name"]]
+        assert (len(own), sum(prediction.right for prediction in own)) == (task["total"], task["correct"])
 
 
 # ------------------------------------------------------------------ what Dassl's users expect

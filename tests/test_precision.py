@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import trainers.multitask
+from features import image_features
 from tests.helpers import call, call_until, results, train_args
 from trainers import text_encoder
 from trainers.multitask_clip import MultiTaskCLIP
@@ -89,7 +90,7 @@ def test_a_stopped_run_goes_on_as_if_undisturbed(name, prec, arguments, tmp_path
 def test_amp_reaches_testing_and_image_features(name, arguments, monkeypatch):
     """Mistakes: no autocast in testing, or where image features are made."""
     kinds = {"text": set(), "image": set()}
-    encode, score = text_encoder.TextEncoder.forward, features.image_features.ImageFeatures.encode
+    encode, score = text_encoder.TextEncoder.forward, image_features.ImageFeatures.encode
 
     def texts(self, *args):
         made = encode(self, *args)
@@ -102,7 +103,7 @@ def test_amp_reaches_testing_and_image_features(name, arguments, monkeypatch):
             yield made
 
     monkeypatch.setattr(text_encoder.TextEncoder, "forward", texts)
-    monkeypatch.setattr(features.image_features.ImageFeatures, "encode", images)
+    monkeypatch.setattr(image_features.ImageFeatures, "encode", images)
     call(arguments("run", name, "amp", **{"DATALOADER.FEATURE_CACHE": False}))
     assert kinds["text"] == {(True, torch.float16), (False, torch.float16)}
     assert kinds["image"] == {torch.float16}

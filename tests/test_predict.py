@@ -15,12 +15,9 @@ import torch
 
 import predict
 from learned import predicting
-from learned.loading import load_classifiers
+from learned.loading import load_classifier
 from learned.predicting import choose_tasks, find_images
-from lpclip import linear_probe
-from lpclip.linear_probe import sweep
 from tests.helpers import REPOSITORY, call, results, run, train_args
-from tests.test_lpclip import arguments as probe_arguments
 from trainers.evaluation import ClassificationMT
 
 SOFT = {"TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.MTCOOP.CLASS_N_CTX": 2}
@@ -33,6 +30,7 @@ CASES = {
     "CoOp-CA": ("MTCoOpHard", {"TRAINER.MTCOOPH.TSC": True}), "CoOp-CS": ("MTCoOpHard", {"TRAINER.MTCOOPH.CSC": True}),
     "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "CoCoOp": ("CoCoOp", {}), "PLOT": ("PLOT", {}),
     "ZeroshotCLIP": ("ZeroshotCLIP", {}), "ZeroshotCLIP2": ("ZeroshotCLIP2", {}), "ProtoNet": ("ProtoNet", {}),
+    "LinearProbe": ("LinearProbe", {}),
     "ProtoNet, learned": ("ProtoNet", {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 4}),
 }
 
@@ -106,29 +104,6 @@ def test_predictions_are_those_of_testing(case, dim_root, photo_root, backbone, 
         assert len(values) == {"colour naming": 3, "lightness": 2}[row["task"]]
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_linear_probe(number, photo_root, backbone, tmp_path, capsys, tested, monkeypatch):
-    """Its task of two classes has one row of weights in scikit-learn."""
-    kept = []
-
-    def finish(cfg, identity, features, images, *args, original=linear_probe.finish):
-        kept.append(([datum.impath for datum in images.test[0]], images.test[1].tolist(), args[0],
-                     features(images.test[0])))
-        original(cfg, identity, features, images, *args)
-
-    monkeypatch.setattr(linear_probe, "finish", finish)
-    sweep(linear_probe.parse_args(probe_arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks",
-                                                  str(number), "--shots", "1", "--seeds", "1")))
-    folder = tmp_path / "lp" / f"task{number}" / "1shots" / "seed1"
-    (paths, labels, classifier, features), (_, predicted) = kept[0], tested[-1]
-    rows = predictions(capsys, folder, *paths)
-    check_equal(rows, results(folder)["suite"], paths, labels, predicted.tolist())
-    names = results(folder)["suite"][0]["classes"]
-    for row, expected in zip(rows, classifier.predict_proba(features), strict=True):
-        assert {entry["class"]: entry["probability"] for entry in row["classes"]} == pytest.approx(
-            dict(zip(names, expected.tolist())), abs=1e-5)
-
-
 @pytest.mark.parametrize("name, options, more", [
     ("MTCoOp", SOFT, []), ("MTCoOpHard", {}, []),
     ("ZeroshotCLIP", {}, ["--template", "a blurred {}, seen from afar."])])
@@ -169,9 +144,9 @@ def error_of(capsys, *arguments):
 
 
 @pytest.mark.parametrize("name, options, words", [
-    ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.TASK_CSC": True}, "TRAINER.MTCOOP.TASK_CSC ties each context to a task"),
-    ("CoCoOp", {}, "CoCoOp ties each context to a task of training"),
-    ("ProtoNet", {}, "ProtoNet makes its classes of training images"),
+    ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.TASK_CSC": True}, "TRAINER.MTCOOP.TASK_CSC learns something of its own for every task"),
+    ("CoCoOp", {}, "CoCoOp learns something of its own for every task"),
+    ("ProtoNet", {}, "ProtoNet learns something of its own for every class"),
     ("ZeroshotCLIP", {}, 'such as --template "a photo of a {}."')])
 def test_new_tasks_that_are_refused(name, options, words, photo_root, backbone, tmp_path, capsys):
     extra = ["--eval-only"] if name.startswith("Zeroshot") else []
@@ -195,8 +170,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
     assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
     assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
-                                             "a kind that is read (JPEG, PNG, WebP, BMP, TIFF): extract or download "
-                                             "it again"]
+                                             "a kind that is read (JPEG, PNG, WebP, BMP, TIFF): convert it to PNG, "
+                                             "or extract or download it again"]
 
     # paths on stdin, CSV; the batch changes nothing
     paths = sorted(map(str, (photo_root / "lightness").rglob("*.png")))
@@ -276,7 +251,7 @@ def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
 def test_names_that_stand_twice(photo_root, backbone, tmp_path):
     """They are told apart as in the files of testing."""
     call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path)))
-    classifiers = load_classifiers(str(tmp_path / "run"))
+    classifiers = load_classifier(str(tmp_path / "run"))
     first, second = classifiers.tasks
     classifiers.tasks = [first, replace(second, name=first.name, classnames=("dark", "dark"), repeated_names=True)]
     image = str(photo_root / "lightness" / "dark" / "00.png")
@@ -294,32 +269,25 @@ def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
     own = tmp_path / "own.pt"
     shutil.copy(backbone, own)
     call(train_args(photo_root, own, folder, "ProtoNet", **options_of(tmp_path)))
-    (folder / "prototypes.pth.tar").rename(tmp_path / "kept")
-    assert "did not keep its classifier (prototypes.pth.tar)" in error_of(capsys, folder, image)[1]
-    (tmp_path / "kept").rename(folder / "prototypes.pth.tar")
+    (folder / "support").rename(tmp_path / "kept")
+    assert f"the run {folder} has no checkpoints" in error_of(capsys, folder, image)[1]
+    (tmp_path / "kept").rename(folder / "support")
     state = torch.load(backbone, weights_only=True)
     state["visual.proj"] = state["visual.proj"] * 2
     torch.save(state, own)
     assert f"the backbone {own} has other values than when" in error_of(capsys, folder, image)[1]
-    shutil.copy(backbone, own)
-    sweep(linear_probe.parse_args(probe_arguments(photo_root, own, tmp_path / "lp", tmp_path, "--tasks", "1",
-                                                  "--shots", "1", "--seeds", "1")))
-    torch.save(state, own)
-    probe = tmp_path / "lp" / "task1" / "1shots" / "seed1"
-    assert f"the backbone {own} has other values than when" in error_of(capsys, probe, image)[1]
     written = results(folder)
     del written["suite"]
     (folder / "results.json").write_text(json.dumps(written))
     assert "does not hold the names of its classes" in error_of(capsys, folder, image)[1]
 
 
-def test_prototypes_belong_to_the_model_that_was_tested(photo_root, backbone, tmp_path, capsys):
-    """An earlier model has prototypes of its own, which the run did not keep."""
-    options = {**CASES["ProtoNet, learned"][1], "OPTIM.MAX_EPOCH": 2, "TRAIN.CHECKPOINT_FREQ": 1}
+def test_prototypes_are_those_of_the_model_that_predicts(photo_root, backbone, tmp_path, capsys):
+    options = {**CASES["ProtoNet, learned"][1], "OPTIM.MAX_EPOCH": 2, "OPTIM.LR": 0.5, "TRAIN.CHECKPOINT_FREQ": 1}
     call(train_args(photo_root, backbone, tmp_path / "run", "ProtoNet", **options_of(tmp_path, **options)))
     image = photo_root / "lightness" / "dark" / "00.png"
-    assert len(predictions(capsys, tmp_path / "run", image, "--epoch", "last")) == 2
-    assert "are those of the model that was tested" in error_of(capsys, tmp_path / "run", image, "--epoch", "1")[1]
+    last, first = (predictions(capsys, tmp_path / "run", image, "--epoch", epoch) for epoch in ("last", "1"))
+    assert len(last) == len(first) == 2 and last != first
 
 
 def test_links_to_folders_are_followed_once(photo_root, tmp_path):

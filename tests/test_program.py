@@ -128,7 +128,7 @@ def test_peak_memory_is_in_bytes_everywhere(monkeypatch):
     assert peak_memory(torch.device("cpu")) <= ours / 1000
 
 
-@pytest.mark.parametrize("module", ["train", "learned.predicting", "lpclip.linear_probe"])
+@pytest.mark.parametrize("module", ["train", "learned.predicting"])
 def test_threads_are_told_to_sleep_before_pytorch_is_loaded(module):
     code = f"""
 import os, sys

@@ -17,7 +17,7 @@ from runs.identity import NEUTRAL, differences, settings_of
 from runs.keys import all_keys
 from runs.methods import TRAINERS
 from tests.helpers import call, call_until, make_cfg, results, run, train_args
-from trainers.mtcoop_hard import MTCoOpHard
+from trainers.mtcoop_hard import HardSharedCLIP, MTCoOpHard
 
 NODE = "TRAINER.MTCOOPH"
 
@@ -473,7 +473,8 @@ def test_nan_is_never_a_result(arguments, tmp_path, monkeypatch):
     assert not (tmp_path / "poisoned" / "results.json").exists()
     assert not (tmp_path / "poisoned" / "resume.pth.tar").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(MTCoOpHard, "test_features", lambda self: self.model.class_features() * float("nan"))
+        patch.setattr(HardSharedCLIP, "contexts", lambda self: None)
+        patch.setattr(HardSharedCLIP, "score", lambda self, images, texts: images @ texts.t() * float("nan"))
         with pytest.raises(FloatingPointError, match="logits of the test images are NaN or infinite"):
             call(arguments(tmp_path / "logits"))
     assert not (tmp_path / "logits" / "results.json").exists()

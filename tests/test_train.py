@@ -91,13 +91,14 @@ def test_optimizer_steps_once_or_once_per_part(photo_root, backbone, tmp_path, m
         trainer = call(train_args(photo_root, backbone, tmp_path / str(once), "MTCoOp", "--no-train",
                                   **{"OPTIM.STEP_PER_PART": not once, "DATASET.SPLIT_DIR": tmp_path / "splits"}))
         steps[once] = [0, 0]
-        trainer.optimizer.register_step_post_hook(lambda *_: count(0))
-        kind = type(trainer.scheduler)
-        with monkeypatch.context() as patch:  # of the class: what the instance has is saved with its state
-            patch.setattr(kind, "step", lambda self, step=kind.step: count(1) or step(self))
+        kinds = type(trainer.optimizer), type(trainer.scheduler)
+        with monkeypatch.context() as patch:
+            for i, kind in enumerate(kinds):
+                patch.setattr(kind, "step", lambda self, *args, i=i, step=kind.step: count(i) or step(self, *args))
             trainer.max_epoch = 1
             trainer.train()
-    assert steps == {True: [2, 1], False: [6, 3]}  # two batches; prompt_learner, task_prompt_learner, prompt_gen
+    # Two batches; prompt_learner, task_prompt_learner, prompt_gen. PyTorch steps a scheduler once when it is made.
+    assert steps == {True: [2, 1 + 1], False: [6, 1 + 3]}
 
 
 def test_zero_shot_on_a_suite_and_on_a_task(photo_root, backbone, tmp_path):
@@ -169,7 +170,7 @@ ERRORS = {
     "unknown trainer": (["--trainer", "CoOpp"], {}, "CoOpp"),
     "image size": ([], {"INPUT.SIZE": "(64, 64)"}, "reads 32x32 images"),
     "class-specific on new": ([], {"DATASET.SUBSAMPLE_CLASSES": "new", "TRAINER.MTCOOP.CSC": True,
-                                   "TRAINER.MTCOOP.CLASS_CSC": True}, "class-specific contexts exist only"),
+                                   "TRAINER.MTCOOP.CLASS_CSC": True}, "CLASS_CSC learns something of its own for every class, and what it learned exists only for"),
     "no checkpoint": (["--eval-only", "--model-dir", "/nowhere"], {}, "/nowhere holds no checkpoints"),
     "resume from nothing": (["--resume", "/nowhere"], {}, "--resume /nowhere: there is no resume.pth.tar"),
     "precision": ([], {"TRAINER.MTCOOP.PREC": "fp8"}, "PREC is 'fp8'"),

@@ -126,7 +126,7 @@ def test_tied_contexts_refuse_other_tasks_and_classes(variant, build, photo_root
         option = TIED_TO_CLASSES[variant]
         first = "class 'dark blue' of task 'colour naming' where this run has class '(bright|dark)' of task '.*ness'"
     for target in (build(variant, other_root), build(variant, photo_root, **{"DATASET.SUBSAMPLE_TASKS": "task1"})):
-        with pytest.raises(ValueError, match=f"TRAINER.{option} ties each context to a .* of training, and .*"
+        with pytest.raises(ValueError, match=f"TRAINER.{option} learns something of its own for every .* of training, and .*"
                                              f"was trained with {first}: test on those of training") as error:
             load(target, tmp_path / "run")
         assert "\n" not in str(error.value)
@@ -155,7 +155,7 @@ def test_checkpoints_without_names(variant, build, photo_root, other_root, tmp_p
     loaded = load(build(variant, photo_root), tmp_path / "run")
     assert all(torch.equal(loaded[name], value) for name, value in learned(source).items())
     option = {**TIED_TO_TASKS, **TIED_TO_CLASSES}[variant]
-    with pytest.raises(ValueError, match=f"; TRAINER.{option} ties each context to a .* of training") as error:
+    with pytest.raises(ValueError, match=f"; TRAINER.{option} learns something of its own for every .* of training") as error:
         load(build(variant, photo_root, **{"DATASET.SUBSAMPLE_TASKS": "task1"}), tmp_path / "run")
     assert "\n" not in str(error.value)
 
@@ -168,5 +168,5 @@ def test_refusal_on_the_command_line(build, photo_root, other_root, backbone, tm
     with pytest.raises(SystemExit) as stop:
         train.main()
     assert stop.value.code == 1 and capsys.readouterr().err.splitlines()[-1].startswith(
-        "error: TRAINER.MTCOOP.TASK_CSC ties each context to a task of training")
+        "error: TRAINER.MTCOOP.TASK_CSC learns something of its own for every task of training")
     assert not (tmp_path / "test" / "results.json").exists()

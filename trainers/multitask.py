@@ -210,7 +210,8 @@ class MultiTaskTrainer(SavesParts):
         if bool(learned) != self.steps(self.cfg):
             raise TypeError(f"{type(self).__name__} has {len(learned)} values for an optimizer, but steps() is "
                             f"{self.steps(self.cfg)}")
-        self.trained, self.waiting = list(learned.values()), learned  # those in `waiting` had no gradient yet
+        self.trained = list(learned.values())
+        self.waiting = None  # after the first step {name: value} of what had no gradient yet; an empty value never has
         print(f"# learned values: {self.n_params:,}")
         self.optimizer = self.scheduler = None
         if learned:
@@ -318,6 +319,8 @@ class MultiTaskTrainer(SavesParts):
         """
         self.optimizer.zero_grad()
         shown = self.add_gradients(images, labels)
+        if self.waiting is None:
+            self.waiting = {name: p for name, p in self.model.named_parameters() if p.requires_grad and p.numel()}
         if self.waiting:
             self.waiting = {name: value for name, value in self.waiting.items() if value.grad is None}
         if self.scaler is not None:
