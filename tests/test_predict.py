@@ -15,7 +15,7 @@ import torch
 
 import predict
 from learned import predicting
-from learned.loading import load_classifiers
+from learned.loading import load_classifier
 from learned.predicting import choose_tasks, find_images
 from lpclip import linear_probe
 from lpclip.linear_probe import sweep
@@ -275,7 +275,7 @@ def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
 def test_names_that_stand_twice(photo_root, backbone, tmp_path):
     """They are told apart as in the files of testing."""
     call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path)))
-    classifiers = load_classifiers(str(tmp_path / "run"))
+    classifiers = load_classifier(str(tmp_path / "run"))
     first, second = classifiers.tasks
     classifiers.tasks = [first, replace(second, name=first.name, classnames=("dark", "dark"), repeated_names=True)]
     image = str(photo_root / "lightness" / "dark" / "00.png")
