@@ -51,7 +51,7 @@ class PixelsToLogits(nn.Module):
     def __init__(self, classifier):
         super().__init__()
         # As pixels come in fp32, so does all that computes; rounded values stay rounded.
-        self.model = classifier.trainer.model.eval().float()
+        self.model = classifier.trainer.model.float()
         self.class_features = classifier.class_features
         if self.class_features is not None:
             self.class_features = self.class_features.float()
@@ -116,7 +116,7 @@ def write_onnx(classifier, path, about):
     import onnx
     import onnxruntime
 
-    whole, size = PixelsToLogits(classifier), about["preprocessing"]["size"]
+    whole, size = PixelsToLogits(classifier).eval(), about["preprocessing"]["size"]
     draw, refused = torch.Generator().manual_seed(0), f"{about['method']} can't be exported: "
     batches = [scale * torch.randn(n, 3, size, size, generator=draw) for n in (1, 3) for scale in (0.3, 1, 3)]
     failed = None
