@@ -126,7 +126,12 @@ def write_onnx(classifier, path, about):
             # PyTorch's newer exporter would need onnxscript.
             torch.onnx.export(whole, (batches[1],), str(path), input_names=["pixels"], output_names=["logits"],
                               dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}}, dynamo=False)
-        except Exception as error:  # PyTorch's exporter has no type of its own for all it raises
+            model = onnx.load(path, load_external_data=False)  # values of more than 2 GB stand in files beside it
+            onnx.helper.set_model_props(model, {"classifier": json.dumps(about, ensure_ascii=False)})
+            onnx.save(model, path)
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            found = [session.run(None, {"pixels": pixels.numpy()})[0] for pixels in batches]
+        except Exception as error:  # PyTorch's exporter and onnxruntime have no common type
             failed = error
     methods = Path(trainers.__file__).parent
     for warning in said:  # those from elsewhere are of sizes, which are fixed
@@ -135,14 +140,10 @@ def write_onnx(classifier, path, about):
                             f"{Path(warning.filename).name}, line {warning.lineno}), which ONNX can't express")
     if failed:
         raise UserError(f"{refused}{' '.join(str(failed).split())[:200]}") from failed
-    model = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(model, {"classifier": json.dumps(about, ensure_ascii=False)})
-    onnx.save(model, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for pixels in batches:
-        expected, found = whole(pixels), torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+    for pixels, logits in zip(batches, found):
+        expected = whole(pixels)
         largest = float(expected.nan_to_num(neginf=0).abs().max())
-        if not torch.allclose(found, expected, rtol=0, atol=TOLERANCE * largest):  # -inf is close to -inf alone
+        if not torch.allclose(torch.from_numpy(logits), expected, rtol=0, atol=TOLERANCE * largest):  # -inf equals -inf
             raise UserError(f"{refused}onnxruntime's logits differ from PyTorch's by more than {TOLERANCE:g} of the "
                             "largest")
 
