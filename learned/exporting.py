@@ -1,10 +1,4 @@
-"""A run's classifier as a folder that needs neither this repository nor PyTorch.
-
-| file | what |
-|---|---|
-| `classifier.onnx` | from `pixels` (n, 3, size, size) to `logits` (n, n_cls) of all tasks, float32 |
-| `classifier.py` | a copy of `learned/standalone.py`: reads images, runs the model |
-| `README.md` | how to use them |
+"""A run's classifier as a folder that needs neither this repository nor PyTorch: an ONNX model and what calls it.
 
 The model is what PyTorch's tracer records of the run's own model, from pixels to logits, so any method can be exported
 whose computation does not follow the values it computes.
@@ -52,9 +46,8 @@ class PixelsToLogits(nn.Module):
         super().__init__()
         # As pixels come in fp32, so does all that computes; rounded values stay rounded.
         self.model = classifier.trainer.model.float()
-        self.class_features = classifier.class_features
-        if self.class_features is not None:
-            self.class_features = self.class_features.float()
+        features = classifier.class_features
+        self.class_features = features if features is None else features.float()
 
     def forward(self, pixels):
         return self.model.logits_of_all_tasks(pixels, self.class_features)
@@ -119,7 +112,7 @@ def write_onnx(classifier, path, about):
     whole, size = PixelsToLogits(classifier).eval(), about["preprocessing"]["size"]
     draw, refused = torch.Generator().manual_seed(0), f"{about['method']} can't be exported: "
     batches = [scale * torch.randn(n, 3, size, size, generator=draw) for n in (1, 3) for scale in (0.3, 1, 3)]
-    failed = None
+    failed, methods = None, Path(trainers.__file__).parent
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -133,7 +126,6 @@ def write_onnx(classifier, path, about):
             found = [session.run(None, {"pixels": pixels.numpy()})[0] for pixels in batches]
         except Exception as error:  # PyTorch's exporter and onnxruntime have no common type
             failed = error
-    methods = Path(trainers.__file__).parent
     for warning in said:  # those from elsewhere are of sizes, which are fixed
         if issubclass(warning.category, torch.jit.TracerWarning) and methods in Path(warning.filename).parents:
             raise UserError(f"{refused}how it computes logits depends on the images (trainers/"

@@ -26,8 +26,8 @@ class Classifier:
     """
 
     def __init__(self, folder):
-        self.session = onnxruntime.InferenceSession(
-            Path(folder) / "classifier.onnx", providers=["CPUExecutionProvider"])
+        path = Path(folder) / "classifier.onnx"
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
 
     def pixels(self, image):
@@ -49,14 +49,10 @@ class Classifier:
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"{image} has more than 8 bits a value: convert it to 8 bits")
         opened = opened.convert("RGB")
-        width, height = opened.size
-        if mode == "squash":
-            new = size, size
-        elif mode == "longest":
-            ratio = max(width, height) / size
-            new = round(width / ratio), round(height / ratio)
-        else:  # shortest
-            new = tuple(int(size * side / min(width, height)) for side in (width, height))
+        if mode == "shortest":
+            new = [int(size * side / min(opened.size)) for side in opened.size]
+        else:
+            new = [size if mode == "squash" else round(side / (max(opened.size) / size)) for side in opened.size]
         opened = opened.resize(new, Image.Resampling[reading["interpolation"].upper()])
         # The middle is cut out, or black is put around it; halves are rounded as in training.
         left, top = (round(more / 2) if more > 0 else int(more / 2) for more in (new[0] - size, new[1] - size))
@@ -75,18 +71,16 @@ class Classifier:
         """
         tasks = [known for known in self.about["tasks"] if task in (None, known["name"])]
         if not tasks:
-            names = ", ".join(known["name"] for known in self.about["tasks"])
-            raise ValueError(f"there is no task {task!r}, but {names}")
+            raise ValueError(f"there is no task {task!r}, but {', '.join(t['name'] for t in self.about['tasks'])}")
         found = []
         for image in images:
             (logits,), = self.session.run(None, {"pixels": self.pixels(image)[None]})
             found.append({})
             for known in tasks:
                 own = logits[known["first"]:known["end"]].astype(np.float64)
-                probabilities = np.exp(own - own.max())
-                probabilities /= probabilities.sum()
-                best = np.argsort(-probabilities, kind="stable")[:topk]
-                found[-1][known["name"]] = [(known["classes"][c], float(probabilities[c])) for c in best]
+                weights = np.exp(own - own.max())
+                best = np.argsort(-weights, kind="stable")[:topk]
+                found[-1][known["name"]] = [(known["classes"][c], float(weights[c] / weights.sum())) for c in best]
         return found
 
 
