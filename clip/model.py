@@ -246,21 +246,7 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
         layout = "OpenAI's layout" if config is None else "the layout that its config.json describes"
         raise UnusableModel(f"{source} is no CLIP in {layout}: {one_line(error)}") from error
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(**{"size": model.visual.image_size, **dict(preprocess)})))
-    model.visual.model_cfg = {"embed_dim": model.text_projection.shape[1], "quick_gelu": quick_gelu,
-                              "vision_cfg": config["vision_cfg"] if config else _openai_vision_cfg(model.visual)}
     return _finish(CLIP(model), source)
-
-
-def _openai_vision_cfg(visual):
-    """The sizes of an image tower of OpenAI's, as open_clip's configs name them."""
-    if hasattr(visual, "attnpool"):
-        blocks = visual.layer1, visual.layer2, visual.layer3, visual.layer4
-        sizes = {"layers": list(map(len, blocks)), "width": visual.layer1[0].conv1.out_channels, "patch_size": None}
-    else:
-        sizes = {"layers": len(visual.transformer.resblocks), "width": visual.conv1.out_channels,
-                 "patch_size": visual.conv1.kernel_size[0]}
-    size = visual.image_size
-    return {**sizes, "image_size": size[0] if isinstance(size, (tuple, list)) else size}
 
 
 def from_open_clip(name, download_root=None, quick_gelu=None):
@@ -309,11 +295,6 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
         if type(module) is LayerNorm:
             # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
             module.__class__ = LayerNormFp32
-    if quick_gelu is None:
-        quick_gelu = bool(config.get("quick_gelu") or extra.get("force_quick_gelu"))
-    # What rebuilds the image tower: CoCa's must not give its tokens, and timm need not fetch weights to be replaced.
-    model.visual.model_cfg = {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "vision_cfg": {
-        **config["vision_cfg"], "output_tokens": False, "timm_model_pretrained": False}}
     if not difference:
         return _finish(CLIP(model), name)
     try:

@@ -1,13 +1,10 @@
-"""export.py: open_clip and safetensors alone classify as predict.py does, by the lines of the exported README."""
+"""export.py: onnxruntime, Pillow and numpy alone classify as predict.py does, whatever the method."""
 
-import contextlib
-import io
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -15,17 +12,16 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import export
-from clip.model import _openai_vision_cfg
-from learned.loading import load_classifiers
+from common.images import read_image
+from dassl.data.transforms import build_transform
+from learned import standalone
+from learned.exporting import describe, write_onnx
+from learned.loading import load_classifier
 from learned.predicting import predict
-from lpclip.linear_probe import parse_args, sweep
-from tests.helpers import call, train_args
+from tests.helpers import call, make_cfg, train_args
 from tests.test_clip import TIMM, write_local_dir
-from tests.test_lpclip import arguments as probe_arguments
-from tests.test_text_towers import write_model
 
 OPTIONS = {"OPTIM.MAX_EPOCH": 1, "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3}
 
@@ -33,47 +29,34 @@ OPTIONS = {"OPTIM.MAX_EPOCH": 1, "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP
 @pytest.fixture
 def make_run(photo_root, tmp_path):
     """make_run(backbone, trainer, **options) is the folder of a short run."""
-    def make(backbone, trainer, size=32, **options):
-        extra = ["--eval-only"] if trainer.startswith("Zeroshot") else []
-        call(train_args(photo_root, backbone, tmp_path / "run", trainer, *extra, **{
-            "DATASET.SPLIT_DIR": tmp_path / "splits", "INPUT.SIZE": f"({size}, {size})", **OPTIONS, **options}))
+    def make(backbone, trainer, **options):
+        call(train_args(photo_root, backbone, tmp_path / "run", trainer, **{
+            "DATASET.SPLIT_DIR": tmp_path / "splits", **OPTIONS, **options}))
         return tmp_path / "run"
     return make
 
 
 @pytest.fixture
 def pictures(photo_root, tmp_path):
-    """Images that a careless reader would read otherwise: one to be turned, one with a palette, a large and a tall."""
+    """Images that a careless reader would read otherwise: to be turned, of a palette, grey, of odd sizes, small."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (90, 140, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     noise.save(tmp_path / "turned.jpg", exif=exif)
     noise.quantize(16).save(tmp_path / "palette.png")
-    noise.resize((50, 300)).save(tmp_path / "tall.webp")
-    return [tmp_path / name for name in ("turned.jpg", "palette.png", "tall.webp")] + [
+    noise.convert("L").resize((67, 41)).save(tmp_path / "grey.png")
+    noise.convert("RGBA").resize((50, 301)).save(tmp_path / "tall.webp")
+    noise.resize((20, 13)).save(tmp_path / "small.bmp")
+    return [tmp_path / name for name in ("turned.jpg", "palette.png", "grey.png", "tall.webp", "small.bmp")] + [
         photo_root / "lightness" / "dark" / "00.png"]
-
-
-def lines_of(out):
-    return re.search("```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[1]
-
-
-def parse(printed):
-    """{task: {class: probability}} of what the README's lines print."""
-    found = {}
-    for line in printed.splitlines():
-        name, pairs = re.fullmatch(r"(.*?) (\[\(.*\)\])", line).groups()
-        found[name] = {label: value for value, label in eval(pairs)}
-    return found
 
 
 def expected(run, paths):
     """[{task: {class: probability}}] of each image, by predict.py's own path."""
-    classifiers = load_classifiers(str(run))
-    rows = predict(classifiers, list(map(str, paths)), range(len(classifiers.tasks)), 5)
+    classifier = load_classifier(str(run))
     found = {}
-    for row in rows:
+    for row in predict(classifier, list(map(str, paths)), range(len(classifier.tasks)), 5):
         found.setdefault(row["image"], {})[row["task"]] = {
             entry["class"]: entry["probability"] for entry in row["classes"]}
     return list(found.values())
@@ -81,94 +64,10 @@ def expected(run, paths):
 
 def check_same(found, wanted):
     assert len(found) == len(wanted)
-    for ours, theirs in zip(wanted, found):
-        assert ours.keys() == theirs.keys()
+    for theirs, ours in zip(found, wanted):
+        assert theirs.keys() == ours.keys()
         for task in ours:
-            assert theirs[task] == pytest.approx(ours[task], abs=1e-5)
-
-
-def by_readme(out, paths, monkeypatch):
-    """What the lines print for each image, in this process."""
-    code, found = compile(lines_of(out), "README.md", "exec"), []
-    for path in paths:
-        with monkeypatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-            patch.chdir(out)
-            patch.setattr(sys, "argv", ["classify.py", str(path)])
-            exec(code, {})
-        found.append(parse(printed.getvalue()))
-    return found
-
-
-def test_a_process_without_this_repository(make_run, backbone, pictures, tmp_path):
-    """A weight file, which open_clip alone could not name, in an isolated process that starts in the folder."""
-    run = make_run(backbone, "MTCoOp")
-    out = tmp_path / "there" / "out"
-    export.main([str(run), str(out)])
-    assert sorted(os.listdir(out.parent)) == ["out"]
-    assert len(lines_of(out).splitlines()) <= 10
-    (out / "classify.py").write_text(lines_of(out) + "assert 'trainers' not in sys.modules and 'clip' not in "
-                                     "sys.modules\n")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-I", "classify.py", str(pictures[0])], cwd=out, env=environment, text=True,
-                          capture_output=True)
-    assert done.returncode == 0, done.stderr
-    check_same([parse(done.stdout)], expected(run, pictures[:1]))
-
-
-@pytest.mark.parametrize("name", ["tiny", "timm", "resnet", "siglip", "coca"])
-def test_other_backbones(name, make_run, pictures, tmp_path, monkeypatch):
-    place = tmp_path / "backbone"
-    size = {"tiny": 64, "timm": 64}.get(name, 32)
-    if name == "timm":
-        place.mkdir()
-        name = write_local_dir(place, TIMM)
-    elif name == "resnet":  # a weight file of OpenAI's layout
-        vision = {"layers": [1, 2, 1, 1], "width": 16, "image_size": 32, "patch_size": None}
-        text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
-        torch.manual_seed(0)
-        name = str(tmp_path / "resnet.pt")
-        torch.save(open_clip.CLIP(32, vision, text, quick_gelu=True).state_dict(), name)
-    elif name != "tiny":
-        name = write_model(place, name)
-    run = make_run(name, "ZeroshotCLIP2", size)
-    export.main([str(run), str(tmp_path / "out")])
-    check_same(by_readme(tmp_path / "out", pictures, monkeypatch), expected(run, pictures))
-
-
-@pytest.mark.parametrize("options", [
-    {"INPUT.RESIZE_MODE": "longest", "INPUT.INTERPOLATION": "bilinear", "INPUT.PIXEL_MEAN": "(0.1, 0.2, 0.3)"},
-    {"INPUT.TRANSFORMS": "('random_flip',)", "INPUT.RESIZE_MODE": "squash"},
-    {"MODEL.BACKBONE.QUICK_GELU": "False"}])
-def test_settings_of_the_run(options, make_run, backbone, pictures, tmp_path, monkeypatch):
-    """How images are read, and the activation, are the run's and not the backbone's."""
-    run = make_run(backbone, "MTCoOpHard", **options)
-    export.main([str(run), str(tmp_path / "out")])
-    check_same(by_readme(tmp_path / "out", pictures, monkeypatch), expected(run, pictures))
-
-
-def test_files(make_run, backbone, tmp_path, monkeypatch):
-    """What stands in them, into a folder that is there and empty; and ONNX for another number of images."""
-    run, out = make_run(backbone, "KgCoOp"), tmp_path / "out"
-    out.mkdir()
-    export.main([str(run), str(out), "--onnx"])
-    about, classes = json.loads((out / "about.json").read_text()), load_file(out / "classes.safetensors")
-    trainer = load_classifiers(str(run)).trainer
-    assert about["backbone"] == backbone and about["logit_scale"] == pytest.approx(
-        float(trainer.model.logit_scale.exp()))
-    assert about["tasks"] == [{"name": "colour naming", "classes": ["dark blue", "green", "red"]},
-                              {"name": "lightness", "classes": ["dark", "light"]}]
-    assert about["preprocessing"]["size"] == 32 and about["preprocessing"]["resize_mode"] == "shortest"
-    features = torch.nn.functional.normalize(trainer.model.class_features().detach(), dim=1).split([3, 2])
-    for task, own in zip(about["tasks"], features):
-        stored = classes.pop(task["name"])
-        assert stored.dtype == torch.float32
-        torch.testing.assert_close(stored, own)
-    assert not classes
-    pixels = torch.randn(5, 3, 32, 32)
-    session = onnxruntime.InferenceSession(out / "image_tower.onnx", providers=["CPUExecutionProvider"])
-    found, = session.run(None, {"pixels": pixels.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), trainer.model.image_encoder(pixels).detach(), rtol=1e-4,
-                               atol=1e-4)
+            assert dict(theirs[task]) == pytest.approx(ours[task], abs=1e-5)
 
 
 def error_of(capsys, *arguments):
@@ -180,42 +79,124 @@ def error_of(capsys, *arguments):
     return line
 
 
-@pytest.mark.parametrize("name, words", [
-    ("CoCoOp", "its class features depend on the image"), ("PLOT", "with the places of each image"),
-    ("ProtoNet", "it compares distances to means")])
-def test_methods_without_class_features(name, words, make_run, backbone, tmp_path, capsys):
-    assert words in error_of(capsys, make_run(backbone, name), tmp_path / "out")
+@pytest.mark.parametrize("name", ["ZeroshotCLIP2", "MTCoOp", "MTCoOpHard", "KgCoOp", "ProGrad", "LinearProbe",
+                                  "ProtoNet"])
+def test_methods(name, make_run, backbone, pictures, tmp_path):
+    run = make_run(backbone, name)
+    export.main([str(run), str(tmp_path / "out")])
+    assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "classifier.onnx", "classifier.py"]
+    classifier = standalone.Classifier(tmp_path / "out")
+    check_same(classifier.predict(pictures), expected(run, pictures))
+    image, path = Image.open(pictures[0]), pictures[0]
+    task, = (found := classifier.predict([image, path], task="lightness", topk=1))[0]
+    assert task == "lightness" and len(found[0][task]) == 1 and found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["CoCoOp", "PLOT"])
+def test_methods_that_follow_the_images(name, make_run, backbone, tmp_path, capsys):
+    line = error_of(capsys, make_run(backbone, name), tmp_path / "out")
+    assert re.search(rf"error: {name} can't be exported: .* depends on the images \(trainers/{name.lower()}\.py, line",
+                     line)
     assert not (tmp_path / "out").exists()
 
 
-def test_refusals_leave_nothing(make_run, photo_root, backbone, tmp_path, capsys, monkeypatch):
-    sweep(parse_args(probe_arguments(photo_root, backbone, tmp_path / "lp", tmp_path, "--tasks", "0", "--shots", "1",
-                                     "--seeds", "1")))
+def test_a_process_without_this_repository(make_run, backbone, pictures, tmp_path):
+    """In an isolated process that starts in the folder: the README's lines, and the command."""
+    run, out = make_run(backbone, "MTCoOp"), tmp_path / "out"
+    export.main([str(run), str(out)])
+    lines = re.search("```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[1]
+    (out / "lines.py").write_text(lines.replace("photo.jpg", str(pictures[0])) + "import sys\nassert not "
+                                  "{'torch', 'trainers', 'learned'} & set(sys.modules)\n")
+
+    def python(*arguments):
+        return subprocess.run([sys.executable, *map(str, arguments)], cwd=out, text=True, capture_output=True,
+                              env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+
+    done = python("lines.py")
+    assert done.returncode == 0, done.stderr
+    check_same(eval(done.stdout), expected(run, pictures[:1]))
+    done = python("classifier.py", *pictures[:2], "--task", "lightness", "--topk", "1")
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
+        [str(path), "lightness"] for path in pictures[:2]], done.stderr
+    Image.new("I;16", (9, 9)).save(tmp_path / "deep.png")
+    for arguments, words in [([pictures[0], "--task", "moods"], "error: there is no task 'moods', but colour naming, "),
+                             (["README.md"], "error: README.md can't be read: "),
+                             ([tmp_path / "deep.png"], "has more than 8 bits a value")]:
+        refused = python("classifier.py", *arguments)
+        assert refused.returncode == 1 and words in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["tiny", "timm", "resnet"])
+def test_other_backbones(name, make_run, pictures, tmp_path):
+    size = 32 if name == "resnet" else 64
+    if name == "timm":
+        (tmp_path / "backbone").mkdir()
+        name = write_local_dir(tmp_path / "backbone", TIMM)
+    elif name == "resnet":  # a weight file of OpenAI's layout
+        vision = {"layers": [1, 2, 1, 1], "width": 16, "image_size": 32, "patch_size": None}
+        text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+        torch.manual_seed(0)
+        name = str(tmp_path / "resnet.pt")
+        torch.save(open_clip.CLIP(32, vision, text, quick_gelu=True).state_dict(), name)
+    run = make_run(name, "ZeroshotCLIP", **{"INPUT.SIZE": f"({size}, {size})"})
+    export.main([str(run), str(tmp_path / "out")])
+    check_same(standalone.Classifier(tmp_path / "out").predict(pictures), expected(run, pictures))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("options", [{}, {"INPUT.INTERPOLATION": "bilinear", "INPUT.PIXEL_MEAN": (0.1, 0.2, 0.3)},
+                                     {"INPUT.INTERPOLATION": "nearest", "INPUT.TRANSFORMS": ()}])
+def test_pixels_are_those_of_testing(mode, options, pictures):
+    cfg = make_cfg(options={"INPUT.SIZE": (32, 32), "INPUT.RESIZE_MODE": mode, **options})
+    ours = object.__new__(standalone.Classifier)
+    transform, rng = build_transform(cfg, is_train=False), np.random.default_rng(0)
+    ours.about = describe(SimpleNamespace(cfg=cfg, tasks=[], upright=True))
+    sizes = [(32, 32), *rng.integers(9, 120, (40, 2)).tolist()]
+    images = [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+    for image, theirs in [*zip(images, images), *((path, read_image(path, upright=True)) for path in pictures)]:
+        np.testing.assert_allclose(ours.pixels(image), transform(theirs), rtol=0, atol=1e-6)
+    ours.about["preprocessing"]["turned_by_exif"] = False
+    np.testing.assert_allclose(ours.pixels(pictures[0]), transform(read_image(pictures[0])), rtol=0, atol=1e-6)
+
+
+def test_precision_and_activation_of_the_run(make_run, backbone, pictures, tmp_path):
+    run = make_run(backbone, "MTCoOpHard", **{"MODEL.BACKBONE.QUICK_GELU": "False", "TRAINER.MTCOOPH.PREC": "fp64"})
+    export.main([str(run), str(tmp_path / "out")])
+    check_same(standalone.Classifier(tmp_path / "out").predict(pictures), expected(run, pictures))
+
+
+def test_equal_names_and_unknown_classes(make_run, backbone, tmp_path):
+    """The second task of a name has a number, and a class without training images stays at -inf."""
+    classifier = load_classifier(make_run(backbone, "LinearProbe"))
+    for task in classifier.tasks:
+        object.__setattr__(task, "name", "shade")
+    classifier.trainer.model.classifier.known[1] = False
+    write_onnx(classifier, tmp_path / "classifier.onnx", describe(classifier))
+    found, = standalone.Classifier(tmp_path).predict([Image.new("RGB", (40, 40))])
+    assert list(found) == ["shade", "shade (2)"] and dict(found["shade"])["green"] == 0
+    session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx")
+    pixels = torch.randn(5, 3, 32, 32)
+    logits, = session.run(None, {"pixels": pixels.numpy()})
+    wanted = classifier.logits(classifier.encode.tower(pixels))
+    torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-4)
+    assert np.isneginf(logits[:, 1]).all() and logits.dtype == np.float32
+
+
+def test_refusals_leave_nothing(make_run, backbone, tmp_path, capsys, monkeypatch):
     out = tmp_path / "outs" / "out"
-    assert "LP-CLIP can't be exported: it is a linear map" in error_of(
-        capsys, tmp_path / "lp" / "task0" / "1shots" / "seed1", out)
     assert "is not the folder of a run" in error_of(capsys, tmp_path / "nowhere", out)
     run = make_run(backbone, "MTCoOpHard")
-
-    with monkeypatch.context() as patch:  # a tower that open_clip makes otherwise, though of the same shapes
-        patch.setattr("clip.model._openai_vision_cfg", lambda visual: {**_openai_vision_cfg(visual), "head_width": 32})
-        assert "can't be exported: open_clip makes another image tower" in error_of(capsys, run, out)
-    with monkeypatch.context() as patch:  # one that computes otherwise there
+    with monkeypatch.context() as patch:
         patch.setattr("learned.exporting.TOLERANCE", 0)
-        assert "onnxruntime's features differ from PyTorch's by" in error_of(capsys, run, out, "--onnx")
-    assert not out.parent.exists() or not os.listdir(out.parent)
-    out.mkdir(parents=True)
-    (tmp_path / "link").symlink_to(out)
-    export.main([str(run), str(tmp_path / "link")])
-    assert (out / "about.json").exists() and os.listdir(out.parent) == ["out"]
-    shutil.rmtree(out)
+        assert "onnxruntime's logits differ from PyTorch's by more than" in error_of(capsys, run, out)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.onnx.export", lambda *args, **options: 1 / 0)
+        assert "MTCoOpHard can't be exported: division by zero" in error_of(capsys, run, out)
+    assert not os.listdir(out.parent)
     out.mkdir()
+    (tmp_path / "link").symlink_to(out)
     with monkeypatch.context() as patch:
         patch.chdir(out)
         export.main([str(run), "."])
-    assert (out / "about.json").exists()
-    shutil.rmtree(out)
-    out.mkdir()
-    (out / "mine").write_text("kept")
-    assert "is there and not empty" in error_of(capsys, run, out)
-    assert os.listdir(out) == ["mine"] and os.listdir(out.parent) == ["out"]
+    assert (out / "classifier.onnx").exists() and os.listdir(out.parent) == ["out"]
+    assert "is there and not empty" in error_of(capsys, run, tmp_path / "link")

@@ -36,4 +36,4 @@ def test_from_folders_to_a_classifier(photo_root, backbone, tmp_path):
     assert len({row["image"] for row in labels}) == len(list(Path(photo_root).rglob("*.png")))
     assert {row["class"] for row in new} == {"day", "night"} and len(new) == 2 * len({row["image"] for row in labels})
     assert "<html" in (made / "report.html").read_text(encoding="utf-8")
-    assert {"README.md", "about.json", "classes.safetensors"} <= set(os.listdir(made / "classifier"))
+    assert {"README.md", "classifier.onnx", "classifier.py"} <= set(os.listdir(made / "classifier"))

@@ -1,0 +1,104 @@
+"""Classify images with the `classifier.onnx` beside this file. Needs onnxruntime, Pillow and numpy alone.
+
+    python classifier.py IMAGE ... [--task NAME] [--topk 5]
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+class Classifier:
+    """An exported classifier: for every image a softmax over the classes of each task.
+
+    Attributes:
+        about: {"method", "backbone", "tasks", "preprocessing"}. Each task is {"name", "classes", "first", "end"}, where
+            logits[first:end] are those of its classes.
+
+    Args:
+        folder: where `classifier.onnx` is.
+    """
+
+    def __init__(self, folder):
+        path = Path(folder) / "classifier.onnx"
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
+
+    def pixels(self, image):
+        """A path or PIL image as the model takes it: (3, size, size), float32.
+
+        Raises:
+            ValueError: it can't be read, or has more than 8 bits a value.
+        """
+        reading = self.about["preprocessing"]
+        size, mode = reading["size"], reading["resize_mode"]
+        try:
+            opened = image if isinstance(image, Image.Image) else Image.open(image)
+            opened.load()
+        except (OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{image} can't be read: {error}") from error
+        if reading["turned_by_exif"]:
+            with contextlib.suppress(Exception):  # an orientation that can't be read says nothing
+                opened = ImageOps.exif_transpose(opened)
+        if opened.mode.startswith(("I", "F")):
+            raise ValueError(f"{image} has more than 8 bits a value: convert it to 8 bits")
+        opened = opened.convert("RGB")
+        if mode == "shortest":
+            new = [int(size * side / min(opened.size)) for side in opened.size]
+        else:
+            new = [size if mode == "squash" else round(side / (max(opened.size) / size)) for side in opened.size]
+        opened = opened.resize(new, Image.Resampling[reading["interpolation"].upper()])
+        # The middle is cut out, or black is put around it; halves are rounded as in training.
+        left, top = (round(more / 2) if more > 0 else int(more / 2) for more in (new[0] - size, new[1] - size))
+        values = np.asarray(opened.crop((left, top, left + size, top + size)), np.float32) / 255
+        mean, std = (np.array(reading[name], np.float32) for name in ("mean", "std"))
+        return ((values - mean) / std).transpose(2, 0, 1)
+
+    def predict(self, images, task=None, topk=5):
+        """[{task: [(class, probability), ...]}] of the images, best class first.
+
+        Args:
+            images: list of paths or PIL images. task: name of one task; None: all. topk: most classes of each.
+
+        Raises:
+            ValueError: there is no such task, or as `pixels`.
+        """
+        tasks = [known for known in self.about["tasks"] if task in (None, known["name"])]
+        if not tasks:
+            raise ValueError(f"there is no task {task!r}, but {', '.join(t['name'] for t in self.about['tasks'])}")
+        found = []
+        for image in images:
+            (logits,), = self.session.run(None, {"pixels": self.pixels(image)[None]})
+            found.append({})
+            for known in tasks:
+                own = logits[known["first"]:known["end"]].astype(np.float64)
+                weights = np.exp(own - own.max())
+                best = np.argsort(-weights, kind="stable")[:topk]
+                found[-1][known["name"]] = [(known["classes"][c], float(weights[c] / weights.sum())) for c in best]
+        return found
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Classify images.")
+    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("--task", help="name of the task (default: all)")
+    parser.add_argument("--topk", type=int, default=5, help="classes for each image and task (default: %(default)s)")
+    args = parser.parse_args(argv)
+    classifier = Classifier(Path(__file__).parent)
+    for image in args.images:
+        try:
+            found, = classifier.predict([image], args.task, args.topk)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        for task, classes in found.items():
+            print(f"{image}\t{task}\t" + ", ".join(f"{name} {probability:.3f}" for name, probability in classes))
+
+
+if __name__ == "__main__":
+    main()
