@@ -45,6 +45,13 @@ def relative_error(ours, stored):
 
 
 def build_trainer(name, weights, tasks, size, options):
+    """As `make`, with its optimizer."""
+    trainer = make(name, weights, tasks, size, options)
+    trainer.build_optimizer()
+    return trainer
+
+
+def make(name, weights, tasks, size, options):
     """A trainer as `train.py` builds it, but for the data: only the tasks are known.
 
     Args:
@@ -53,9 +60,7 @@ def build_trainer(name, weights, tasks, size, options):
     options = {"USE_CUDA": USE_CUDA, "SEED": 1, "TRAINER.NAME": name, "INPUT.SIZE": (size, size),
                "MODEL.BACKBONE.NAME": weights, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": 50,
                "OPTIM.LR_SCHEDULER": "cosine", **options}
-    trainer = TRAINERS[name](make_cfg(options), tasks)
-    trainer.build_optimizer()
-    return trainer
+    return TRAINERS[name](make_cfg(options), tasks)
 
 
 def make_trainer(folder, suite, case, size, prec):
@@ -200,7 +205,9 @@ def report(names, check):
 
 def check_folder(folder, only=None):
     """Check all cases of a folder, or methods, or the one called `only`; returns the exit status."""
-    from . import parity_methods
+    from . import parity_methods, parity_new
+    if osp.isdir(osp.join(folder, "common")):
+        return parity_new.check_folder(folder, only)
     is_methods = osp.isfile(osp.join(folder, "methods.json"))
     path = osp.join(folder, "methods.json" if is_methods else "cases.json")
     if not osp.isfile(path):
