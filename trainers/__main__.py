@@ -1,8 +1,8 @@
 """How the registered methods are run, and their keys.
 
-    python -m trainers DATASET CFG [--shots 1 2 4 8 16] [--methods LABEL ...]   # lists the runs of all_methods.sh
-    python -m trainers run --script NAME "DATASET CFG ..." -- WORD ...          # what a script does with its words
-    python -m trainers --keys                                                   # the table of all config keys
+    python -m trainers DATASET CFG [--shots 1 2 ...] [--seeds 1 ...] [--methods LABEL ...]  # lists a table's runs
+    python -m trainers run --script NAME "DATASET CFG ..." -- WORD ...                    # makes those of a script
+    python -m trainers --keys                                                             # prints all config keys
 
 The scripts' variables (scripts/set_env.sh) are read from the environment.
 """
@@ -84,7 +84,8 @@ def show(arguments):
     parser.add_argument("dataset", nargs="?", help="name of a file in configs/datasets")
     parser.add_argument("cfg", nargs="?", help="name of a file in configs/trainers")
     parser.add_argument("--shots", nargs="+", help="training images per class")
-    parser.add_argument("--methods", nargs="*", help="rows of the results table (default: the published)")
+    parser.add_argument("--seeds", nargs="+", help="of the methods that train")
+    parser.add_argument("--methods", nargs="+", help="rows of the results table (default: the published)")
     parser.add_argument("--keys", action="store_true", help="print the config keys instead")
     parser.set_defaults(**settings)
     args = parser.parse_args(arguments)
