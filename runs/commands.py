@@ -87,19 +87,33 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
         kind: `place`, `classes` and `trained`, as `calls_of_method` takes them.
 
     Raises:
-        WrongCall: too few or too many words, or wrong ones. UserError: there is no such trainer, or no trained run.
+        WrongCall: too few or too many words, or wrong ones. UserError: a run is to be tested that is not finished.
     """
     if trainer:
         usage = usage.replace("OPTIONS", " ".join(TRAINERS[trainer].arguments))
+    words, pairs = read_words(script, usage, given)
+    check_settings(settings)
+    trainer = words.get("TRAINER") or trainer
+    if trainer not in TRAINERS:
+        raise WrongCall(f"TRAINER is '{trainer}', but must be one of {', '.join(TRAINERS)}")
+    method = TRAINERS[trainer]
+    options = {name: word for name, word in words.items() if name in method.keys}
+    for name in method.arguments:
+        if name not in options:
+            raise WrongCall(f"{script} does not take {name} of {trainer}: call the script that does")
+    return calls_of_method(settings, method, words, options, pairs, **kind)
+
+
+def read_words(script, usage, given):
+    """({name: word}, KEY VALUE ...) of the words that a script was given, checked; as in `calls_of_script`."""
     required, _, optional = usage.partition(" [")
     names = required.split()
-    if len(given) < len(names) or not optional.endswith("...]") and len(given) > len(usage.split()):
+    more = optional.endswith("...]")
+    if len(given) < len(names) or not more and len(given) > len(usage.split()):
         raise WrongCall(f"usage: sh {script} {usage}")
     for word in given:
         check_word(f"an argument of {script}", word)
-    check_settings(settings)
-    words = dict(zip(usage.replace("[", "").replace("]", "").split(), given))
-    pairs = given[len(names):] if optional.endswith("...]") else []
+    words = dict(zip(names if more else usage.replace("[", "").replace("]", "").split(), given))
     if "SHOTS" in words:
         check_numbers("SHOTS", [words["SHOTS"]])
     for name in ("TASK", "MAX_TASK"):
@@ -107,15 +121,7 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
             del words[name]
         elif name in words and not re.fullmatch("[0-9]{1,3}", words[name]):
             raise WrongCall(f"{name} is '{words[name]}', but must be the number of a task, or all")
-    trainer = words.get("TRAINER") or trainer
-    if trainer not in TRAINERS:
-        raise WrongCall(f"TRAINER is '{trainer}', but must be one of {', '.join(TRAINERS)}")
-    method = TRAINERS[trainer]
-    options = {name: word for name, word in words.items() if name in names and name in method.keys}
-    for name in method.arguments:
-        if name not in options:
-            raise WrongCall(f"{script} does not take {name} of {trainer}: call the script that does")
-    return calls_of_method(settings, method, words, options, pairs, **kind)
+    return words, given[len(names):] if more else []
 
 
 def calls_of_method(settings, trainer, words, options, pairs=(), place="", classes="all", trained=None):
@@ -163,7 +169,7 @@ def calls_of_method(settings, trainer, words, options, pairs=(), place="", class
 
 
 def folder_of(settings, trainer, place, values):
-    """The folder of a run: its method's `folder_name` in a place (see `calls_of_method`), with `values` {name: text}."""
+    """The folder of a run: its method's `folder_name` in a place (see `calls_of_method`); `values` are {name: text}."""
     name = f"{place}/{trainer.folder_name}" if place else trainer.folder_name
     for part in re.findall(r"\[.*?\]", name):  # stands only where its value is known
         known = set(re.findall("{(.*?)}", part)) <= {*values}

@@ -65,9 +65,9 @@ def test_every_script_is_stored():
 def test_the_first_error_ends_all(capfd, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.chdir(REPOSITORY)
-    calls = [("A", ["--output-dir", "here", "--help"]), ("B", ["--output-dir", "x", "--nix"]), ("B", ["--output-dir", "y"])]
+    words = (("A", "here", "--help"), ("B", "x", "--nix"), ("B", "y", "--help"))
     with pytest.raises(SystemExit) as ended:
-        run_calls(calls)
+        run_calls([(label, ["--output-dir", folder, flag]) for label, folder, flag in words])
     said = [line for line in capfd.readouterr().out.splitlines() if line.startswith(("==", "Running"))]
     assert ended.value.code == 2 and said == ["== A", "Running here", "== B", "Running x"]
 
@@ -79,7 +79,7 @@ def test_a_signal_ends_the_run_and_those_after_it(number, status, said, tmp_path
     env = {**os.environ, "PYTHON": sys.executable, "DATA": str(tmp_path / "data"), "OUTPUT": str(tmp_path / "output"),
            "SEEDS": "1 2", "OPTS": "OPTIM.MAX_EPOCH 100000 DATALOADER.VIEWS 1 TRAIN.RESUME_SECONDS 0"}
     process = subprocess.Popen(
-        ["sh", "main_mtcoop_hard.sh", "outfits16", "tiny_ep50", "1", "16", "False", "False"], cwd=REPOSITORY / "scripts",
+        ["sh", *"main_mtcoop_hard.sh outfits16 tiny_ep50 1 16 False False".split()], cwd=REPOSITORY / "scripts",
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.time() + 200

@@ -87,7 +87,8 @@ def equal(one, other):
 def test_the_runs_are_those_of_the_scripts(dataset, cfg, tmp_path):
     arguments = SimpleNamespace(dataset=dataset, cfg=cfg, methods=[], shots=["1", "4"], seeds=["1", "2"],
                                 root="my data", output="my output", opts=["OPTIM.MAX_EPOCH", "7"])
-    expected, _ = labelled_calls(["sh", "all_methods.sh", dataset, cfg], environment(arguments, **make_recorder(tmp_path)))
+    env = environment(arguments, **make_recorder(tmp_path))
+    expected, _ = labelled_calls(["sh", "all_methods.sh", dataset, cfg], env)
     assert [(job.label, *job.calls) for job in list_jobs(arguments)] == expected and len(expected) == 1 + 11 * 4
 
 

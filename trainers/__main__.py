@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from common.errors import UserError
 from common.program import end, program, sentence
-from runs.commands import WrongCall, calls_of_rows, calls_of_script, settings_of_environment
+from runs.commands import WrongCall, calls_of_rows, calls_of_script, read_words, settings_of_environment
 from runs.keys import markdown
 
 
@@ -41,9 +41,8 @@ def run(arguments):
     args, words = parser.parse_args(arguments[:at]), arguments[at + 1:]
     settings = SimpleNamespace(**settings_of_environment())
     if args.all_rows:
-        if len(words) != len(args.usage.split()):
-            raise WrongCall(f"usage: sh {args.script} {args.usage}")
-        run_calls(calls_of_rows(settings, *words))
+        found, _ = read_words(args.script, args.usage, words)
+        run_calls(calls_of_rows(settings, found["DATASET"], found["CFG"]))
     else:
         run_calls([("", call) for call in calls_of_script(
             settings, args.script, args.usage, words, args.trainer, place=args.place, classes=args.classes,
