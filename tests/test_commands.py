@@ -16,7 +16,7 @@ import pytest
 from runs.commands import calls_of_rows
 from runs.config import build_parser, setup_cfg
 from runs.methods import ROWS
-from tests.commands import labelled_calls, make_recorder
+from tests.commands import VARIABLES, labelled_calls, make_recorder, recorded_calls
 from tests.conftest import DATA
 from tests.helpers import REPOSITORY
 from trainers.__main__ import run_calls
@@ -55,6 +55,14 @@ def test_scripts_run_as_stored(command, stored, tmp_path):
            "SHOTS": "1", "OPTS": "OPTIM.MAX_EPOCH 7"}
     ((label, call),), _ = labelled_calls(command, env)
     assert label == "" and meaning(call) == meaning(stored)
+
+
+def test_variables_that_are_not_set_have_their_defaults(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    calls = recorded_calls("sh linearprob.sh plant6 rn50 all", {**env, **make_recorder(tmp_path)})
+    assert [call[3] for call in calls] == [f"output/plant6/LP/rn50/{shots}shots/seed{seed}"
+                                           for shots in (1, 2, 4, 8, 16) for seed in (1, 2, 3)]
+    assert {call[1] for call in calls} == {"data"}
 
 
 def test_every_script_is_stored():

@@ -102,7 +102,8 @@ class Toy(MultiTaskTrainer):
     def build_clip_model(self, clip_model):
         return ScaledCLIP(clip_model, self.tasks, 2, per="suite")
 
-    def parts(self):
+    @staticmethod
+    def parts(options):
         return ["prompt_learner"]
 '''
 
