@@ -63,6 +63,8 @@ def test_variables_that_are_not_set_have_their_defaults(tmp_path):
     assert [call[3] for call in calls] == [f"output/plant6/LP/rn50/{shots}shots/seed{seed}"
                                            for shots in (1, 2, 4, 8, 16) for seed in (1, 2, 3)]
     assert {call[1] for call in calls} == {"data"}
+    exported = (tmp_path / "record").read_text().split("\001")[:len(VARIABLES)]
+    assert exported == ["data", "output", "1 2 3", "1 2 4 8 16", "", ""]
 
 
 def test_every_script_is_stored():
