@@ -3,7 +3,7 @@
 
 export DATA="${DATA:-data}"           # folder of the datasets (--root)
 export OUTPUT="${OUTPUT:-output}"     # folder of the runs
-SEEDS="${SEEDS:-1 2}"        # of the methods that train
+export SEEDS="${SEEDS:-1 2 3}"        # of the methods that train
 export SHOTS="${SHOTS:-1 2 4 8 16}"   # of linearprob.sh and all_methods.sh
 export METHODS="${METHODS:-}"         # of all_methods.sh; empty: those of the published table
 export OPTS="${OPTS:-}"               # config overrides for every run, such as "DATALOADER.NUM_WORKERS 2"
