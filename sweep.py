@@ -11,27 +11,24 @@ import torch
 
 import parse_test_res
 from common.program import program
+from runs.commands import settings_of_environment
 from sweeps.jobs import REPOSITORY, add_feature_jobs, list_jobs
-
-
-def words(name, default=""):
-    """Words of a variable of the environment that the scripts read, too."""
-    return (os.environ.get(name) or default).split()
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="name of a file in configs/datasets")
     parser.add_argument("cfg", help="name of a file in configs/trainers")
-    parser.add_argument("--methods", nargs="+", default=words("METHODS"), help="rows (default: the published)")
-    parser.add_argument("--shots", nargs="+", default=words("SHOTS", "1 2 4 8 16"), help="training images per class")
-    parser.add_argument("--seeds", nargs="+", default=words("SEEDS", "1 2 3"), help="of the methods that train")
-    parser.add_argument("--opts", nargs="+", default=words("OPTS"), metavar="WORD", help="KEY VALUE ... of every run")
-    parser.add_argument("--root", default=os.environ.get("DATA") or "data", help="folder of the datasets")
-    parser.add_argument("--output", default=os.environ.get("OUTPUT") or "output", help="folder of the runs")
+    parser.add_argument("--methods", nargs="+", help="rows (default: the published)")
+    parser.add_argument("--shots", nargs="+", help="training images per class")
+    parser.add_argument("--seeds", nargs="+", help="of the methods that train")
+    parser.add_argument("--opts", nargs="+", metavar="WORD", help="KEY VALUE ... of every run")
+    parser.add_argument("--root", help="folder of the datasets")
+    parser.add_argument("--output", help="folder of the runs")
     parser.add_argument("--address", default="local", help="of a Ray cluster to join: auto, or HOST:PORT")
     parser.add_argument("--gpus-per-run", type=float, help="such as 0.25 (default: 1 where there are GPUs)")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their states, and start nothing")
+    parser.set_defaults(**settings_of_environment())
     return parser.parse_args()
 
 

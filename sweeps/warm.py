@@ -129,9 +129,9 @@ def forget_peak_memory():
 
 
 def run_all(calls):
-    """The runs of some argument lists of Python, as the scripts have them."""
+    """The runs of some argument lists of `train.py`."""
     for call in calls:
-        run(build_parser().parse_args(call[1:]))
+        run(build_parser().parse_args(call))
 
 
 def make_features(calls):
@@ -140,7 +140,7 @@ def make_features(calls):
     The first method whose features are kept makes them for all.
     """
     for call in calls:
-        cfg = setup_cfg(build_parser().parse_args(call[1:]))
+        cfg = setup_cfg(build_parser().parse_args(call))
         set_random_seed(cfg.SEED)
         trainer = find_trainer(cfg)(cfg)
         if trainer.steps(cfg) and trainer.encode.keep and not trainer.encode.local:

@@ -1,52 +1,72 @@
 """Commands of the scripts, of which the shell part runs as it is and the Python part in this process."""
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import train
-from lpclip import linear_probe
+import trainers.__main__
 from tests.helpers import REPOSITORY
 
 BASE2NEW = "main_mtcoop_base2new_{}.sh"
+VARIABLES = ("DATA", "OUTPUT", "SEEDS", "SHOTS", "OPTS", "METHODS")
 
 
 def make_recorder(folder):
-    """An interpreter for the scripts that adds its arguments, a line each and an empty one, to the file `RECORD`."""
+    """An interpreter for the scripts that writes `VARIABLES` and its arguments into the file `RECORD`."""
     recorder = folder / "recorder"
-    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$RECORD"\n')
+    values = " ".join(f'"${name}"' for name in VARIABLES)
+    recorder.write_text(f'#!/bin/sh\n[ "$1" = -m ] || exit 0\nprintf "%s\\001" {values} "$@" > "$RECORD"\n')
     recorder.chmod(0o755)
     return {"PYTHON": str(recorder), "RECORD": str(folder / "record")}
 
 
 def shell(command, env):
-    """Run a command in `scripts/` as a user types it; it must exit with 0."""
-    done = subprocess.run(["sh", "-c", command], cwd=REPOSITORY / "scripts", env=env, capture_output=True, text=True)
+    """Run a command in `scripts/`, a list or as a user types it; it must exit with 0."""
+    command = ["sh", "-c", command] if isinstance(command, str) else command
+    done = subprocess.run(command, cwd=REPOSITORY / "scripts", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def recorded_calls(command, env):
-    """The argument lists with which a script calls Python."""
-    record = Path(env["RECORD"])
-    record.unlink(missing_ok=True)
+def labelled_calls(command, env, code=0):
+    """What the Python part of a command makes of its words.
+
+    Returns:
+        [(label of a row or "", arguments of `train.py`)], and what it says on stderr.
+    """
     shell(command, env)
-    text = record.read_text() if record.exists() else ""
-    return [call.splitlines() for call in text.split("\n\n") if call]
+    n = len(VARIABLES)
+    recorded = Path(env["RECORD"]).read_text().split("\001")[:-1]
+    module, *arguments = recorded[n + 1:]
+    assert (recorded[n], module) == ("-m", "trainers")
+    made, said = [], io.StringIO()
+    with mock.patch.dict(os.environ, zip(VARIABLES, recorded)), mock.patch.object(sys, "argv", ["", *arguments]), \
+            mock.patch("trainers.__main__.run_calls", made.extend), contextlib.redirect_stderr(said):
+        try:
+            trainers.__main__.main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+    assert status == code, said.getvalue()
+    return made, said.getvalue()
+
+
+def recorded_calls(command, env):
+    """The argument lists with which a script calls `train.py`."""
+    return [call for _, call in labelled_calls(command, env)[0]]
 
 
 def make_calls(calls, monkeypatch):
-    """Call `train.py` or the linear probe in this process; they stop with `SystemExit` where a process would fail."""
+    """Call `train.py` in this process; it stops with `SystemExit` where a process would fail."""
     monkeypatch.chdir(REPOSITORY)
-    for first, *arguments in calls:
-        main = train.main
-        if first == "-m":
-            assert arguments.pop(0) == "lpclip.linear_probe"
-            main = linear_probe.main
-        else:
-            assert first == "train.py"
-        monkeypatch.setattr(sys, "argv", [first, *arguments])
-        main()
+    for call in calls:
+        monkeypatch.setattr(sys, "argv", ["train.py", *call])
+        train.main()
 
 
 def run_folders(env):
@@ -60,8 +80,6 @@ def execute(command, env, monkeypatch):
     calls = recorded_calls(command, env)
     make_calls(calls, monkeypatch)
     folders = [Path(call[call.index("--output-dir") + 1]) for call in calls]
-    if "linearprob.sh" in command:
-        folders = sorted(folders[0].rglob("seed1"))
     assert set(folders) <= run_folders(env)
     written = [(folder / "results.json").stat().st_mtime_ns for folder in folders]
     make_calls(calls, monkeypatch)  # what is finished is not run again

@@ -126,8 +126,9 @@ def test_a_method_is_two_files(tmp_path, photo_root, backbone):
                               env={**os.environ, "PYTHONPATH": str(copy)})
 
     assert "| `TRAINER.TOY.SCALE` | `2.0` | of the loss | number above 0 |" in python("-m", "trainers", "--keys").stdout
-    commands = python("-m", "trainers", "outfits16", "tiny_ep50", "--shots", "1").stdout.splitlines()
-    place = commands.index("Toy-CLIP|method.sh Toy outfits16 tiny_ep50 1")
+    commands = python("-m", "trainers", "outfits16", "tiny_ep50", "--shots", "1", "--seeds", "1").stdout.splitlines()
+    place = next(i for i, line in enumerate(commands) if line.startswith("Toy-CLIP|python train.py --root "))
+    assert "/outfits16/Toy/tiny_ep50_1shots/seed1 --trainer Toy --seed 1 " in commands[place]
     assert commands[place - 1].startswith("CoOp-MT|") and commands[place + 1].startswith("CoCoOp|")
     for trainer in ("Toy", "CoCoOp"):
         done = python("train.py", *train_args(photo_root, backbone, tmp_path / "runs" / trainer, trainer,

@@ -19,8 +19,8 @@ from runs.results import peak_memory
 from sweeps import warm
 from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
 from sweeps.engine import Sweep
-from sweeps.jobs import add_feature_jobs, list_calls, list_jobs
-from tests.commands import make_recorder, recorded_calls
+from sweeps.jobs import add_feature_jobs, list_jobs
+from tests.commands import labelled_calls, make_recorder
 from tests.helpers import REPOSITORY, results
 from trainers import multitask_clip
 
@@ -85,33 +85,25 @@ def equal(one, other):
 
 # ------------------------------------------------------------------ the list of runs
 @pytest.mark.parametrize("dataset, cfg", [("outfits16", "tiny_ep50"), ("general10", "rn50_ep50")])
-def test_the_calls_are_those_of_the_scripts(dataset, cfg, tmp_path):
+def test_the_runs_are_those_of_the_scripts(dataset, cfg, tmp_path):
     arguments = SimpleNamespace(dataset=dataset, cfg=cfg, methods=[], shots=["1", "4"], seeds=["1", "2"],
                                 root="my data", output="my output", opts=["OPTIM.MAX_EPOCH", "7"])
     env = environment(arguments, **make_recorder(tmp_path))
-    commands = subprocess.run([sys.executable, "-m", "trainers", dataset, cfg, "--shots", "1", "4"], cwd=REPOSITORY,
-                              capture_output=True, text=True, check=True).stdout.splitlines()
-    expected = [call for line in commands for call in recorded_calls(f"sh {line.split('|')[1]}", env)]
-    ours = [call for _, call in list_calls(arguments)]
-    probes = [call for call in ours if "lpclip.linear_probe" in call]
-    assert [call for call in ours if call not in probes] == [call for call in expected if call[0] == "train.py"]
-    whole, = [call for call in expected if call[0] == "-m"]
-    at = whole.index("--shots")
-    assert whole[at:at + 6] == ["--shots", "1", "4", "--seeds", "1", "2"]
-    assert probes == [[*whole[:at], "--shots", n, "--seeds", seed, *whole[at + 6:]] for n in "14" for seed in "12"]
+    expected, _ = labelled_calls(["sh", "all_methods.sh", dataset, cfg], env)
+    assert [(job.label, *job.calls) for job in list_jobs(arguments)] == expected and len(expected) == 1 + 11 * 4
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"methods": ["CoOp"]}, "METHODS has 'CoOp'"), ({"opts": ["OPTIM.LR", "(1, 2)"]}, "must be a word without blanks"),
-    ({"opts": ["OPTIM.LRR", "1"]}, "did you mean OPTIM.LR?"), ({"cfg": "tiny 1"}, "must be a word without blanks"),
-    ({"shots": ["1", "x"]}, "SHOTS has 'x'"), ({"seeds": ["1 2"]}, "must be a word"),
+    ({"methods": ["CoOp"]}, "METHODS has 'CoOp'"), ({"opts": ["OPTIM.LR", "(1, 2)"]}, "OPTIM.LR is (1, 2)"),
+    ({"opts": ["OPTIM.LRR", "1"]}, "did you mean OPTIM.LR?"), ({"cfg": "tiny 1"}, "tiny 1.yaml does not exist"),
+    ({"shots": ["1", "x"]}, "SHOTS has 'x'"), ({"seeds": ["1 2"]}, "SEEDS has '1 2'"),
     ({"opts": ["--eval-only"]}, "OPTS is '--eval-only'"),
     ({"cfg": "nix"}, "configs/trainers/MTCoOpHard/nix.yaml does not exist")])
 def test_wrong_calls_are_refused_before_anything_starts(change, message, arguments):
     vars(arguments).update(change)
     with pytest.raises(Exception, match=".*") as error:
         list_jobs(arguments)
-    assert type(error.value).__name__ in ("UserError", "MissingFile") and message in str(error.value)
+    assert type(error.value).__name__ in ("UserError", "MissingFile", "WrongCall") and message in str(error.value)
 
 
 def test_dry_run(arguments, monkeypatch, capsys):

@@ -51,7 +51,9 @@ class ProbeCLIP(MultiTaskCLIP):
 class LinearProbe(MultiTaskTrainer):
     """The linear probe: fitted once by scikit-learn, C chosen by the validation images; no optimizer steps it."""
 
-    rows = (Row("LP-CLIP", 40, "linearprob.sh {dataset} {name} all"),)
+    rows = (Row("LP-CLIP", 40),)
+    config = "LP/{MODEL}_val"
+    folder_name = "LP/{MODEL}/[tasks_{MAX_TASK}/]{SHOTS}shots/seed{SEED}"
 
     @classmethod
     def steps(cls, cfg):

@@ -125,12 +125,12 @@ def sample_classes(labels, task_of_class, rate):
     return torch.cat(kept).sort().values.to(device)
 
 
-def softcpt(label, place, **when):
+def softcpt(label, place, **tells):
     """The row of a variant. With a context per class General-10 is trained on a sample of the negative classes."""
-    arguments = (f"{{dataset}} {{cfg}} {{shots}} {4 if when['CSC'] else 0} {when.get('CLASS_CSC', False)} 4 "
-                 f"{when['TASK_CSC']} 16 {when['CSC']} lin 1")
-    sampled = {"general10": f"main_mtcoop_cls_sample.sh {arguments} 0.1"} if when["CSC"] else {}
-    return Row(label, place, f"main_mtcoop.sh {arguments}", sampled, when, by_default=not when["CSC"])
+    options = {"CLASS_N_CTX": 4 if tells["CSC"] else 0, "CLASS_CSC": False, "TASK_N_CTX": 4, "N_CTX": 16,
+               "PG_TYPE": "lin", "PG_RATIO": 1, **tells}
+    sampled = {"general10": {"CLS_SAMPLE_RATE": 0.1}} if tells["CSC"] else {}
+    return Row(label, place, options, tuple(tells), sampled, by_default=not tells["CSC"])
 
 
 @register
@@ -169,6 +169,10 @@ class MTCoOp(MultiTaskTrainer):
         softcpt("SoftCPT-CATS", 160, CSC=True, CLASS_CSC=False, TASK_CSC=True),
         softcpt("SoftCPT-CSTS", 170, CSC=True, CLASS_CSC=True, TASK_CSC=True),
     )
+    config = "MTCoOp/{CFG}"
+    arguments = ("CLASS_N_CTX", "CLASS_CSC", "TASK_N_CTX", "TASK_CSC", "N_CTX", "CSC", "PG_TYPE", "PG_RATIO")
+    folder_name = ("MTCoOp/{CFG}_{SHOTS}shots/cls{CLASS_N_CTX}_csc{CLASS_CSC}_task{TASK_N_CTX}_tsc{TASK_CSC}_"
+                   "nctx{N_CTX}_csc{CSC}_{PG_TYPE}_{PG_RATIO}[_sample{CLS_SAMPLE_RATE}]/seed{SEED}")
 
     def check_cfg(self, cfg):
         super().check_cfg(cfg)

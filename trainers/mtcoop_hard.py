@@ -35,10 +35,13 @@ class MTCoOpHard(MultiTaskTrainer):
         "TOKEN_POSITION": POSITION,
     }
     rows = (
-        Row("CoOp-CA", 50, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 False True", when={"TSC": True}),
-        Row("CoOp-CS", 60, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 True False", when={"CSC": True}),
-        Row("CoOp-MT", 70, "main_mtcoop_hard.sh {dataset} {cfg} {shots} 16 False False"),
+        Row("CoOp-CA", 50, {"N_CTX": 16, "CSC": False, "TSC": True}, tells=("TSC",)),
+        Row("CoOp-CS", 60, {"N_CTX": 16, "CSC": True, "TSC": False}, tells=("CSC",)),
+        Row("CoOp-MT", 70, {"N_CTX": 16, "CSC": False, "TSC": False}),
     )
+    config = "MTCoOpHard/{CFG}"
+    arguments = ("N_CTX", "CSC", "TSC")
+    folder_name = "MTCoOpHard/{CFG}_{SHOTS}shots/nctx{N_CTX}_csc{CSC}_tsc{TSC}/seed{SEED}"
 
     @staticmethod
     def parts(options):

@@ -61,6 +61,10 @@ class MultiTaskTrainer(SavesParts):
     node = ""  # name of the method's options under cfg.TRAINER
     keys = {}  # {option: Key} of that node
     rows = ()  # `Row`s of the results tables
+    # How it is run, with the words of its script in braces; {MODEL} is CFG without its schedule, {SELECTED} the tasks.
+    config = "{CFG}"  # its yaml file below configs/trainers
+    arguments = ()  # options of its node that its script takes after DATASET CFG SHOTS
+    folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; [what stands only with its words]
     optim = {}  # {key: value, or function of the config}: the method's own schedule, between yaml files and command line
     learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
     learns_texts = False  # whether values of the text tower learn

@@ -112,7 +112,7 @@ class PLOT(PerTaskTrainer):
         "MAX_ITER": Key(100, "most of Sinkhorn's iterations", Count),
     }
     not_neutral = ("DATALOADER.TEST.BATCH_SIZE",)  # Sinkhorn's iteration stops by the mean over a batch
-    rows = (Row("PLOT", 110, script_on={"general10": "method.sh PLOT {dataset} {cfg} {shots} TRAINER.PLOT.N 2"}),)
+    rows = (Row("PLOT", 110, on={"general10": {"N": 2}}),)
 
     def build_clip_model(self, clip_model):
         return TransportCLIP(clip_model, self.tasks, self.options, self.cfg.MODEL.BACKBONE.NAME)

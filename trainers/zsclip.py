@@ -36,7 +36,9 @@ class TemplateCLIP(MultiTaskCLIP):
 class ZeroshotCLIP(MultiTaskTrainer):
     """Zero-shot CLIP with each task's own template. Nothing is learned, with or without `--eval-only`."""
 
-    rows = (Row("ZS-CLIP", 10, "zeroshot.sh {dataset} {name} all"),)
+    rows = (Row("ZS-CLIP", 10),)
+    config = "ZeroShot/{MODEL}"
+    folder_name = "{TRAINER}/{MODEL}/{SELECTED}"
     reads_training_images = False
     reads_templates = True
     extra_templates = ()
@@ -56,5 +58,5 @@ class ZeroshotCLIP(MultiTaskTrainer):
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Zero-shot CLIP with the mean text feature of each task's template and seven general ones."""
 
-    rows = (Row("ZS-CLIP (ensemble)", 20, "zeroshot.sh {dataset} {name} all ZeroshotCLIP2", by_default=False),)
+    rows = (Row("ZS-CLIP (ensemble)", 20, by_default=False),)
     extra_templates = ENSEMBLE_TEMPLATES
