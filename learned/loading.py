@@ -12,7 +12,7 @@ import trainers  # noqa: F401  registers the methods
 from common.errors import MissingFile, NotFinite, UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.base import Task
-from runs.checkpoints import best_or_last, checkpoint_files, read_parts
+from runs.checkpoints import best_or_last, checkpoint_files
 from runs.config import find_trainer, make_cfg
 from runs.results import RESULTS_FILE, flatten, read_results
 
