@@ -23,14 +23,14 @@ from .splits import complete_parts, relative, split_folder
 
 @dataclass(frozen=True)
 class Task:
-    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template, metric.
+    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template or templates, metric.
 
     Two classes of the same name are an error, unless `repeated_names` says that the benchmark has such.
     """
 
     name: str
     classnames: tuple
-    template: str = "a photo of a {}."
+    template: str | tuple = "a photo of a {}."
     metric: str = "overall_acc"
     repeated_names: bool = False
 
@@ -38,7 +38,8 @@ class Task:
         if self.metric not in METRICS:
             raise UserError(f"task {self.name!r}: metric {self.metric!r} is unknown, use one of {METRICS}")
         try:
-            check_template(self.template)
+            for template in self.templates:
+                check_template(template)
         except ValueError as error:
             raise UserError(f"task {self.name!r}: its template {error}") from None
         if not self.classnames:
@@ -46,6 +47,11 @@ class Task:
         twice = sorted(name for name, count in Counter(self.classnames).items() if count > 1)
         if twice and not self.repeated_names:
             raise UserError(f"task {self.name!r}: two classes have the same name: {', '.join(twice)}")
+
+    @property
+    def templates(self):
+        """All templates, a tuple."""
+        return (self.template,) if isinstance(self.template, str) else self.template
 
 
 @dataclass(frozen=True)

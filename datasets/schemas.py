@@ -6,7 +6,16 @@ from collections import Counter
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from common.errors import UserError
 from common.files import read_json
@@ -62,7 +71,7 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # `name: 2024` is a name
 
-    template: Template | None = None
+    template: Template | Annotated[tuple[Template, ...], Field(min_length=1)] | None = None
     metric: Literal[METRICS] | None = None
 
 

@@ -115,8 +115,11 @@ def suite_of(results, folder):
     if not isinstance(named, list) or not named or not all(map(is_named, named)):
         raise UserError(f"{path} has a wrong 'suite', which must hold names of tasks and classes: it is damaged, run it "
                         "again")
-    return [Task(task["name"], tuple(task["classes"]), **{key: task[key] for key in ("template",) if key in task},
-                 repeated_names=True) for task in named]
+    for task in named:
+        if isinstance(task.get("template"), list):
+            task["template"] = tuple(task["template"])
+    return [Task(task["name"], tuple(task["classes"]), task.get("template", Task.template), repeated_names=True)
+            for task in named]
 
 
 def is_named(task):

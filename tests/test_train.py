@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import train
+from common.errors import UserError
+from learned.loading import load_run
 from tests.helpers import call, call_until, make_cfg, results, run, train_args
 from trainers.mtcoop import sample_classes
 
@@ -213,3 +215,21 @@ def test_seed_zero_is_a_seed(photo_root, backbone, tmp_path):
     arguments[arguments.index("--seed") + 1] = "0"
     assert call(arguments).cfg.SEED == 0
     assert os.listdir(tmp_path / "splits" / photo_root.name).count("shot_2-seed_0.json") == 1
+
+
+def test_several_templates_of_a_task_are_averaged(photo_root, backbone, tmp_path):
+    """Each class has the mean of its templates' features at length 1; the report, predicting and resuming know them."""
+    root = shutil.copytree(photo_root, tmp_path / "photos", ignore=shutil.ignore_patterns("split_fewshot"))
+    (root / "tasks.yaml").write_text('template: ["a photo of a {}.", "art of the {}."]\n'
+                                     'tasks: [{folder: colour_naming}, {folder: lightness, template: "a {}."}]\n')
+    trainer = call(train_args(root, backbone, tmp_path / "run", "ZeroshotCLIP", **{"DATASET.SPLIT_DIR": tmp_path / "s"}))
+    ours, model = trainer.model.class_features(), trainer.model
+    photo, art, plain = (model.template_features([template] * 2) for template in (
+        "a photo of a {}.", "art of the {}.", "a {}."))
+    expected = torch.nn.functional.normalize((photo[:3] + art[:3]) / 2, dim=1)
+    torch.testing.assert_close(ours, torch.cat([expected, plain[3:]]))
+    loaded = load_run(str(tmp_path / "run"))
+    torch.testing.assert_close(loaded.model.class_features(), ours)
+    (root / "tasks.yaml").write_text("template: []\n")
+    with pytest.raises(UserError, match="tasks.yaml"):
+        call(train_args(root, backbone, tmp_path / "x", "ZeroshotCLIP", **{"DATASET.SPLIT_DIR": tmp_path / "s"}))

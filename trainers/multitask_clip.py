@@ -141,9 +141,24 @@ class MultiTaskCLIP(nn.Module):
         return F.normalize(features.to(self.learned_dtype), dim=-1)
 
     @cached_property
+    def text_features(self):
+        """Text features of each task's classes in its templates, [(n_classes, n_templates, embed_dim)], not normalised.
+
+        They are made once, when the model has its device and precision.
+        """
+        texts = [template.format(words(name)) for task in self.tasks for name in task.classnames
+                 for template in task.templates]
+        with torch.no_grad():
+            prompts = build_prompts(texts, end="", tokenizer=self.text_encoder.tokenizer)
+            features = self.text_encoder(prompts.to(self.task_of_class.device)).to(self.learned_dtype)
+        sizes = [len(task.classnames) * len(task.templates) for task in self.tasks]
+        return [own.unflatten(0, (-1, len(task.templates))) for own, task in zip(features.split(sizes), self.tasks)]
+
+    @cached_property
     def zero_shot_features(self):
-        """`template_features` of the tasks' own templates, made once, when the model has its device and precision."""
-        return self.template_features([task.template for task in self.tasks])
+        """Text features (n_cls, embed_dim) at length 1: with several templates the mean of features at length 1."""
+        unit = [F.normalize(features, dim=-1) for features in self.text_features]
+        return torch.cat([own[:, 0] if own.shape[1] == 1 else F.normalize(own.mean(1), dim=-1) for own in unit])
 
     def image_features(self, images, labels):
         """What `logits` takes of a batch: of pixels (B, 3, H, W) their features; features (B, ...) as they are.

@@ -31,7 +31,7 @@ class LoRACLIP(MultiTaskCLIP):
                              *((block.attn, "in_proj_weight") for block in self.text_encoder.blocks)]:
             self.adapters.append(LoRA(getattr(module, name), rank))
             parametrize.register_parametrization(module, name, self.adapters[-1])
-        self.prompts = template_prompts(tasks, [task.template for task in tasks], self.text_encoder.tokenizer)
+        self.prompts = template_prompts(tasks, [task.templates[0] for task in tasks], self.text_encoder.tokenizer)
 
     def class_features(self, classes=None):
         return self.text_encoder(self.prompts if classes is None else self.prompts.select(classes))
