@@ -9,7 +9,7 @@ import shutil
 
 from common.program import program
 
-from .store import default_folder, megabytes, spaces
+from .store import default_folder, list_folders, megabytes
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
     args = parser.parse_args()
     with program():
         total = 0
-        for description, folder, size in spaces(args.folder):
+        for description, folder, size in list_folders(args.folder):
             total += size
             known = {"features": "global", **description}
             what = ", ".join(str(known.get(key, "?")) for key in ("backbone", "features", "precision", "device",

@@ -87,68 +87,55 @@ class ImageFeatures:
     def make(self, images, epochs):
         """Find the features of all `images` in `epochs`, and make those that are missing, in one pass.
 
-        A run that makes features of the same dataset and seed now is waited for. Images that can't be read are left
-        out, see `refuse_broken`.
+        If another run makes features of the same dataset and seed, this one waits for it. Images that can't be read
+        are left out; `refuse_broken` names them.
         """
         if not self.keep:
             return
         began = time.time()
         views = sorted({images.view_of(epoch) for epoch in epochs})
-        cache = self.cache_for(images)
-        with contextlib.ExitStack() as alone:
-            rows, keys, item, place = self.find(images, views, cache, alone)
-            if len(rows.missing) and not self.fill(rows, images, views, item, keys, cache):
-                rows = None
-        self.made[images] = views, rows and rows.spread(place)
+        cache, has_room = self.cache_for(images), True
+        # An image may stand in a dataset twice: there is a row for each different key.
+        keys, items, row_of = np.unique(images.keys(views), return_index=True, return_inverse=True)
+        rows = cache.find(images.group, keys) if cache else Rows(len(keys))
+        if len(rows.missing):
+            with cache.alone(f"{images.group}-{self.cfg.DATASET.NAME}") if cache else contextlib.nullcontext():
+                rows = cache.find(images.group, keys) if cache else rows  # another run may have made them meanwhile
+                has_room = not len(rows.missing) or self.fill(rows, images, views, items, keys, cache)
+        self.made[images] = views, rows.select(row_of) if has_room else None
         self.seconds += time.time() - began
 
-    def find(self, images, views, cache, alone):
-        """Look for the features of all `images` in `views`; if some are missing, wait for those who make them.
+    def fill(self, rows, images, views, items, keys, cache):
+        """Encode the images whose features `rows` lacks, and keep the features, pack by pack.
 
         Args:
-            alone: an `ExitStack`, on which the lock is left to make them.
+            items, keys: the item of `Pass` and the key of each row.
 
         Returns:
-            `Rows`, one for each different key; of each its key and its place in `Pass`; the row of each place.
-        """
-        keys, item, place = np.unique(images.keys(views), return_index=True, return_inverse=True)
-        rows = cache.find(images.folder, keys) if cache else Rows(len(keys))
-        if cache and len(rows.missing):
-            alone.enter_context(cache.alone(f"{images.folder}-{self.cfg.DATASET.NAME}"))
-            rows = cache.find(images.folder, keys)  # another run may have made them meanwhile
-        return rows, keys, item, place
-
-    def fill(self, rows, images, views, item, keys, cache):
-        """Encode what `rows` lacks and keep it, pack by pack.
-
-        Args:
-            item, keys: of each row, its place in `Pass` and its key.
-
-        Returns:
-            Whether there is room to keep it.
+            True, or False where no disk has room for them: nothing is encoded then.
         """
         # The views of an image follow each other, so that it is read once.
-        missing = rows.missing[np.argsort(item[rows.missing] % len(images), kind="stable")]
+        missing = rows.missing[np.argsort(items[rows.missing] % len(images), kind="stable")]
         where = self.where_to_keep(len(missing), images, views, cache)
         if not where:
             return False
         temporary, pack, began, done = TemporaryPack(self.row), [], time.time(), 0
-        for features in self.encode(images, item[missing], views):
+        for features in self.encode(images, items[missing], views):
             pack.append(features)
             n = sum(map(len, pack))
             if n * self.row.nbytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
                 continue
             index, made, first = missing[done:done + n], torch.cat(pack), done
             pack, began, done = [], time.time(), done + n
-            whole = np.array([images.data_source[i].impath not in self.broken for i in item[index] % len(images)])
+            whole = np.array([images.data_source[i].impath not in self.broken for i in items[index] % len(images)])
             index, made = index[whole], made[torch.from_numpy(whole)]
             if len(index):
-                kept = cache.store(images.folder, keys[index], made) if where == "cache" else None
+                kept = cache.store(images.group, keys[index], made) if where == "cache" else None
                 rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.put(first, made))
         return True
 
     def where_to_keep(self, n, images, views, cache):
-        """"cache", "temporary" or, where no disk has room, None for n features; says so."""
+        """Say where n features will be kept: "cache", "temporary", or None where no disk has room for them."""
         size = n * self.row.nbytes
         text = f"{n:,} images{f' in {len(views)} views' * (len(views) > 1)} have features of {megabytes(size)}"
         cached = cache is not None and cache.has_room(size)
@@ -163,11 +150,11 @@ class ImageFeatures:
 
     @cached_property
     def row(self):
-        """The features (...) of an image of zeros, on the CPU: they have the shape and type of all."""
+        """The features (...) of a black image, on the CPU; those of all images have their shape and type."""
         return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE))[0].cpu()
 
     def rows_of(self, images):
-        """(`Rows`, index (n,) in them) of all `images` as they are drawn now; `Rows` is None if nothing is kept."""
+        """(`Rows`, index (n,) into them) of all `images` in their present epoch; None for `Rows` that are not kept."""
         if not self.keep:
             return None, None
         view = images.view_of(images.epoch)
@@ -178,7 +165,9 @@ class ImageFeatures:
         return rows, views.index(view) * len(images) + np.arange(len(images))
 
     def __call__(self, images):
-        """Features (n, ...) of all `images` in their order, as they are drawn now, not normalised, on the CPU."""
+        """Features (n, ...) of all `images` in their order and present epoch, not normalised, on the CPU."""
+        if not len(images):
+            return self.row.new_empty(0, *self.row.shape)
         rows, index = self.rows_of(images)
         if rows is None:
             features = torch.cat(list(self.encode(images, range(len(images)))))
@@ -189,7 +178,7 @@ class ImageFeatures:
         return features
 
     def batches(self, images, batch_sampler):
-        """Yield (index (B,), features (B, ...)) on the device for the lists of indices in `batch_sampler`."""
+        """Yield (index (B,), features (B, ...)) on the device, for each list of indices of `batch_sampler`."""
         rows, place = self.rows_of(images)
         if rows is None:
             yield from self.stream(images, list(batch_sampler))
@@ -205,7 +194,7 @@ class ImageFeatures:
                 yield index, features[index]
 
     def stream(self, images, batches):
-        """`batches` of images that are encoded when their turn comes, never more at once than the encoder takes."""
+        """As `batches`, of images that are encoded when their turn comes, as many at once as the encoder takes."""
         rows = itertools.chain.from_iterable(self.encode(images, [i for index in batches for i in index]))
         for index in batches:
             features = torch.stack(list(itertools.islice(rows, len(index))))
@@ -227,10 +216,10 @@ class ImageFeatures:
     def encode(self, images, items, views=None):
         """Yield features (b, ...) on the CPU, batch by batch.
 
-        Those of images that can't be read are without meaning; why they can't is added to `broken`.
+        Images that can't be read are added to `broken`, with the reason; the features in their place mean nothing.
 
         Args:
-            items: as `Pass` has them. views: their numbers; None: of what is drawn now.
+            items: items of `Pass`. views: numbers of the augmented views; None: that of the present epoch.
         """
         loader = self.read(images, items, views, batch_size=self.batch_size)
         done = 0
@@ -245,9 +234,9 @@ class ImageFeatures:
                 yield features
 
     def inputs(self, images):
-        """Yield what a model takes of all `images`, batch by batch: features as `encode`, or pixels if it learns them.
+        """Yield what a model takes of all `images`, batch by batch: features, or pixels if its image tower learns.
 
-        Images that can't be read are added to `broken`; what is yielded of them is without meaning.
+        Images that can't be read are added to `broken`; the values in their place mean nothing.
         """
         if self.keep:
             yield from self.encode(images, range(len(images)))
@@ -273,20 +262,16 @@ class ImageFeatures:
         self.broken.update((path, reason) for path, reason in zip(paths, reasons) if reason)
 
     def refuse_broken(self):
-        """Stop where images can't be read.
-
-        Raises:
-            UserError: naming those that were met.
-        """
+        """Raise a `UserError` that names the images that could not be read, if there are any."""
         if self.broken:
             raise UserError(f"{list_broken(self.broken)}\nput whole files in their places, or set DATASET.SKIP_BROKEN "
                             "True, which leaves them out")
 
     def check_finite(self, features, images, index):
-        """Stop where features (n, ...) of the images at `index` are NaN or infinite: they have no accuracy.
+        """Raise a `NotFinite` that names the first image whose features are not finite.
 
-        Raises:
-            NotFinite: naming the first such image.
+        Args:
+            features: (n, ...). index: of their images.
         """
         bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero()
         if len(bad):
@@ -327,7 +312,7 @@ class PixelLoader(FeatureLoader):
 
 
 def kernels(device):
-    """What else than the device's kind decides how a feature is rounded, as a list of JSON values."""
+    """JSON values that, besides the kind of device, decide how features are rounded."""
     if device.type == "cpu":
         return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
     return [torch.cuda.get_device_name(device), torch.version.cuda, torch.backends.cudnn.version(),
@@ -335,7 +320,7 @@ def kernels(device):
 
 
 def describe(transform):
-    """A transform as text: torchvision's by their own description, others by class and attributes."""
+    """A transform as text: torchvision's describe themselves, others are described by class and attributes."""
     from torchvision.transforms import Compose  # slow to import
 
     if isinstance(transform, Compose):

@@ -31,28 +31,28 @@ class Images(Dataset):
         return len(self.data_source)
 
     def view_of(self, epoch):
-        """Number of what is drawn in an epoch; 0 for test transforms, which draw nothing."""
+        """Number of the augmented view that an epoch sees; 0 for test transforms, which draw nothing."""
         views = self.cfg.DATALOADER.VIEWS
         return (epoch % views if views else epoch) if self.is_train else 0
 
-    def draw(self, idx, view=None):
-        """What the augmentation of an image is drawn from, as text; "" for test transforms."""
+    def seed_of(self, idx, view=None):
+        """The text from which an image's augmentation is drawn; "" for test transforms."""
         view = self.view_of(self.epoch) if view is None else view
         return f"{self.cfg.SEED}/{view}/{self.data_source[idx].name}" if self.is_train else ""
 
     @property
-    def folder(self):
-        """Name of the cache's folder for what is drawn."""
+    def group(self):
+        """Name of the cache's subfolder for these images: one for each seed of augmentation, and "test"."""
         return f"train-seed{self.cfg.SEED}" if self.is_train else "test"
 
     def keys(self, views):
         """Keys (views * n,) of the features of all images in each view.
 
-        Of each the file, as it is now, the draw of its augmentation, and whether it is turned.
+        A key is made of the file as it is now, of the seed of the augmentation, and of whether the image is turned.
         """
         paths = [osp.abspath(datum.impath) for datum in self.data_source]
         files = [(path, *state_of(path)) for path in paths]
-        return np.array([key_of(*files[i], self.draw(i, view), *["upright"] * datum.upright)
+        return np.array([key_of(*files[i], self.seed_of(i, view), *["upright"] * datum.upright)
                          for view in views for i, datum in enumerate(self.data_source)], dtype=f"S{KEY_BYTES}")
 
     def read(self, idx):
@@ -65,17 +65,19 @@ class Images(Dataset):
         image = self.read(idx)
         if not self.is_train:
             return self.transform(image)
-        with seeded(self.draw(idx)):
+        with seeded(self.seed_of(idx)):
             return self.transform(image)
 
 
 class Pass(Dataset):
-    """Some images in some views, as `Images` makes them: item `view * n + image`, where views count by their place.
+    """Some images in some views, as `Images` makes them.
 
-    Of an image there are its pixels, "" and ""; of one that can't be read zeros, its path and the reason.
+    An item is (pixels, "", ""), or, for an image that can't be read, (zeros, its path, the reason).
 
     Args:
-        images: `Images`. items: array of items. views: their numbers.
+        images: `Images`, n of them.
+        items: array; `v * n + i` stands for image i in the view `views[v]`.
+        views: numbers of the augmented views.
     """
 
     def __init__(self, images, items, views):
@@ -95,7 +97,7 @@ class Pass(Dataset):
 
 
 def state_of(path):
-    """Size and time of a file; of none zeros, since reading it will say so better."""
+    """Size and time of a file; zeros if there is none, since reading it will say so better."""
     try:
         state = os.stat(path)
     except OSError:
@@ -105,7 +107,7 @@ def state_of(path):
 
 @contextlib.contextmanager
 def seeded(key):
-    """Draw all CPU random numbers inside from `key`; outside nothing changes."""
+    """Seed all random numbers of the CPU by the text `key`, and put the generators back at the end."""
     seed = zlib.crc32(key.encode())
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)

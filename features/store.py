@@ -1,10 +1,10 @@
 """Image features on disk, shared by all runs; `python -m features` lists and clears them.
 
-A *space* is a folder of features that one encoder made in one way (backbone, transforms, precision ...: its
-`space.json`). In it, a *draw* is a folder per seed of the augmentation, and "test" without one. A draw holds packs:
-safetensors files of `keys` (n, 16) uint8, one per image and view of it, and `features` (n, dim) or, local ones,
-(n, positions, dim), with a checksum of both. A pack is written once, under a temporary name that is then renamed, so
-runs that share the folder never see half of one. Packs are memory-mapped while rows are taken from them.
+Features that one encoder made in one way (backbone, transforms, precision ...) share a folder, whose `space.json`
+describes that way. It has a subfolder, here called a group, for each seed of augmentation, and "test". A group holds
+packs: safetensors files of `keys` (n, 16) uint8, one for each image and view, and `features` (n, dim) or, if they are
+local, (n, positions, dim), with a checksum of both. A pack is written once, under a temporary name that is then
+renamed, so runs that share the folder never see half of one. Packs are memory-mapped while rows are taken from them.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from common.errors import MissingFile, UserError
 from common.files import atomic_path, write_json
 
 KEY_BYTES = 16
-SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of a space's folder
+FOLDER_NAME = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of such a folder
 SPARE = 2**30  # bytes that are left free on the disk
 TEMPORARY = re.compile(r"\..+\.tmp")  # of a pack that is being written, or was by a run that was killed
 ABANDONED = 3600  # seconds after which it is taken for the latter; a pack is written in seconds
@@ -48,10 +48,9 @@ def key_of(*parts):
 
 
 class Rows:
-    """Where the features of n images lie: of each its pack, -1 for none, and its row there.
+    """The places of n features: `pack` (n,), -1 for one that is missing, and `row` (n,) in that pack.
 
-    Packs are functions that map their features (m, ...). They are mapped while rows are taken, so that no other rows
-    stand in memory.
+    A pack is a function that memory-maps its features (m, ...), so that only the rows that are taken stand in memory.
     """
 
     def __init__(self, n):
@@ -59,23 +58,23 @@ class Rows:
 
     @property
     def missing(self):
-        """Sorted indices (m,) of those that lie nowhere."""
+        """Sorted indices (m,) of the features that are missing."""
         return np.flatnonzero(self.pack < 0)
 
     def put(self, index, pack, rows):
-        """The images at `index` lie in the `rows` of `pack`."""
+        """Note that the features at `index` are the `rows` of `pack`."""
         if pack not in self.packs:
             self.packs.append(pack)
         self.pack[index], self.row[index] = self.packs.index(pack), rows
 
-    def spread(self, index):
-        """The `Rows` of the images at `index`, which may repeat some."""
+    def select(self, index):
+        """The `Rows` at `index`, which may repeat some."""
         result = Rows(0)
         result.packs, result.pack, result.row = self.packs, self.pack[index], self.row[index]
         return result
 
     def take(self, index):
-        """Features (b, ...) of the images at `index` (b,), a numpy array: a copy, on the CPU."""
+        """A copy of the features (b, ...) at `index` (b,), a numpy array, on the CPU."""
         packs, rows, result = self.pack[index], torch.from_numpy(self.row[index]), None
         for number in np.unique(packs):
             here = torch.from_numpy(packs == number)
@@ -87,11 +86,11 @@ class Rows:
 
 
 class FeatureCache:
-    """The features of one space.
+    """Features that were made in one way.
 
     Args:
-        folder: of all spaces.
-        description: dict of what features of this space have in common; another description is another space.
+        folder: of all features.
+        description: dict of all that can change a feature's last bit; another description is another folder.
     """
 
     def __init__(self, folder, description):
@@ -99,11 +98,11 @@ class FeatureCache:
         self.description = description
         self.full = False
 
-    def find(self, draw, keys):
-        """The `Rows` of an array of different keys (n,), bytes of 16, in the packs of a draw."""
+    def find(self, group, keys):
+        """The `Rows` of an array of different keys (n,), bytes of 16, in the packs of a group."""
         rows, order = Rows(len(keys)), np.argsort(keys)
         ordered = keys[order]
-        for path in list_packs(osp.join(self.folder, draw)):
+        for path in list_packs(osp.join(self.folder, group)):
             if not len(rows.missing):
                 break
             try:
@@ -125,10 +124,10 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def alone(self, name):
-        """Let one run at a time make features. The others wait until it has, or has died, and say for whom.
+        """Let one run at a time make features; others print whom they wait for, until it has ended or died.
 
         Args:
-            name: of what is made: runs of different names do not wait for each other.
+            name: runs that give different names do not wait for each other.
         """
         path = osp.join(self.folder, f"{name}.lock")
         lock = FileLock(path)
@@ -152,8 +151,8 @@ class FeatureCache:
         """Whether `size` bytes may be kept."""
         return not self.full and has_room(self.folder, size)
 
-    def store(self, draw, keys, features):
-        """Keep features (n, ...) under an array of keys (n,). A disk that is full is said once, and no error.
+    def store(self, group, keys, features):
+        """Keep features (n, ...) under an array of keys (n,). If the disk is full, a line says so once; it is no error.
 
         Returns:
             The pack, a function as `Rows` has them, or None if it could not be written.
@@ -166,7 +165,7 @@ class FeatureCache:
                 raise OSError(f"the disk has less than {megabytes(features.nbytes + SPARE)} left")
             # Named after its keys: two runs that made the same pack write the same file.
             data = keys.astype(f"S{KEY_BYTES}").tobytes()
-            path = osp.join(self.folder, draw, f"{key_of(data).hex()}.safetensors")
+            path = osp.join(self.folder, group, f"{key_of(data).hex()}.safetensors")
             data = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy()).view(-1, KEY_BYTES)
             remove_abandoned(osp.dirname(path))
             features = features.contiguous()
@@ -272,7 +271,7 @@ def checksum(keys, features):
 
 
 def remove_abandoned(folder):
-    """Remove the temporaries that killed runs left in a draw's folder; other machines may write there now."""
+    """Remove old temporary files that killed runs left in a group; younger ones may be another machine's."""
     for entry in os.scandir(folder) if osp.isdir(folder) else ():
         with contextlib.suppress(FileNotFoundError):
             if TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
@@ -280,7 +279,7 @@ def remove_abandoned(folder):
 
 
 def list_packs(folder):
-    """Sorted paths of the packs in a draw's folder."""
+    """Sorted paths of the packs in a group's folder."""
     return sorted(entry.path for entry in os.scandir(folder)
                   if entry.name.endswith(".safetensors")) if osp.isdir(folder) else []
 
@@ -289,21 +288,21 @@ def megabytes(size):
     return f"{size / 2**20:,.1f} MB"
 
 
-def spaces(folder):
-    """[(description, folder, bytes)] of all spaces; of one whose description is lost or damaged it is {}.
+def list_folders(folder):
+    """[(description, folder, bytes)] of the features of each way; a description that is lost or damaged is {}.
 
-    Folders of other names than spaces have are not ours.
+    Folders with names of another form are not ours.
     """
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if osp.isdir(folder) else ():
-        if not (entry.is_dir() and SPACE.fullmatch(entry.name)):
+        if not (entry.is_dir() and FOLDER_NAME.fullmatch(entry.name)):
             continue
         try:
             with open(osp.join(entry.path, "space.json"), encoding="utf-8") as f:
                 description = json.load(f)
         except (OSError, ValueError):
             description = {}
-        size = sum(osp.getsize(path) for draw in os.scandir(entry.path) if draw.is_dir()
-                   for path in list_packs(draw.path))
+        size = sum(osp.getsize(path) for group in os.scandir(entry.path) if group.is_dir()
+                   for path in list_packs(group.path))
         found.append((description if isinstance(description, dict) else {}, entry.path, size))
     return found
