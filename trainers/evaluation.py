@@ -88,7 +88,7 @@ class ClassificationMT(EvaluatorBase):
                       self.predictions.numpy(), self.probabilities.numpy())
 
     def _print_classes(self):
-        """Of each task a line per class that occurs, and their mean, as Dassl's evaluator prints them."""
+        """Print each task's accuracy on every class that occurs, and their mean, as Dassl's evaluator does."""
         for i, (task, total, correct) in enumerate(zip(self.tasks, self.total, self.correct)):
             print("=> per-class result" + f" of task {i} ({task.name})" * (len(self.tasks) > 1))
             accuracies = []

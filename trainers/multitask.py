@@ -107,7 +107,7 @@ class MultiTaskTrainer(SavesParts):
 
     @classmethod
     def steps(cls, cfg):
-        """Whether an optimizer steps what the method learns, on the batches of `OPTIM.MAX_EPOCH` epochs."""
+        """True if an optimizer steps what the method learns, on the batches of `OPTIM.MAX_EPOCH` epochs."""
         return True
 
     @staticmethod
@@ -243,7 +243,7 @@ class MultiTaskTrainer(SavesParts):
 
     @property
     def identity(self):
-        """What identifies this run, see `runs.identity`."""
+        """All that can change the result of this run, see `runs.identity`."""
         return identity_of(self.cfg, type(self), self.data_digests, self.weights, self.prec, self.model_digest)
 
     # ------------------------------------------------------------------ the run
@@ -464,7 +464,7 @@ class MultiTaskTrainer(SavesParts):
         return result
 
     def write_results(self, wall_seconds, model_dir=""):
-        """Write the files of the test, then `results.json`: the run is finished, its resume file not needed any more.
+        """Write the files of the test, then `results.json`, which ends the run, and delete its resume file.
 
         Args:
             wall_seconds: the process's whole time.

@@ -75,7 +75,7 @@ def read_as_trained(cfg, visual):
 
 
 def digest_of_weights(clip_model):
-    """What identifies a CLIP model: its values, and its modules' description, which tells QuickGELU from GELU."""
+    """A digest of a CLIP model: of its values, and of its modules' description, which tells QuickGELU from GELU."""
     return f"{digest_of_tensors(clip_model.state_dict())}-{zlib.crc32(repr(clip_model).encode()):08x}"
 
 
@@ -161,10 +161,10 @@ class MultiTaskCLIP(nn.Module):
         return torch.cat([own[:, 0] if own.shape[1] == 1 else F.normalize(own.mean(1), dim=-1) for own in unit])
 
     def image_features(self, images, labels):
-        """What `logits` takes of a batch: of pixels (B, 3, H, W) their features; features (B, ...) as they are.
+        """Features (B, ...) of a batch, as `logits` takes them. Pixels (B, 3, H, W) are encoded, features are kept.
 
         Args:
-            labels: (B,); they tell the task, for towers that learn something of its own for every task.
+            labels: (B,); they tell the tasks, to a tower that learns something of its own for every task.
         """
         return self.image_encoder(images) if images.ndim == 4 else images
 
@@ -192,7 +192,7 @@ class MultiTaskCLIP(nn.Module):
             return self.logit_scale.exp() * image_features @ class_features.t()
 
     def in_own_task(self, labels, classes=slice(None)):
-        """Which classes (B, n) are of the sample's own task; `labels` (B,)."""
+        """Mask (B, n) of the classes that belong to the sample's own task; `labels` (B,)."""
         return self.task_of_class[labels][:, None] == self.task_of_class[classes]
 
     def mask_other_tasks(self, logits, labels, classes=slice(None)):
@@ -231,7 +231,7 @@ class MultiTaskCLIP(nn.Module):
         return self.logits(self.image_features(images, labels), labels, self.class_features()), labels
 
     def losses(self, images, labels):
-        """What a method minimises on a batch, by default the mean cross-entropy.
+        """The losses of a batch, by default the mean cross-entropy.
 
         Args:
             images: as in `image_features`: features (B, ...), or pixels (B, 3, H, W) where the image tower learns.

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on: lines of the log, and curves of tensorboard."""
+"""The progress of a training run: lines of the log, and curves of tensorboard."""
 
 import datetime
 import os.path as osp

@@ -144,7 +144,7 @@ class LearnedContext(nn.Module):
 
 
 class TaskContexts(nn.Module):
-    """What is learned for each task by itself, kept in `learners`; by default a `LearnedContext` of these arguments."""
+    """A learner for each task, kept in `learners`; by default a `LearnedContext` with these arguments."""
 
     learner = LearnedContext
 

@@ -21,7 +21,7 @@ from .multitask_clip import MultiTaskCLIP
 
 
 class Support(nn.Module):
-    """What makes the prototypes: `features` (n, embed_dim) and `labels` (n,) of the n training images."""
+    """`features` (n, embed_dim) and `labels` (n,) of the n training images, of which prototypes are made."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a trainer saves and loads: checkpoints of its parts, and the resume file."""
+"""A trainer saves and loads checkpoints of its parts, and the resume file."""
 
 from common.digests import digest_of_tensors
 from common.errors import MissingFile, NotFinite, UserError
@@ -31,7 +31,7 @@ class SavesParts:
             load_part(module, values.get(part, {}), source)
 
     def save_model(self, epoch, name="", **figures):
-        """Write the checkpoint of every part after `epoch` epochs; the last one's optimizer stands under one part.
+        """Write the checkpoint of every part after `epoch` epochs, one of them with the state of the optimizer.
 
         Args:
             name: of the files; by default that of the epoch. figures: what they hold besides.
@@ -52,7 +52,7 @@ class SavesParts:
              self.folder.resume_path)
 
     def unfinished(self):
-        """What the resume file holds, None where there is none.
+        """The content of the resume file, None where there is none.
 
         Raises:
             UserError: the file is damaged, or another run's. MissingFile: `--resume` names a folder without it.

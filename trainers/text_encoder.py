@@ -333,7 +333,7 @@ def layout_of(prompts):
 
 
 class _Layout:
-    """Where the rows of the packed tensor lie, and who may attend to whom."""
+    """The places of the rows in the packed tensor, and the masks that say which rows attend to which."""
 
     def __init__(self, prompts):
         self.prefix = prompts.prefix
@@ -391,5 +391,5 @@ class _Layout:
         return padded.transpose(1, 2).flatten(0, 1).index_select(0, self.real)
 
     def with_prefix(self, prefix, suffix):
-        """What every prompt sees: its prefix's keys or values, then its own, (n, heads, k, prefix + S, d)."""
+        """Keys or values that every prompt sees: those of its prefix, then its own, (n, heads, k, prefix + S, d)."""
         return torch.cat([prefix.index_select(0, self.prefix_of), suffix], dim=3)
