@@ -200,3 +200,12 @@ def test_refusals_leave_nothing(make_run, backbone, tmp_path, capsys, monkeypatc
         export.main([str(run), "."])
     assert (out / "classifier.onnx").exists() and os.listdir(out.parent) == ["out"]
     assert "is there and not empty" in error_of(capsys, run, tmp_path / "link")
+
+
+def test_an_onnx_model_that_computes_something_else_is_refused(make_run, backbone, tmp_path, capsys, monkeypatch):
+    """Mistake: a tolerance that lets a thousandth pass."""
+    run, session = make_run(backbone, "MTCoOpHard"), onnxruntime.InferenceSession.run
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda self, *args: [
+        logits * 1.001 for logits in session(self, *args)])
+    assert "onnxruntime's logits differ from PyTorch's by more than 0.0001" in error_of(capsys, run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
