@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.digests import digest_of_tensors
+from common.digests import digest_of_module
 from common.errors import NotFinite, UserError
 from common.images import list_broken
 
@@ -63,7 +63,7 @@ class ImageFeatures:
         self.broken = {}  # path of an image that can't be read -> why
         self.seconds = 0.0
         if keep and cfg.DATALOADER.FEATURE_CACHE:
-            self.fingerprint = digest_of_tensors(encoder.state_dict())
+            self.fingerprint = digest_of_module(encoder)
             print(f"Image features are kept in {self.folder} (DATALOADER.FEATURE_CACHE False keeps none)")
 
     def cache_for(self, images):

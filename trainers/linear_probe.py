@@ -96,4 +96,5 @@ class LinearProbe(MultiTaskTrainer):
                 weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
             learned.weight[classes], learned.bias[classes] = weight.to(learned.weight), bias.to(learned.bias)
             learned.known[classes], learned.c[number] = True, c
-            print(f"task {number} ({self.tasks[number].name}): C = {c:.3g} by {len(problems[number][3])} validation images")
+            print(f"task {number} ({self.tasks[number].name}): C = {c:.3g} by {len(problems[number][3])} validation "
+                  "images")

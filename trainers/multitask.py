@@ -1,4 +1,4 @@
-"""The engine: what every method shares. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
+"""The engine of all methods. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
 
 import time
 import zlib
@@ -24,7 +24,7 @@ from runs.methods import find_row
 from runs.results import describe_suite, write_results
 
 from .evaluation import make_evaluator
-from .multitask_clip import cast_towers, digest_of_weights, load_clip
+from .multitask_clip import cast_towers, digest_of_clip, load_clip
 from .progress import Progress
 from .prompts import similarities
 from .saving import SavesParts
@@ -65,7 +65,7 @@ class MultiTaskTrainer(SavesParts):
     config = "{CFG}"  # its yaml file below configs/trainers
     arguments = ()  # options of its node that its script takes after DATASET CFG SHOTS
     folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; [what stands only with its words]
-    optim = {}  # {key: value, or function of the config}: the method's own schedule, between yaml files and command line
+    optim = {}  # {key: value, or function of the config}: its own schedule, after yaml files and before the command line
     learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
     learns_texts = False  # whether values of the text tower learn
     reads_training_images = True
@@ -160,7 +160,7 @@ class MultiTaskTrainer(SavesParts):
         cfg, name = self.cfg, type(self).__name__
         self.prec = resolve_precision(self.precision(), self.device)
         clip_model = load_clip(cfg)
-        self.weights = digest_of_weights(clip_model)
+        self.weights = digest_of_clip(clip_model)
         cast_towers(clip_model, self.prec)  # before the method adds to them what stays in fp32
         self.model = self.build_clip_model(clip_model).to(self.device).eval()
         if self.prec == "fp64":

@@ -1,19 +1,22 @@
 """CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
 
-import zlib
 from functools import cached_property
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.digests import digest_of_tensors
+from common.digests import digest, digest_of_module
 from common.errors import UserError
 from runs.config import set_value
 from runs.keys import all_keys, refusal, source_of
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder, WholePromptEncoder
+
+
+# Texts whose ids tell tokenizers apart.
+SAMPLE_TEXTS = ("a photo of a cat.", "The QUICK brown_fox's 10,234 jumps; naïve café, 東京 🙂", "two  spaces")
 
 
 def read_clip(name, quick_gelu=None):
@@ -74,13 +77,13 @@ def read_as_trained(cfg, visual):
     cfg.freeze()
 
 
-def digest_of_weights(clip_model):
-    """A digest of a CLIP model: of its values, and of its modules' description, which tells QuickGELU from GELU."""
-    return f"{digest_of_tensors(clip_model.state_dict())}-{zlib.crc32(repr(clip_model).encode()):08x}"
+def digest_of_clip(clip_model):
+    """A digest of all that decides a CLIP model's output: values, activation, heads, pooling ..., and its tokenizer."""
+    return digest([digest_of_module(clip_model), [clip_model.tokenizer.encode(text) for text in SAMPLE_TEXTS]])
 
 
 def cast_towers(clip_model, prec):
-    """Cast the matrices of a frozen CLIP's towers, in place, for PREC fp16 or bf16; what a method adds stays in fp32."""
+    """Cast the matrices of a frozen CLIP's towers, in place, for PREC fp16 or bf16; what a method adds stays fp32."""
     from clip.model import TextTowerCLIP, convert_weights  # open_clip is slow to import
 
     if prec in ("fp16", "bf16"):

@@ -121,7 +121,7 @@ class EpisodeLoader:
 
 @register
 class ProtoNet(MultiTaskTrainer):
-    """Nearest class mean; prototypes are made of the training images' features, without augmentation, which are saved."""
+    """Nearest class mean; the features of the training images, without augmentation, are saved."""
 
     node = "PROTONET"
     keys = {

@@ -101,7 +101,8 @@ class SavesParts:
             except NotFinite:
                 raise
             except UserError as error:
-                hints = [f"; {who} learns something of its own for every {kind} of training" for who, kind in ties.items()]
+                hints = [f"; {who} learns something of its own for every {kind} of training"
+                         for who, kind in ties.items()]
                 raise UserError(f"{error}{''.join(hints)}") from None
 
     def digest_of_learned(self):
