@@ -23,7 +23,7 @@ def change_value(model):
 
 
 def change_heads(model):
-    model.visual.transformer.resblocks[0].attn.num_heads = 1
+    model.visual.transformer.resblocks[0].attn.num_heads = 16
 
 
 def change_activation(model):
