@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.digests import digest_of_module
-from common.errors import NotFinite, UserError
+from common.errors import MissingFile, NotFinite, UserError
 from common.images import list_broken
 
 from .images import Pass
@@ -153,42 +153,50 @@ class ImageFeatures:
         """The features (...) of a black image, on the CPU; those of all images have their shape and type."""
         return self.tower(torch.zeros(1, 3, *self.cfg.INPUT.SIZE))[0].cpu()
 
-    def rows_of(self, images):
-        """(`Rows`, index (n,) into them) of all `images` in their present epoch; None for `Rows` that are not kept."""
-        if not self.keep:
-            return None, None
+    def take(self, images, index):
+        """Kept features (b, ...) of the images at `index` (b,) in their present epoch, on the CPU, or None.
+
+        If they were deleted meanwhile, they are made again.
+        """
         view = images.view_of(images.epoch)
-        if images not in self.made or view not in self.made[images][0]:
-            self.make(images, [images.epoch])
-        self.refuse_broken()
-        views, rows = self.made[images]
-        return rows, views.index(view) * len(images) + np.arange(len(images))
+        while self.keep:
+            if images not in self.made or view not in self.made[images][0]:
+                self.make(images, [images.epoch])
+            self.refuse_broken()
+            views, rows = self.made[images]
+            if rows is None:
+                return None
+            try:
+                features = rows.take(views.index(view) * len(images) + np.asarray(index))
+            except MissingFile as error:
+                print(f"{error}: they are made again")
+                del self.made[images]
+                continue
+            self.check_finite(features, images, index)
+            return features
 
     def __call__(self, images):
         """Features (n, ...) of all `images` in their order and present epoch, not normalised, on the CPU."""
         if not len(images):
             return self.row.new_empty(0, *self.row.shape)
-        rows, index = self.rows_of(images)
-        if rows is None:
+        features = self.take(images, range(len(images)))
+        if features is None:
             features = torch.cat(list(self.encode(images, range(len(images)))))
             self.refuse_broken()
-            return features
-        features = rows.take(index)
-        self.check_finite(features, images, range(len(images)))
         return features
 
     def batches(self, images, batch_sampler):
         """Yield (index (B,), features (B, ...)) on the device, for each list of indices of `batch_sampler`."""
-        rows, place = self.rows_of(images)
-        if rows is None:
-            yield from self.stream(images, list(batch_sampler))
+        batches = list(batch_sampler)
+        # Global features are small: those of an epoch are moved to the device at once.
+        first = self.take(images, batches[0][:1] if self.local else range(len(images))) if batches else None
+        if first is None:
+            yield from self.stream(images, batches)
             return
-        features = None if self.local else self(images).to(self.device)  # small: moved at once
-        for index in batch_sampler:
+        features = None if self.local else first.to(self.device)
+        for index in batches:
             if self.local:
-                batch = rows.take(place[index])
-                self.check_finite(batch, images, index)
-                yield torch.tensor(index).to(self.device), batch.to(self.device)
+                yield torch.tensor(index).to(self.device), self.take(images, index).to(self.device)
             else:
                 index = torch.tensor(index).to(self.device, non_blocking=True)
                 yield index, features[index]

@@ -243,8 +243,7 @@ def map_pack(path):
     try:
         return read_pack(path, "features")
     except FileNotFoundError:
-        raise MissingFile(f"{path} was deleted while this run used it: the same command makes it again and goes on"
-                          ) from None
+        raise MissingFile(f"the kept image features {path} were deleted while this run used them") from None
 
 
 def check_pack(path):

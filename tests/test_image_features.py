@@ -190,7 +190,7 @@ def test_a_pack_that_is_deleted_while_it_is_used_is_one_sentence(tmp_path):
     cache.store("test", KEYS, torch.randn(6, 3))
     rows = cache.find("test", KEYS)
     shutil.rmtree(cache.folder)
-    with pytest.raises(MissingFile, match="was deleted while this run used it: the same command makes it again"):
+    with pytest.raises(MissingFile, match="were deleted while this run used them"):
         rows.take(np.arange(2))
 
 
@@ -504,3 +504,23 @@ def test_encoding_is_part_of_the_training_time(photos, backbone, tmp_path, monke
 def test_no_images_have_no_features(photos, backbone, tmp_path):
     trainer = call(photos, backbone, tmp_path / "run", "MTCoOpHard", "--no-train", **ALL)
     assert trainer.encode(Images(trainer.cfg, [], trainer.plain_images["test"].transform)).shape == (0, 64)
+
+
+@pytest.mark.parametrize("trainer", ["MTCoOpHard", "PLOT"])
+def test_a_cache_that_is_deleted_while_a_run_trains_costs_features_alone(trainer, photos, backbone, tmp_path,
+                                                                         monkeypatch, capsys):
+    options = {"DATASET.SPLIT_DIR": tmp_path / "splits"}
+    calm = call(photos, backbone, tmp_path / "calm", trainer, **options)
+    cache, check = tmp_path / "deleted", MultiTaskTrainer.check_learned
+
+    def delete(self):
+        if self.epoch == 0:
+            shutil.rmtree(cache)
+        check(self)
+
+    monkeypatch.setattr(MultiTaskTrainer, "check_learned", delete)
+    capsys.readouterr()
+    run = call(photos, backbone, tmp_path / "run", trainer, **options, **{"DATALOADER.FEATURE_CACHE_DIR": cache})
+    assert "were deleted while this run used them: they are made again" in capsys.readouterr().out
+    assert run.digest_of_learned() == calm.digest_of_learned()
+    assert results(tmp_path / "run")["tasks"] == results(tmp_path / "calm")["tasks"]
