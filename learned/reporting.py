@@ -1,7 +1,7 @@
 """One HTML page of a folder of runs: what the tables say, and what was confused with what.
 
 The page is `PAGE` with `report.css` and `report.js` beside this file, which draws all of it from one JSON object.
-PyTorch is loaded only for the contexts of SoftCPT's runs.
+PyTorch is not loaded.
 """
 
 import base64

@@ -270,10 +270,10 @@ def test_similarity_of_contexts(photo_root, backbone, tmp_path):
         wrong = figures["total"] - sum(row["correct"] for row in figures["classes"])
         assert sum(count for *_, count, _ in task["worst"]) == wrong
         assert all(data["thumbnails"][str(i)] for *_, images in task["worst"] for i, _ in images)
-    for path in (tmp_path / "run").glob("*/model*"):
-        path.unlink()
-    found, = make(tmp_path / "run", tmp_path / "x.html")["tables"][0]["contexts"]
-    assert "has no checkpoints" in found["error"]
+    written = results(tmp_path / "run")
+    del written["context_similarity"]  # as a method without contexts
+    (tmp_path / "run" / "results.json").write_text(json.dumps(written))
+    assert not make(tmp_path / "run", tmp_path / "x.html")["tables"][0]["contexts"]
 
 
 def test_images_are_looked_for_where_the_run_found_them(photo_root, backbone, tmp_path, monkeypatch):

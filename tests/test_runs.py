@@ -478,3 +478,11 @@ def test_nan_is_never_a_result(arguments, tmp_path, monkeypatch):
         with pytest.raises(FloatingPointError, match="logits of the test images are NaN or infinite"):
             call(arguments(tmp_path / "logits"))
     assert not (tmp_path / "logits" / "results.json").exists()
+
+
+def test_several_processes_of_torchrun_are_refused(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="^torchrun starts several processes, but a run is one: call python train.py"):
+        call(arguments(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

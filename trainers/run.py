@@ -1,5 +1,6 @@
 """One run, from its command line to its results."""
 
+import os
 import os.path as osp
 import time
 
@@ -27,6 +28,9 @@ def run(args):
         UserError: flags, settings, data or weights that are wrong, or that do not fit what the folder holds.
     """
     start = time.time()
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("torchrun starts several processes, but a run is one: call python train.py; sweep.py gives each "
+                        "GPU runs of its own")
     cfg = setup_cfg(args)
     trainer_class = find_trainer(cfg)
     check_flags(args, cfg, trainer_class)
