@@ -11,8 +11,20 @@ from types import SimpleNamespace
 from common.errors import UserError
 
 
+interrupted = threading.Event()  # Ctrl-C came
+
+
 class Stopped(Exception):
     """The run was told to stop (SIGTERM) and has saved what it did."""
+
+
+def check_interrupted():
+    """Raise KeyboardInterrupt if Ctrl-C came. Long loops call it.
+
+    Python raises it by itself, but drops it where it comes in a callback, such as those of starting a process.
+    """
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -30,19 +42,64 @@ def program(resume=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        yield
+        with noting_interrupts():
+            yield
+            check_interrupted()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes there
         sys.exit(1)
-    except KeyboardInterrupt:
-        end(f"interrupted; the same command {resume}" if resume else "interrupted", 130)
     except Stopped as error:
         end(str(error), 143)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or interrupted.is_set():  # it may have ended a worker first
+            end(f"interrupted; the same command {resume}" if resume else "interrupted", 130)
         if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
             raise
         end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
+
+
+@contextlib.contextmanager
+def noting_interrupts():
+    """Inside, Ctrl-C sets `interrupted` besides raising KeyboardInterrupt; then dropped errors print nothing."""
+    own = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+
+    def note(*_):
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    interrupted.clear()
+    dropped = sys.unraisablehook
+    sys.unraisablehook = lambda error: None if interrupted.is_set() else dropped(error)
+    if own:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if not interrupted.is_set():  # else objects that were half made are still to be deleted
+            sys.unraisablehook = dropped
+        if own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def starting_processes():
+    """Processes that are started inside never see Ctrl-C; this one sees it at the end."""
+    can_block = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if can_block:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def end_quietly(*_):
+    """In a worker process: print nothing where the process that started it has gone."""
+    sys.excepthook = lambda kind, *error: (
+        None if issubclass(kind, (ConnectionError, EOFError)) else sys.__excepthook__(kind, *error))
 
 
 @contextlib.contextmanager

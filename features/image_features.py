@@ -28,6 +28,7 @@ from tqdm import tqdm
 from common.digests import digest_of_module
 from common.errors import MissingFile, NotFinite, UserError
 from common.images import list_broken
+from common.program import check_interrupted, end_quietly, starting_processes
 
 from .images import Pass
 from .local_features import LocalImageEncoder
@@ -233,6 +234,7 @@ class ImageFeatures:
         done = 0
         with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
+                check_interrupted()
                 self.note_broken(paths, reasons)
                 n = len(pixels)
                 features = self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n].cpu()
@@ -254,12 +256,14 @@ class ImageFeatures:
             yield self.to_device(pixels)
 
     def read(self, images, items, views=None, **batches):
-        """A torch `DataLoader` of items of `Pass`, read by worker processes; `batches` are its arguments."""
+        """Iterate over batches of items of `Pass`, read by worker processes; `batches` are those of a `DataLoader`."""
         source = Pass(images, items, views or [images.view_of(images.epoch)])
         count = len(batches["batch_sampler"]) if "batch_sampler" in batches else -(-len(items) // self.batch_size)
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
-        return DataLoader(source, num_workers=self.workers(count), pin_memory=self.device.type == "cuda",
-                          generator=torch.Generator(), **batches)
+        loader = DataLoader(source, num_workers=self.workers(count), pin_memory=self.device.type == "cuda",
+                            generator=torch.Generator(), worker_init_fn=end_quietly, **batches)
+        with starting_processes():
+            return iter(loader)
 
     def workers(self, batches):
         """Processes that read so many batches: not more than this process's cores, and none for a single batch."""

@@ -524,3 +524,24 @@ def test_a_cache_that_is_deleted_while_a_run_trains_costs_features_alone(trainer
     assert "were deleted while this run used them: they are made again" in capsys.readouterr().out
     assert run.digest_of_learned() == calm.digest_of_learned()
     assert results(tmp_path / "run")["tasks"] == results(tmp_path / "calm")["tasks"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0, 0.05, 0.1, 0.2])
+def test_ctrl_c_while_workers_read_is_one_line(wait, photos, backbone, tmp_path):
+    """As a terminal sends it, to all processes; at any moment, also while workers start."""
+    command = [sys.executable, "train.py", *train_args(photos, backbone, tmp_path / "run", "MTCoOpHard", **{
+        "DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.MAX_EPOCH": 300, "DATALOADER.NUM_WORKERS": 2,
+        "DATALOADER.TEST.BATCH_SIZE": 32})]
+    log = tmp_path / "log"
+    with open(log, "w") as f:
+        process = subprocess.Popen(command, cwd=helpers.REPOSITORY, stdout=f, stderr=f, start_new_session=True)
+    while "encoding images" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.005)
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130
+    said = log.read_text().replace("\r", "\n").splitlines()
+    assert said[-1] == "interrupted; the same command goes on from the last saved epoch"
+    assert "Traceback" not in log.read_text() and "ignored" not in log.read_text()

@@ -5,6 +5,7 @@ import os.path as osp
 import time
 
 from common.errors import NotFinite
+from common.program import check_interrupted
 from dassl.utils import AverageMeter, MetricMeter
 
 
@@ -38,6 +39,7 @@ class Progress:
         Raises:
             NotFinite: a loss of a step since the last line is not finite.
         """
+        check_interrupted()
         if batch == 0:
             self.losses, self.batch_time = MetricMeter(), AverageMeter()
         now = time.time()
