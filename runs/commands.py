@@ -63,7 +63,7 @@ def calls_of_rows(settings, dataset, cfg):
     for word in (dataset, cfg):
         check_word("DATASET or CFG", word)
     rows = sorted(((row, trainer) for trainer in TRAINERS.values() for row in trainer.rows),
-                  key=lambda pair: pair[0].place)
+                  key=lambda pair: pair[0].order)
     labels = [row.label for row, _ in rows]
     for label in settings.methods:
         if label not in labels:

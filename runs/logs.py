@@ -5,12 +5,10 @@ import os.path as osp
 import re
 import sys
 
+from common.errors import UserError
+
 METRIC = re.compile(r"^\* ([^:\t\n]+): (\d+(?:\.\d+)?)%$", re.M)
 TASK = re.compile(r"^\* task: \d+ \((.*)\)\ttotal: ([\d,]+)\tmetric: (\d+(?:\.\d+)?)%$", re.M)
-
-
-class BrokenRun(Exception):
-    """A run can't be counted; the message says why."""
 
 
 def read_log(folder, test_log=False):
@@ -23,11 +21,11 @@ def read_log(folder, test_log=False):
         ({metric: percent}, [(task name, number of test images, percent)]).
 
     Raises:
-        BrokenRun: the run has no log, is unfinished, or its log has no result.
+        UserError: the run has no log, is unfinished, or its log has no result.
     """
     path = osp.join(folder, "log.txt")
     if not osp.isfile(path):
-        raise BrokenRun("it has no log.txt")
+        raise UserError("it has no log.txt")
     with open(path, encoding="utf-8", errors="replace") as f:
         parts = [f.read()]
     # The linear probe has no epochs, but its log says when it is trained.
@@ -37,7 +35,7 @@ def read_log(folder, test_log=False):
         parts = [re.split(r"^epoch \[", part, maxsplit=1, flags=re.M)[0]
                  for part in re.split("^Finished training$", parts[0], flags=re.M)[1:]]
         if not parts:
-            raise BrokenRun("unfinished: its log has no line 'Finished training' (--test-log counts it all the same)")
+            raise UserError("unfinished: its log has no line 'Finished training' (--test-log counts it all the same)")
     for block in reversed([block for part in parts for block in re.split("^=> result$", part, flags=re.M)[1:]]):
         block = block.partition("\n=> per-class")[0]  # the results per class have averages of their own
         metrics = {name: float(percent) for name, percent in METRIC.findall(block)}
@@ -45,7 +43,7 @@ def read_log(folder, test_log=False):
         # The average comes after the tasks: without it, the log breaks off.
         if metrics and ("average" in metrics or not tasks and "\n=> per-task" not in block):
             return metrics, tasks
-    raise BrokenRun("unfinished: its log has no complete result")
+    raise UserError("unfinished: its log has no complete result")
 
 
 class Experiment:
@@ -65,8 +63,8 @@ class Experiment:
                 metrics, tasks = read_log(path, test_log)
                 self.metric = self.metric or ("overall_metric" if "overall_metric" in metrics else "accuracy")
                 if self.metric not in metrics:
-                    raise BrokenRun(f"its result has no {self.metric!r}, only {', '.join(metrics)}")
-            except BrokenRun as reason:
+                    raise UserError(f"its result has no {self.metric!r}, only {', '.join(metrics)}")
+            except UserError as reason:
                 self.broken.append((path, str(reason)))
                 continue
             self.tasks = self.tasks if self.runs else [(*task[:2], []) for task in tasks]

@@ -20,7 +20,7 @@ class Row:
     """A row of the results tables, and how `scripts/all_methods.sh` runs it.
 
     Attributes:
-        label: its name. place: number that orders the rows.
+        label: its name. order: number that orders the rows.
         options: {option of the method's node: value} of its runs.
         tells: names of those options by which a run is told to be of this row; the first row that fits counts.
         on: {dataset: {option: value}} that its runs have besides on a dataset.
@@ -28,7 +28,7 @@ class Row:
     """
 
     label: str
-    place: int
+    order: int
     options: dict = field(default_factory=dict)
     tells: tuple = ()
     on: dict = field(default_factory=dict)

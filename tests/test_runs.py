@@ -203,22 +203,6 @@ def test_a_folder_without_identity_is_refused(arguments, tmp_path):
         call(arguments(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda written: written.pop("tasks"), "results.json has no 'tasks'"),
-    (lambda written: written["tasks"][1].pop("metric"), r"results.json has no 'tasks\[1\].metric'"),
-    (lambda written: written["tasks"][0].update(total="x"), r"holds 'x' as 'tasks\[0\].total', not a whole number"),
-    (lambda written: written.update(tasks=3), "results.json holds 3 as 'tasks', not a list: it is damaged, move"),
-])
-def test_damaged_results_are_one_sentence(change, message, arguments, tmp_path):
-    call(arguments(tmp_path / "run"))
-    written = results(tmp_path / "run")
-    change(written)
-    (tmp_path / "run" / "results.json").write_text(json.dumps(written))
-    with pytest.raises(UserError, match=message) as error:
-        call(arguments(tmp_path / "run"))
-    assert "\n" not in str(error.value)
-
-
 def test_a_kill_after_the_results_leaves_nothing_behind(arguments, tmp_path):
     call(arguments(tmp_path / "run"))
     (tmp_path / "run" / "resume.pth.tar").touch()
