@@ -20,7 +20,7 @@ from common.program import program
 from learned.contexts import contexts_of
 from learned.loading import NO_IMAGES, load_run
 from runs.config import epoch_name
-from runs.show import pyplot, save
+from runs.show import draw_heat_map
 from trainers.prompts import similarities
 
 
@@ -52,24 +52,11 @@ def nearest_words(context, embedding, tokenizer, topk):
 
 
 def draw(matrix, names, path):
-    """Heat map of similarities (n, n) with the tasks' names, as PNG or SVG, written atomically.
-
-    The colours run from the smallest similarity to 1.
-    """
-    n = len(names)
-    lowest = float(matrix.min())
-    digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - lowest, 1e-6)))))  # enough to tell them apart
-    figure, axes = pyplot().subplots(figsize=(4 + 0.5 * n, 3 + 0.5 * n))
-    image = axes.imshow(matrix, vmin=lowest, vmax=1)
-    axes.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(n), names)
-    for i in range(n):
-        for j in range(n):
-            axes.text(j, i, f"{matrix[i, j]:.{digits}f}", ha="center", va="center", fontsize=7,
-                      color="black" if matrix[i, j] > (lowest + 1) / 2 else "white")
-    figure.colorbar(image, label="cosine similarity of the contexts")
-    figure.tight_layout()
-    save(figure, path)
+    """Draw the similarities (n, n) of the tasks called `names` as PNG or SVG, in colours from the smallest one to 1."""
+    low = float(matrix.min())
+    digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - low, 1e-6)))))  # enough to tell them apart
+    draw_heat_map(matrix, names, [[f"{value:.{digits}f}" for value in row] for row in matrix.tolist()], path,
+                  "cosine similarity of the contexts", low, cell=0.5)
 
 
 def interpret(run, topk, which, output):

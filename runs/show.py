@@ -132,21 +132,21 @@ def draw_shots(lines, shots, tasks, title, path):
     save(figure, path)
 
 
-def draw_confusion(counts, classes, title, path):
-    """Draw a confusion matrix: colours are shares of a row; up to 30 classes, the cells show their counts.
+def draw_heat_map(values, names, texts, path, bar, low=0, cell=0.25, **labels):
+    """Draw a matrix of `values` (n, n) in colours from `low` to 1.
 
     Args:
-        counts: (n, n); rows are true classes. classes: their names.
+        names: of rows and columns. texts: those of the cells, (n, n), or none. bar: the name of the values.
+        cell: the side of a cell in inches. labels: `title`, `xlabel` and `ylabel`.
     """
-    n = len(classes)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = pyplot().subplots(figsize=(3 + 0.25 * n, 2.5 + 0.25 * n), layout="constrained")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(n), classes, rotation=90, fontsize=8)
-    axes.set_yticks(range(n), classes, fontsize=8)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
-    for i, j in zip(*np.nonzero(counts)) if n <= 30 else ():
-        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7,
-                  color="white" if shares[i, j] > 0.5 else "black")
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    n = len(names)
+    figure, axes = pyplot().subplots(figsize=(3 + cell * n, 2.5 + cell * n), layout="constrained")
+    image = axes.imshow(values, cmap="Blues", vmin=low, vmax=1)
+    axes.set_xticks(range(n), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(n), names, fontsize=8)
+    axes.set(**labels)
+    for (i, j), text in np.ndenumerate(texts):
+        axes.text(j, i, text, ha="center", va="center", fontsize=7,
+                  color="white" if values[i, j] > (low + 1) / 2 else "black")
+    figure.colorbar(image, label=bar, shrink=0.8)
     save(figure, path)
