@@ -189,7 +189,6 @@ function contexts() {
   const names = table.tasks.map(([name]) => name);
   return section("contexts", "Similarity of the task contexts", table.contexts.map(found => {
     const of = `${found.name}, ${shotsText(found.shots)}, seed ${found.seed}`;
-    if (found.error) return el("p", {}, `${of}: ${found.error}`);
     const low = Math.min(...found.matrix.flat());
     const digits = Math.min(5, Math.max(2, 1 + Math.ceil(-Math.log10(Math.max(1 - low, 1e-6)))));  // tell them apart
     const cell = value => ({text: fixed(value, digits), style: heat(low < 1 ? (value - low) / (1 - low) : 1)});

@@ -233,9 +233,9 @@ def test_images_that_are_not_there_are_said(folder, tmp_path, capsys):
     data = make(tmp_path / "runs", tmp_path / "x.html")
     assert set(data["thumbnails"].values()) == {""}
     assert "can't be shown" in data["notes"][0] and "/nowhere/images/" in data["notes"][0]
-    (tmp_path / "runs/zs/confusion/task0.csv").write_text("a,b\n")
+    (tmp_path / "runs/zs/confusion/task0.csv").unlink()
     data = make(tmp_path / "runs", tmp_path / "x.html")
-    assert "is no table of classes" in data["tables"][0]["runs"][0]["details"][0]["error"]
+    assert "task0.csv is not there" in data["tables"][0]["runs"][0]["details"][0]["error"]
 
 
 def test_a_page_that_is_too_large_says_what_it_lacks(folder, tmp_path, monkeypatch, capsys):
@@ -270,10 +270,6 @@ def test_similarity_of_contexts(photo_root, backbone, tmp_path):
         wrong = figures["total"] - sum(row["correct"] for row in figures["classes"])
         assert sum(count for *_, count, _ in task["worst"]) == wrong
         assert all(data["thumbnails"][str(i)] for *_, images in task["worst"] for i, _ in images)
-    for path in (tmp_path / "run").glob("*/model*"):
-        path.unlink()
-    found, = make(tmp_path / "run", tmp_path / "x.html")["tables"][0]["contexts"]
-    assert "has no checkpoints" in found["error"]
 
 
 def test_images_are_looked_for_where_the_run_found_them(photo_root, backbone, tmp_path, monkeypatch):
@@ -290,16 +286,6 @@ def test_images_are_looked_for_where_the_run_found_them(photo_root, backbone, tm
     monkeypatch.chdir(photo_root)
     data = make(tmp_path / "run", tmp_path / "x.html")
     assert data["thumbnails"] and all(data["thumbnails"].values()) and not data["notes"]
-
-
-@pytest.mark.parametrize("config", ["x", 3, {"DATASET": 3}, {"DATASET": {"ROOT": 3}}, None])
-def test_a_damaged_run_spoils_no_page(config, folder, tmp_path):
-    shutil.copytree(folder / "runs", tmp_path / "runs")
-    path = tmp_path / "runs" / "zs" / "results.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "config": config}))
-    data = make(tmp_path / "runs", tmp_path / "x.html")
-    assert len(data["tables"][0]["rows"]) == 3
-    assert "can't be shown" in data["notes"][0]
 
 
 # ------------------------------------------------------------------ bad input
