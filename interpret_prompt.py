@@ -1,9 +1,9 @@
-"""What a run's contexts look like: the words nearest to them, and how similar the tasks' contexts are.
+"""Prints the words nearest to a run's contexts, and draws how similar the contexts of the tasks are.
 
     python interpret_prompt.py RUN [--topk 5] [--epoch best|last|N] [--output contexts.svg]
 
 Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
-the token embeddings of the backbone's vocabulary. Nothing but the run's folder and its backbone is read.
+the token embeddings of the backbone's vocabulary. Only the run's folder and its backbone are read.
 """
 
 import argparse
@@ -31,12 +31,12 @@ def nearest_words(context, embedding, tokenizer, topk):
         context: (n_ctx, dim).
         embedding: the text encoder's token embedding, weight (n_words, dim).
         tokenizer: the text encoder's.
-        topk: how many words.
+        topk: number of words.
 
     Returns:
-        For each vector a list of (word, distance), nearest first. A piece that begins or goes on a word, instead of
-        ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it. The
-        words of another tokenizer than CLIP's come as they stand in its vocabulary.
+        A list of (word, distance), nearest first, for each vector. A token that does not end its word has a hyphen
+        ("photo-"). A token that is no whole character, or of another tokenizer than CLIP's, is spelled as in the
+        vocabulary.
 
     Raises:
         UserError: topk is below 1 or above the size of the vocabulary.
@@ -61,7 +61,7 @@ def draw(matrix, names, path):
 
 def interpret(run, topk, which, output):
     """Print the table of nearest words and, if the contexts belong to tasks, draw their similarities."""
-    with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
+    with contextlib.redirect_stdout(sys.stderr):  # messages of loading are not part of the table
         trainer = load_run(run, which, NO_IMAGES)
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":

@@ -7,9 +7,9 @@
     python parse_test_res.py --compare RUN_A RUN_B [--output FILE]
 
 The first line reads logs. `DIR` is a run with a `log.txt`, or holds the runs of one experiment (`seed1`, `seed2`, ...);
-with `--multi-exp` and `--side-by-side` the experiments may lie anywhere below it. Results of a run that trained count if
-they stand after `Finished training`; with `--test-log` the last result counts. `--table`, `--paper` and `--base2new`
-read the `results.json` of all runs anywhere below `DIR`, `--compare` the `predictions.csv` of two runs.
+with `--multi-exp` and `--side-by-side` the experiments may lie anywhere below it. If a run trained, its results count
+after `Finished training`; with `--test-log` the last result counts. `--table`, `--paper` and `--base2new` read the
+`results.json` of all runs anywhere below `DIR`, `--compare` the `predictions.csv` of two runs.
 """
 
 import argparse

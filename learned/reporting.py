@@ -169,8 +169,8 @@ def describe_details(run, images, classes):
 
     Returns:
         For each task {"classes": number, "cells": [place, count, ...], "worst": [(true, predicted, count,
-        [(image, probability)])]}. Places count row by row; zeros are left out. Instead, {"error": reason} if there is no
-        matrix. {"no_images": reason} is added if the images are not known.
+        [(image, probability)])]}. Places count row by row; zeros are left out. {"error": reason} if there is no matrix;
+        "no_images": reason, if the images are not known.
     """
     config = dict(flatten(run.results.get("config", {})))
     place = tuple(str(config.get(key, "")) for key in PLACE_KEYS)

@@ -13,7 +13,7 @@ from common.errors import MissingFile, UserError
 from .keys import all_keys, default_cfg, refusal
 from .methods import TRAINERS
 
-BASE = "_BASE_"  # in a yaml file: another one, relative to it, that it changes
+BASE = "_BASE_"  # a key of a yaml file: the path, relative to it, of another yaml file that it changes
 
 FLAGS = {  # flag -> key
     "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
@@ -57,7 +57,7 @@ def build_parser():
 
 
 def epoch_name(text):
-    """`best`, `last` or an epoch's number, as `--load-epoch` takes it."""
+    """Read a value of `--load-epoch`: "best", "last" or the number of an epoch."""
     if text in ("best", "last"):
         return text
     if text.isdigit():
@@ -96,7 +96,7 @@ def make_cfg(settings):
     """A frozen config.
 
     Args:
-        settings: {key: value}, or [(key, value, where it was set)], of which the last of a key counts.
+        settings: {key: value}, or [(key, value, where it was set)]; the last value of a key counts.
 
     Raises:
         UserError: an unknown key, or a value that its key does not accept.
@@ -113,7 +113,7 @@ def make_cfg(settings):
 
 
 def set_value(cfg, keys, key, value, source):
-    """Set one value of `cfg` after checking it; errors name the key, the value, what is accepted, and `source`."""
+    """Check a value and set it in `cfg`; errors name the key, the value, what the key accepts, and `source`."""
     if key not in keys:
         guess = difflib.get_close_matches(key, keys, 1)
         raise UserError(f"there is no config key {key} (set {source})"
@@ -132,7 +132,7 @@ def set_value(cfg, keys, key, value, source):
 
 
 def read_pairs(words):
-    """[(key, value, source)] of the command line's `KEY VALUE ...`; values are read as Python's where they can be.
+    """Read the command line's `KEY VALUE ...`: [(key, value, source)]; values become Python's if they can.
 
     Raises:
         UserError: a key without a value.
@@ -146,7 +146,7 @@ def read_pairs(words):
 
 
 def as_python(text):
-    """A value of the command line or a yaml text, such as "(224, 224)", "1e-3", "True" or "cosine"."""
+    """Read a value of the command line, or a yaml text, such as "(224, 224)", "1e-3", "True" or "cosine"."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -154,14 +154,14 @@ def as_python(text):
 
 
 def read_yaml(path, above=()):
-    """[(key, value, source)] of a yaml file, those of its `_BASE_` first.
+    """Read a yaml file: [(key, value, source)], first those of its `_BASE_`.
 
     Args:
         above: the files that it is a base of.
 
     Raises:
-        MissingFile, UserError: no such file, not YAML, a key that stands twice, no mapping of keys to values, or a
-            `_BASE_` that is no path or leads back to itself.
+        MissingFile, UserError: the file is missing or not YAML, sets a key twice, holds something else than keys and
+            values, or its `_BASE_` is no path or leads back to the file.
     """
     if not path:
         return []
@@ -210,7 +210,7 @@ def _leaves(node, path, prefix=""):
 
 
 def check_unread(cfg, reads):
-    """Print a line for each key of the command line for which `reads` (a function of the key) is False."""
+    """Print a line for each key of the command line that is not read; `reads` is a function of the key."""
     for key, source in getattr(cfg, "sources", {}).items():
         if not source.startswith("in ") and not reads(key):
             print(f"{key} is set {source}, but {cfg.TRAINER.NAME} does not read it here")
@@ -220,7 +220,7 @@ def find_trainer(cfg):
     """The class that TRAINER.NAME names.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no such class.
     """
     if cfg.TRAINER.NAME not in TRAINERS:
         raise refusal(cfg, "TRAINER.NAME", f"must be one of {', '.join(TRAINERS)}: set it by --trainer")

@@ -73,13 +73,13 @@ def default_cfg():
 
 
 def source_of(cfg, key):
-    """" (set in FILE:LINE)" or the like, "" if the key has its default. `runs.config` keeps the sources."""
+    """Say where a key was set, as " (set in FILE:LINE)"; "" if it has its default."""
     source = getattr(cfg, "sources", {}).get(key)
     return f" (set {source})" if source else ""
 
 
 def refusal(cfg, key, accepted):
-    """The `UserError` that names a key, its value, where it was set and what is accepted ("must be ...")."""
+    """A `UserError` that names a key, its value, its source and `accepted`, such as "must be ..."."""
     value = cfg
     for name in key.split("."):
         value = value[name]

@@ -15,7 +15,7 @@ LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r
 
 
 def spread(values, ci95=False):
-    """(mean, standard deviation) of `values`; with `ci95` the half width of the 95% confidence interval, as CoOp's."""
+    """(mean, standard deviation) of `values`; with `ci95` half the width of the 95% confidence interval, as in CoOp."""
     std = float(np.std(values))
     return float(np.mean(values)), 1.96 * std / np.sqrt(len(values)) if ci95 else std
 
@@ -27,7 +27,7 @@ def spread_of_several(values, ci95=False):
 
 
 def cell(mean, width=None):
-    """Text of a cell, such as `61.20 +- 0.45`; without a width the mean alone."""
+    """The text of a cell: `61.20 +- 0.45`, or the mean alone without a width."""
     return f"{mean:.2f}" if width is None else f"{mean:.2f} +- {width:.2f}"
 
 
@@ -42,7 +42,7 @@ def show(rows, headers, style, bold=(), n_names=1):
     Args:
         rows, headers: texts. style: plain, github, latex or csv.
         bold: the (row, column) of cells that github and latex show in bold.
-        n_names: number of the first columns that are aligned to the left.
+        n_names: so many columns, the first ones, are aligned to the left.
     """
     if style == "csv":
         text = io.StringIO()
@@ -60,8 +60,8 @@ def show(rows, headers, style, bold=(), n_names=1):
 
 def best(values):
     """Indices of the largest `values`, rounded as in the table. None is no value; a single value is not best."""
-    shown = {i: round(value, 2) for i, value in enumerate(values) if value is not None}
-    return [i for i, value in shown.items() if value == max(shown.values())] if len(shown) > 1 else []
+    rounded = {i: round(value, 2) for i, value in enumerate(values) if value is not None}
+    return [i for i, value in rounded.items() if value == max(rounded.values())] if len(rounded) > 1 else []
 
 
 def pyplot():
@@ -76,7 +76,7 @@ def pyplot():
 
 
 def save(figure, path):
-    """Write a figure as PNG or SVG, by the ending of `path`, atomically."""
+    """Write a figure as PNG or SVG, by the ending of `path`."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=osp.splitext(path)[1][1:], dpi=150)
     pyplot().close(figure)
