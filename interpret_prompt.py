@@ -19,8 +19,8 @@ from common.errors import UserError
 from common.program import program
 from learned.contexts import contexts_of
 from learned.loading import NO_IMAGES, load_run
-from runs.config import epoch_name
-from runs.show import draw_heat_map
+from runs.config import add_run_flags
+from runs.show import draw_heat_map, file_name
 from trainers.prompts import similarities
 
 
@@ -81,17 +81,13 @@ def interpret(run, topk, which, output):
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="The words nearest to a run's contexts, and the contexts' similarity.")
-    parser.add_argument("run", help="folder of a finished run")
+    add_run_flags(parser)
     parser.add_argument("--topk", type=int, default=5, help="words for each context vector (default: %(default)s)")
-    parser.add_argument("--epoch", type=epoch_name, help="which model: best, last or the number of an epoch (default: "
-                        "best if the run kept one, else last)")
-    parser.add_argument("--output", default="", help="picture of the contexts' similarity, .png or .svg (default: "
-                        "contexts.png in the run's folder)")
+    parser.add_argument("--output", type=file_name(".png", ".svg"), help="picture of the contexts' similarity, .png or "
+                        ".svg (default: contexts.png in the run's folder)")
     args = parser.parse_args(argv)
     if args.topk < 1:
         parser.error(f"--topk {args.topk}: it must be 1 or more")
-    if args.output and osp.splitext(args.output)[1] not in (".png", ".svg"):
-        parser.error(f"--output {args.output}: the file must end in .png or .svg")
     return args
 
 

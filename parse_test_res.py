@@ -25,7 +25,7 @@ from runs import paper
 from runs.compare import show_comparison
 from runs.experiments import find_runs
 from runs.logs import Experiment, find_experiments
-from runs.show import draw_bars, show, spread
+from runs.show import draw_bars, file_name, show, spread
 from runs.tables import show_base2new, show_paper, show_tables
 
 
@@ -93,20 +93,20 @@ def parse_args(argv):
     mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
     mode.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"),
                       help="McNemar's test of two runs on the same test images, from their predictions.csv")
-    parser.add_argument("--output", help="with --compare: write the images on which the runs differ to this .csv file")
+    parser.add_argument("--output", type=file_name(".csv"), help="with --compare: write the images on which the runs differ here")
     parser.add_argument("--test-log", action="store_true",
                         help="take the last result of a log, whether or not the run finished training")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")
     parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
     parser.add_argument("--format", default="plain", choices=["plain", "github", "latex", "csv"])
-    parser.add_argument("--chart", help="with --side-by-side or --table: draw a chart into this .png or .svg file")
+    parser.add_argument("--chart", type=file_name(".png", ".svg"), help="with --side-by-side or --table: draw a chart")
     args = parser.parse_args(argv)
     if args.compare and (args.dir or args.ci95 or args.test_log or args.keyword):
         parser.error("--compare takes two runs, --format and --output, nothing else")
     if not args.compare and not args.dir:
         parser.error("give the folder of an experiment, or of several")
-    if args.output and not (args.compare and args.output.endswith(".csv")):
-        parser.error("--output needs --compare, and a file that ends in .csv")
+    if args.output and not args.compare:
+        parser.error("--output needs --compare")
     args.reads_results = args.table or args.paper is not None or args.base2new
     if args.reads_results and (args.test_log or args.keyword):
         parser.error("--test-log and --keyword are for logs, but --table, --paper and --base2new read results.json")
@@ -114,8 +114,6 @@ def parse_args(argv):
         parser.error(f"--paper {args.paper}: accuracies are published of {', '.join(paper.SUITES)}")
     if args.chart and not (args.side_by_side or args.table):
         parser.error("--chart needs --side-by-side or --table")
-    if args.chart and osp.splitext(args.chart)[1] not in (".png", ".svg"):
-        parser.error(f"--chart {args.chart}: the file must end in .png or .svg")
     return args
 
 

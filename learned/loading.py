@@ -129,14 +129,7 @@ class Classifier:
 
 
 def load_classifier(folder, which=None, batch=64, new_task=None):
-    """The `Classifier` of a finished run; it looks up and keeps no image feature on disk.
-
-    Args:
-        folder, which, new_task: as in `load_run`. batch: number of images that are encoded at once.
-
-    Raises:
-        MissingFile, UserError: `load_run` refuses the run.
-    """
+    """The `Classifier` of a finished run, see `load_run`; it encodes `batch` images at once, and keeps no features."""
     return Classifier(load_run(folder, which, {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}, new_task))
 
 

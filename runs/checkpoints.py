@@ -22,11 +22,8 @@ POINTER = "checkpoint"  # holds the name of the last epoch's file, as in Dassl
 def load(path, keys=()):
     """A checkpoint file as a dict.
 
-    Args:
-        keys: those that it must hold.
-
     Raises:
-        MissingFile, UserError: it is not there, not readable, or lacks a key.
+        MissingFile, UserError: it is not there, not readable, or lacks one of the `keys`.
     """
     found = load_checkpoint(path)
     for key in keys:
@@ -42,11 +39,7 @@ def save(state, path):
 
 
 def save_parts(directory, states, name, common):
-    """Write the file `<part>/<name>` for every part.
-
-    Args:
-        states: {part: {key: value}}. common: {key: value} for all parts.
-    """
+    """Write the file `<part>/<name>` for every part; `states` is {part: {key: value}}, `common` {key: value}."""
     for part, state in states.items():
         save({**common, **state}, osp.join(directory, part, name))
         print(f"Checkpoint saved to {osp.join(directory, part, name)}")
@@ -78,22 +71,13 @@ def read_parts(directory, parts, which):
 
 
 def checkpoint_path(directory, part, which):
-    """The checkpoint file of a part; "last" is the one that the folder's file `checkpoint` names.
-
-    Raises:
-        MissingFile: it does not exist.
-    """
-    folder = osp.join(directory, part)
+    """The checkpoint file of a part; "last" is the one that the folder's file `checkpoint` names."""
+    name, pointer = f"model.pth.tar-{which}", Path(directory, part, POINTER)
     if which == "best":
         name = BEST
-    elif which == "last":
-        name = "model.pth.tar-<epoch>"
-        if osp.isfile(osp.join(folder, POINTER)):
-            with open(osp.join(folder, POINTER), encoding="utf-8") as f:
-                name = f.readline().strip()
-    else:
-        name = f"model.pth.tar-{which}"
-    path = osp.join(folder, name)
+    elif which == "last" and pointer.is_file():
+        name = pointer.read_text(encoding="utf-8").strip()
+    path = osp.join(directory, part, name)
     if not osp.isfile(path):
         raise MissingFile(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
     return path

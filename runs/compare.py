@@ -13,11 +13,7 @@ HEADERS = ("image", "task", "label", "prediction_a", "probability_a", "predictio
 
 
 def mcnemar(only_a, only_b):
-    """The p-value of McNemar's exact test of two runs, A and B.
-
-    Args:
-        only_a, only_b: number of images that only A gets right, and that only B gets right.
-    """
+    """The p-value of McNemar's exact test, from the numbers of images that only A and that only B gets right."""
     from scipy.stats import binomtest  # slow to import
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

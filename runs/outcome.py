@@ -102,11 +102,7 @@ def percent(value):
 
 
 def note_missing(cfg, trained):
-    """Say how to get the files that `cfg` asks for and its finished run did not write.
-
-    Args:
-        trained: the run has a model.
-    """
+    """Say how to get the files that `cfg` asks for and its finished run did not write; `trained`: it has a model."""
     how = f", and --eval-only --model-dir {cfg.OUTPUT_DIR} to test its model" if trained else ""
     for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
         if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
@@ -165,10 +161,7 @@ def write_csv(path, headers, rows):
 
 
 def read_confusion(folder, task):
-    """A task's confusion matrix: class names, and counts (n, n) int64; rows are true classes.
-
-    Args:
-        task: its number in the run.
+    """The confusion matrix of a run's task, a number: class names, and counts (n, n) int64; rows are true classes.
 
     Raises:
         MissingFile: it was not written.
@@ -189,11 +182,7 @@ def read_predictions(folder):
 
 
 def read_csv(path, note=""):
-    """The rows of a file, lists of texts.
-
-    Raises:
-        MissingFile: there is no such file; `note` is part of the message.
-    """
+    """The rows of a file, lists of texts; if there is none, `note` is part of the error."""
     if not osp.isfile(path):
         raise MissingFile(f"{path} is not there{note}: {HOW}")
     with open(path, **ENCODING) as f:

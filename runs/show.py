@@ -1,5 +1,6 @@
 """Printing tables and drawing charts."""
 
+import argparse
 import csv
 import io
 import os.path as osp
@@ -12,6 +13,16 @@ from common.files import atomic_path
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
                        "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"})
+
+
+def file_name(*endings):
+    """A type for argparse: the name of a file to write, with one of the `endings`."""
+    def check(path):
+        if not path.endswith(endings) or osp.isdir(path):
+            raise argparse.ArgumentTypeError(f"{path} must be the name of a file that ends in {' or '.join(endings)}")
+        return path
+
+    return check
 
 
 def spread(values, ci95=False):

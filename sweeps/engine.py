@@ -111,27 +111,23 @@ class Sweep:
                 accuracy = "not tested" if metric is None else f"{metric:.2f}%"
                 self.line.say(f"[{len(self.ended)}/{self.total}] {job.label:<12}  {accuracy}  {job.folder}")
         elif how == "refused" or self.failures[job] + 1 == ATTEMPTS:
-            self.fail(job, sentence if how == "refused" else f"{ATTEMPTS} times: {last_line(job.folder) or sentence}")
+            if job.folder:  # failed features are not reported: the runs make them, or say why not
+                why = sentence if how == "refused" else f"{ATTEMPTS} times: {last_line(job.folder) or sentence}"
+                self.failed.append((job.folder, why))
+                self.line.say(f"failed: {job.folder}: {why}")
         else:
             self.failures[job] += 1
             if how == "busy":
                 self.not_before[job] = time.time() + BUSY_SECONDS[self.failures[job] - 1]
             self.waiting.insert(0, job)
 
-    def fail(self, job, sentence):
-        """Report a run that has failed for good. Failed features are not reported: the runs make them, or say why not."""
-        if job.folder:
-            self.failed.append((job.folder, sentence))
-            self.line.say(f"failed: {job.folder}: {sentence}")
-
     def status(self):
-        done = len(self.ended)
-        running = sum(1 for job, _ in self.running.values() if job.folder)
-        features = len(self.running) - running
-        text = f"{done} of {self.total} runs done, {running} running, {len(self.failed)} failed"
-        text += f", {features} making features" if features else ""
+        jobs = [job for job, _ in self.running.values()]
+        running = sum(bool(job.folder) for job in jobs)
+        text = f"{len(self.ended)} of {self.total} runs done, {running} running, {len(self.failed)} failed"
+        text += f", {len(jobs) - running} making features" if len(jobs) > running else ""
         spent = sum(job.weight for job in self.ended if job.state != "finished")
-        left = sum(job.weight for job in [*self.waiting, *(job for job, _ in self.running.values())] if job.folder)
+        left = sum(job.weight for job in [*self.waiting, *jobs] if job.folder)
         if spent and left:
             seconds = int((time.time() - self.began) * left / spent)
             text += f", {datetime.timedelta(seconds=seconds)} left"

@@ -36,34 +36,24 @@ class Job:
 
 
 def list_jobs(args):
-    """The `Job`s of the rows of a table.
-
-    Args:
-        args: settings as `calls_of_rows` takes them, and dataset and cfg.
+    """The `Job`s of the rows of a table; `args` has `dataset`, `cfg` and the settings that `calls_of_rows` takes.
 
     Raises:
         UserError: `calls_of_rows` or `train.py` would refuse them.
     """
-    return [run_job(label, call) for label, call in calls_of_rows(args, args.dataset, args.cfg)]
-
-
-def run_job(label, call):
-    """The `Job` of a call of `train.py`."""
-    cfg = setup_cfg(build_parser().parse_args(call))
-    job = Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state())
-    if find_trainer(cfg).steps(cfg):
-        job.weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
-        if cfg.DATALOADER.FEATURE_CACHE:
-            job.group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
-    return job
+    jobs = []
+    for label, call in calls_of_rows(args, args.dataset, args.cfg):
+        cfg = setup_cfg(build_parser().parse_args(call))
+        jobs.append(Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state()))
+        if find_trainer(cfg).steps(cfg):
+            jobs[-1].weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
+            if cfg.DATALOADER.FEATURE_CACHE:
+                jobs[-1].group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
+    return jobs
 
 
 def add_feature_jobs(jobs):
-    """Make a job for the features of each group that several unfinished runs share, and let these come after it.
-
-    Returns:
-        The new jobs.
-    """
+    """Make jobs for the features that several unfinished runs share, and let these come after them; returns the new."""
     groups = defaultdict(list)
     for job in jobs:
         if job.group and job.state != "finished":
