@@ -4,6 +4,8 @@
 """
 
 import argparse
+import contextlib
+import sys
 
 from common.program import program
 from runs.config import add_run_flags
@@ -15,9 +17,11 @@ def main(argv=None):
     parser.add_argument("out", help="folder to write, empty or not there")
     args = parser.parse_args(argv)
     with program():
-        from learned.exporting import export_run  # PyTorch is slow to import
+        from learned.exporting import export  # PyTorch is slow to import
 
-        export_run(args)
+        with contextlib.redirect_stdout(sys.stderr):
+            export(args.run, args.out, args.epoch)
+        print(f"The classifier of {args.run} is in {args.out}; its README.md says how to use it")
 
 
 if __name__ == "__main__":

@@ -28,10 +28,8 @@ def nearest_words(context, embedding, tokenizer, topk):
     """The words of the vocabulary nearest to context vectors by Euclidean distance.
 
     Args:
-        context: (n_ctx, dim).
-        embedding: the text encoder's token embedding, weight (n_words, dim).
-        tokenizer: the text encoder's.
-        topk: number of words.
+        context: (n_ctx, dim). topk: number of words.
+        embedding, tokenizer: those of the text encoder; weight (n_words, dim).
 
     Returns:
         A list of (word, distance), nearest first, for each vector. A token that does not end its word has a hyphen

@@ -93,7 +93,7 @@ def parse_args(argv):
     mode.add_argument("--base2new", action="store_true", help="base, new and harmonic mean, of all such runs below DIR")
     mode.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"),
                       help="McNemar's test of two runs on the same test images, from their predictions.csv")
-    parser.add_argument("--output", type=file_name(".csv"), help="with --compare: write the images on which the runs differ here")
+    parser.add_argument("--output", type=file_name(".csv"), help="with --compare: list the images that differ there")
     parser.add_argument("--test-log", action="store_true",
                         help="take the last result of a log, whether or not the run finished training")
     parser.add_argument("--keyword", help="metric to gather (default: overall_metric, or accuracy)")

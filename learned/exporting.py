@@ -4,11 +4,9 @@ PyTorch's tracer records the run's own model from pixels to logits, so any metho
 not depend on the values that it computes.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import sys
 import warnings
 from pathlib import Path
 
@@ -138,10 +136,3 @@ def write_onnx(classifier, path, about):
         if not torch.allclose(torch.from_numpy(logits), expected, rtol=0, atol=TOLERANCE * largest):  # -inf equals -inf
             raise UserError(f"{refused}onnxruntime's logits differ from PyTorch's by more than {TOLERANCE:g} of the "
                             "largest")
-
-
-def export_run(args):
-    """Do what the options `args` of `export.py` ask for."""
-    with contextlib.redirect_stdout(sys.stderr):
-        export(args.run, args.out, args.epoch)
-    print(f"The classifier of {args.run} is in {args.out}; its README.md says how to use it")

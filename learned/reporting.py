@@ -8,17 +8,15 @@ import datetime
 import html
 import io
 import json
-import math
 import os.path as osp
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from common.errors import MissingFile, UserError
 from common.files import atomic_path, swap_prefix
+from common.images import BrokenImage, read_image
 from runs.experiments import find_runs
 from runs.outcome import distinct, read_confusion, read_predictions
 from runs.results import flatten
@@ -55,24 +53,16 @@ script-src 'unsafe-inline'">
 
 
 def write_report(root, path, n_thumbnails):
-    """Write the page of all runs below `root` to `path`, whole or not at all.
-
-    Args:
-        n_thumbnails: the largest number of images in it.
+    """Write the page of all runs below `root`, with at most `n_thumbnails` images, to `path`.
 
     Returns:
         ([(folder, why it is left out)], [sentences about what else the page lacks]).
 
     Raises:
-        UserError: there is no such folder, no finished run in it, or `path` can't be written.
+        UserError: there is no such folder, or no finished run in it.
     """
     if not osp.isdir(root):
         raise UserError(f"the folder {root} does not exist")
-    if osp.isdir(path):
-        raise UserError(f"{path} is a folder: give the name of the file to write, such as {osp.join(path, 'out.html')}")
-    if not osp.isdir(osp.dirname(path) or "."):
-        raise UserError(f"the folder {osp.dirname(path)}, in which {osp.basename(path)} is to be written, does not "
-                        "exist: make it first")
     runs, left_out = find_runs(root)
     tables = find_tables(runs, left_out)
     if not tables:
@@ -219,29 +209,19 @@ def add_thumbnails(data, images, most):
         path = swap_prefix(osp.join(root, image), *swap)
         try:
             thumbnails[i] = thumbnail(path)
-        except Exception as error:  # Pillow raises many kinds on damaged files
+        except BrokenImage as error:
             thumbnails[i] = ""
-            broken.append(f"{path} ({getattr(error, 'strerror', None) or error})")
+            broken.append(error)
         n_bytes += len(thumbnails[i])
     if broken:
-        data["notes"].append(f"{len(broken):,} image{'s' * (len(broken) > 1)} can't be shown, since the file can't be "
-                             f"read where the run found it: the first is {broken[0]}.")
+        data["notes"].append(f"{len(broken):,} image{'s' * (len(broken) > 1)} can't be shown: {broken[0]}"
+                             + f", and {len(broken) - 1:,} more." * (len(broken) > 1))
 
 
 def thumbnail(path):
-    """Turn an image file into the data URI of a JPEG of at most 64 x 64 pixels, turned as its EXIF orientation says."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on odd metadata
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            if image.mode.startswith(("I", "F")):  # more than 8 bits: Pillow would cut them off
-                values = np.asarray(image, dtype=np.float64)
-                values = (values - values.min()) / max(np.ptp(values), 1e-9)
-                small = Image.fromarray((255 * values).astype(np.uint8))
-            else:
-                small = ImageOps.exif_transpose(image)
-            small = small.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+    """Make the data URI of a JPEG of at most 64 x 64 pixels from an image file."""
+    image = read_image(path, upright=True)
+    image.thumbnail((SIDE, SIDE))
     with io.BytesIO() as buffer:
-        small.save(buffer, "JPEG", quality=75)
+        image.save(buffer, "JPEG", quality=75)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

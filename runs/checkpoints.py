@@ -132,7 +132,7 @@ def check_names(there, here, ties, path):
         for old, new in pairs:
             if old != new:
                 raise UserError(f"{who} learns something of its own for every {kind} of training, and {path} was "
-                                f"trained with {old} where this run has {new}: test on those of training, in their order"
+                                f"trained with {old} where this run has {new}: test on those of training, in order"
                                 + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
 
 

@@ -77,14 +77,11 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
     """The runs that the words of a script ask for: [arguments of `train.py`].
 
     Args:
-        settings: see `check_settings`.
-        script: its name.
+        settings: see `check_settings`. script: its name. given: its words.
         usage: names of its words, which are words of `calls_of_method` or options of the method's node. OPTIONS stands
             for the method's `arguments`. At the end, in brackets, may stand one word that can be left out, or
             KEY VALUE ...
-        given: its words.
-        trainer: name of the method, unless the word TRAINER says it.
-        kind: `place`, `classes` and `trained`, as `calls_of_method` takes them.
+        trainer: name of the method, unless the word TRAINER says it. kind: `place`, `classes` and `trained`.
 
     Raises:
         WrongCall: too few or too many words, or wrong ones. UserError: a run is to be tested that is not finished.

@@ -18,8 +18,8 @@ BASE = "_BASE_"  # a key of a yaml file: the path, relative to it, of another ya
 FLAGS = {  # flag -> (key, help, arguments of argparse)
     "root": ("DATASET.ROOT", "folder of the datasets"),
     "output_dir": ("OUTPUT_DIR", "folder of the run: log, checkpoints, results.json"),
-    "backbone": ("MODEL.BACKBONE.NAME", "CLIP model: a name of clip.available_models(), a weight file, a model's folder, "
-                 "or open_clip:ARCH/PRETRAINED"),
+    "backbone": ("MODEL.BACKBONE.NAME", "CLIP model: a name of clip.available_models(), a weight file, a model's "
+                 "folder, or open_clip:ARCH/PRETRAINED"),
     "resume": ("RESUME", "folder of an unfinished run to go on from (default: output-dir)"),
     "seed": ("SEED", "random seed, 0 or more", {"type": int}),
     "source_domains": ("DATASET.SOURCE_DOMAINS", "Dassl's source domains", {"nargs": "+"}),
@@ -91,10 +91,7 @@ def setup_cfg(args):
 
 
 def make_cfg(settings):
-    """A frozen config.
-
-    Args:
-        settings: {key: value}, or [(key, value, where it was set)]; the last value of a key counts.
+    """A frozen config of {key: value}, or of [(key, value, where it was set)]; the last value of a key counts.
 
     Raises:
         UserError: an unknown key, or a value that its key does not accept.
@@ -152,10 +149,7 @@ def as_python(text):
 
 
 def read_yaml(path, above=()):
-    """Read a yaml file: [(key, value, source)], first those of its `_BASE_`.
-
-    Args:
-        above: the files that it is a base of.
+    """Read a yaml file: [(key, value, source)], first those of its `_BASE_`; it is a base of the files `above`.
 
     Raises:
         MissingFile, UserError: the file is missing or not YAML, sets a key twice, holds something else than keys and

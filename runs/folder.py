@@ -91,13 +91,10 @@ class RunFolder:
         return read_results(self.path)
 
     def unfinished(self, keys, identity):
-        """The content of the resume file, or None if there is none.
-
-        Args:
-            keys: those that it must hold. identity: that of the run that goes on with it.
+        """The content of the resume file, with `keys`, or None if there is none.
 
         Raises:
-            UserError: it is damaged, or belongs to another run.
+            UserError: it is damaged, or its run has another identity.
         """
         if not osp.isfile(self.resume_path):
             return None

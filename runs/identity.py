@@ -73,10 +73,10 @@ def settings_of(cfg, trainer):
 
 
 def digests_of(tasks, train, val, test):
-    """Digests of the tasks and of the names and labels of the images: {"tasks", "train", "val", "test": digest}.
+    """Digests of tasks (list of `Task`) and of the names and labels of images (lists of datums or None).
 
-    Args:
-        tasks: list of `Task`. train, val, test: lists of datums with `name` and `label`.
+    Returns:
+        {"tasks", "train", "val", "test": digest}.
     """
     images = {part: [[datum.name, datum.label] for datum in datums or ()]
               for part, datums in (("train", train), ("val", val), ("test", test))}
@@ -85,17 +85,11 @@ def digests_of(tasks, train, val, test):
 
 
 def identity_of(cfg, trainer, data, weights, precision, model=""):
-    """The identity of a run.
+    """The identity of a run, a flat {key: JSON value}.
 
     Args:
-        cfg: its config. trainer: its class.
-        data: as `digests_of` returns it.
-        weights: digest of the backbone.
-        precision: the precision of its computations.
-        model: the digest of the model that is tested with --eval-only, else "".
-
-    Returns:
-        A flat {key: JSON value}.
+        cfg, trainer: its config and class. data: as `digests_of` returns it. weights: digest of the backbone.
+        precision: that of its computations. model: digest of the model that is tested with --eval-only, else "".
     """
     parts = data if trainer.reads_training_images else {part: data[part] for part in ("tasks", "test")}
     return {**settings_of(cfg, trainer), "precision": precision,
@@ -120,14 +114,10 @@ def name_of(key):
 
 
 def check_same(there, here, folder, state):
-    """Refuse a folder that holds another run.
-
-    Args:
-        there: the identity that the folder holds. here: the identity of this call.
-        state: "a finished" or "an unfinished".
+    """Refuse a folder that holds `state` ("a finished" or "an unfinished") run with another identity.
 
     Raises:
-        UserError: they differ; the message names each key with both values.
+        UserError: `there`, the identity in the folder, is not `here`; the message names each key with both values.
     """
     found = differences(there, here)
     if found:

@@ -47,7 +47,7 @@ OWN_KEYS = {
     "OPTIM.STEP_PER_PART": Key(True, "step optimizer and scheduler once per trained part, as the published code, or "
                                "once", bool),
     "TRAIN.RESUME_SECONDS": Key(30, "least time between two resume files", Natural),
-    "TEST.EVALUATOR": Key("ClassificationMT", "what counts; Classification, of a single task: the same, by Dassl's name",
+    "TEST.EVALUATOR": Key("ClassificationMT", "the metric; Classification is Dassl's name for it, with a single task",
                           Literal["ClassificationMT", "Classification"]),
     "TEST.PER_TASK_RESULT": Key(True, "print the accuracy of every task", bool),
     "TEST.SAVE_PREDICTIONS": Key(False, "write the prediction of every test image to predictions.csv", bool),

@@ -12,16 +12,12 @@ from common.program import Stopped, until_sigterm
 from runs.results import last_line, read_results
 
 ATTEMPTS = 3  # for a run, and for the start of a worker
-BUSY_SECONDS = 5, 90  # before the second and third attempt at a folder that is locked, perhaps by a machine that is gone
+BUSY_SECONDS = 5, 90  # before the second and third attempt at a locked folder, perhaps of a machine that is gone
 LINE_SECONDS = 60  # between two lines, if the output is no terminal
 
 
 class Sweep:
-    """Does `Job`s on a `Cluster`.
-
-    Args:
-        jobs: the runs. features: the jobs that make features for them.
-    """
+    """Does `jobs` (runs), and `features` (the jobs that make features for them), on a `Cluster`."""
 
     def __init__(self, jobs, features, cluster):
         order = sorted(jobs, key=lambda job: (job.state == "finished", job.weight), reverse=True)

@@ -2,12 +2,12 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import os
 import random
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,45 +36,21 @@ FLAGS = ((torch.backends.cudnn, "benchmark"), (torch.backends.cudnn, "determinis
          (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"))
 
 
-class KeptClip:
-    """Reads CLIP once, and gives each run a copy of its own.
-
-    Args:
-        read: function that takes a backbone's name and its activation and returns the model.
-    """
-
-    def __init__(self, read):
-        self.read, self.key, self.model = read, None, None
-
-    def __call__(self, name, quick_gelu=None):
-        key = name, quick_gelu, state_of_files(name)
-        if key != self.key:
-            self.key = self.model = None  # never hold two at once
-            self.key, self.model = key, self.read(name, quick_gelu)
-        return copy.deepcopy(self.model)
-
-
-def state_of_files(name):
-    """[(path, size, time)] of a backbone's files if its name is a path; empty for others, which never change."""
-    path = Path(name.partition("/")[2] if name.startswith("open_clip:") else name.removeprefix("local-dir:"))
-    path = path.expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+def kept_clip(read):
+    """A function that reads CLIP once, by the function `read`, and gives each run a copy of its own."""
+    read = functools.lru_cache(maxsize=1)(read)
+    return lambda name, quick_gelu=None: copy.deepcopy(read(name, quick_gelu))
 
 
 class Process:
-    """This process, which does many runs: it keeps CLIP between them, and nothing else that a run left.
-
-    Args:
-        threads: the number of PyTorch's threads.
-    """
+    """This process, which does many runs: it keeps CLIP and PyTorch's number of `threads`, nothing else of a run."""
 
     def __init__(self, threads):
         self.threads = threads
         self.keep_threads()
         self.settings = [read() for read, _ in SETTINGS]
         self.flags = [getattr(place, name) for place, name in FLAGS]
-        multitask_clip.read_clip = KeptClip(multitask_clip.read_clip)
+        multitask_clip.read_clip = kept_clip(multitask_clip.read_clip)
 
     def keep_threads(self):
         if torch.get_num_threads() != self.threads:  # setting the same number, too, would change MKL

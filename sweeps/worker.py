@@ -12,12 +12,7 @@ def environment():
 
 
 class Worker:
-    """An actor of Ray, which does one task at a time, in the main thread.
-
-    Args:
-        directory: relative paths begin there. environment: as `environment()` returns it.
-        threads: the number of PyTorch's threads in a run.
-    """
+    """An actor of Ray, which does one task at a time in its main thread, in a `directory` and `environment()`."""
 
     def __init__(self, directory, environment, threads):
         os.chdir(directory)

@@ -442,11 +442,11 @@ def test_nan_is_never_a_result(arguments, tmp_path, monkeypatch):
     add_gradients, calls = MTCoOpHard.add_gradients, []
 
     def poisoned(self, *args):
-        shown = add_gradients(self, *args)
+        metrics = add_gradients(self, *args)
         calls.append(self.epoch)
         if len(calls) == 2:  # the last batch of the first epoch: no loss of that epoch sees it
             self.trained[0].grad[0] = float("inf")
-        return shown
+        return metrics
 
     with monkeypatch.context() as patch:
         patch.setattr(MTCoOpHard, "add_gradients", poisoned)
