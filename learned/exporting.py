@@ -34,7 +34,7 @@ or `python classifier.py IMAGE ... [--task NAME] [--topk 5]`. `classifier.onnx` 
 and gives `logits` (n, {n_cls}), float32; its metadata `classifier` is JSON: the classes of each task with their
 columns, and how images are read.
 """
-TOLERANCE = 1e-4  # of ONNX's logits against PyTorch's, relative to the largest
+TOLERANCE = 1e-4  # largest difference of ONNX's logits from PyTorch's, relative to the largest logit
 
 
 class PixelsToLogits(nn.Module):
@@ -52,10 +52,7 @@ class PixelsToLogits(nn.Module):
 
 
 def export(run, out, which=None):
-    """Write the classifier of a finished run into a folder, whole or not at all.
-
-    Args:
-        run: folder of the run. which: as in `load_run`. out: a folder that is empty or does not exist.
+    """Write the classifier of the finished run in the folder `run` into the folder `out`, whole or not at all.
 
     Raises:
         MissingFile, UserError: `out` is not empty; `load_run` or `write_onnx` refuses the run.
@@ -117,7 +114,7 @@ def write_onnx(classifier, path, about):
             # PyTorch's newer exporter would need onnxscript.
             torch.onnx.export(whole, (batches[1],), str(path), input_names=["pixels"], output_names=["logits"],
                               dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}}, dynamo=False)
-            model = onnx.load(path, load_external_data=False)  # values of more than 2 GB stand in files beside it
+            model = onnx.load(path, load_external_data=False)  # values of more than 2 GB are in files beside it
             onnx.helper.set_model_props(model, {"classifier": json.dumps(about, ensure_ascii=False)})
             onnx.save(model, path)
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

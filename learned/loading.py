@@ -134,10 +134,7 @@ def load_classifier(folder, which=None, batch=64, new_task=None):
 
 
 def task_of_names(folder, name, classes, template=""):
-    """A `Task` that the run in `folder` was not trained on, made of names alone.
-
-    Args:
-        classes: list of str. template: needed if the run's method reads one.
+    """A `Task` that the run in `folder` was not trained on, made of names alone; `classes` is a list of str.
 
     Raises:
         MissingFile, UserError: `read_run` refuses the run; no or repeated classes; a template that is missing, or that

@@ -88,9 +88,6 @@ def predict(classifier, paths, numbers, topk):
 
     Args:
         classifier: `Classifier`. paths: list of str. numbers: those of the tasks. topk: most classes of each task.
-
-    Raises:
-        NotFinite: a feature or a logit is not finite.
     """
     encode, names = classifier.encode, distinct(task.name for task in classifier.tasks)
     classnames = [distinct(task.classnames) for task in classifier.tasks]

@@ -23,10 +23,9 @@ from runs.results import flatten
 from runs.show import best, spread_of_several
 from runs.tables import accuracies, counts, find_tables
 
-MOST_BYTES = 5_000_000  # of the page without thumbnails
-MOST_THUMBNAIL_BYTES = 4_000_000
+MOST_BYTES, MOST_THUMBNAIL_BYTES = 5_000_000, 4_000_000  # limits for the page without thumbnails, and for these
 WORST, IMAGES = 10, 4  # number of confusions of a task, and of images of a confusion
-SIDE = 64  # of a thumbnail, in pixels
+SIDE = 64  # pixels of a thumbnail
 PLACE_KEYS = "DATASET.ROOT", "DATALOADER.OLD_DATA_PATH", "DATALOADER.NEW_DATA_PATH"
 OF_A_RUN = {"OUTPUT_DIR", "SEED", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_TASKS"}  # they differ within a method
 

@@ -69,18 +69,18 @@ class Classifier:
         Raises:
             ValueError: there is no such task, or an image can't be read.
         """
-        tasks = [known for known in self.about["tasks"] if task in (None, known["name"])]
+        tasks = [about for about in self.about["tasks"] if task in (None, about["name"])]
         if not tasks:
             raise ValueError(f"there is no task {task!r}, but {', '.join(t['name'] for t in self.about['tasks'])}")
         found = []
         for image in images:
             (logits,), = self.session.run(None, {"pixels": self.pixels(image)[None]})
             found.append({})
-            for known in tasks:
-                own = logits[known["first"]:known["end"]].astype(np.float64)
+            for about in tasks:
+                own = logits[about["first"]:about["end"]].astype(np.float64)
                 weights = np.exp(own - own.max())
                 best = np.argsort(-weights, kind="stable")[:topk]
-                found[-1][known["name"]] = [(known["classes"][c], float(weights[c] / weights.sum())) for c in best]
+                found[-1][about["name"]] = [(about["classes"][c], float(weights[c] / weights.sum())) for c in best]
         return found
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints of a run's parts: `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`, as published ones.
+"""Checkpoints of a run's parts, named as in the published code: `<part>/model.pth.tar-<epoch>`, `model-best.pth.tar`.
 
-A part's file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (these two under one part, None under the others,
-since one optimizer steps all), the run's `identity`, and the names of its `tasks` and classes.
+A file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (None except in one part: one optimizer steps all parts),
+the run's `identity`, and the names of its `tasks` and classes.
 """
 
 import os.path as osp
@@ -97,10 +97,7 @@ def checkpoint_files(directory):
 
 
 def model_identity(directory, which=None):
-    """The identity of the run that trained a model; None if it is a published checkpoint.
-
-    Args:
-        which: as in `read_parts`; None: as `best_or_last` says.
+    """The identity of the run that trained a model; None if the model is a published checkpoint.
 
     Raises:
         MissingFile, UserError: there is no model, or `read_parts` refuses it.

@@ -140,12 +140,12 @@ def calls_of_method(settings, trainer, words, options, pairs=(), place="", class
         tasks = f"task{words['TASK']}"
     if "MAX_TASK" in words:
         tasks = ",".join(f"task{i}" for i in range(int(words["MAX_TASK"]) + 1))
-    known = {**words, **options, "TRAINER": trainer.__name__, "MODEL": words["CFG"].split("_ep")[0], "SELECTED": tasks}
+    values = {**words, **options, "TRAINER": trainer.__name__, "MODEL": words["CFG"].split("_ep")[0], "SELECTED": tasks}
     name, calls = trainer.folder_name, []
     for shots, seed in itertools.product(
             [words["SHOTS"]] if "SHOTS" in words else settings.shots if "{SHOTS}" in name else [None],
             settings.seeds if "{SEED}" in name else ["1"]):
-        values = {**known, "SHOTS": shots, "SEED": seed}
+        values = {**values, "SHOTS": shots, "SEED": seed}
         call = ["--root", settings.root, "--output-dir", folder_of(settings, trainer, place, values),
                 "--trainer", trainer.__name__, "--seed", seed,
                 "--dataset-config-file", f"configs/datasets/{words.get('TARGET', words['DATASET'])}.yaml",

@@ -1,4 +1,4 @@
-"""Compare two runs on the same test images: count where they differ, and test if that may be chance."""
+"""Compares two runs on the same test images: counts where they differ, and tests if that may be chance."""
 
 import itertools
 import sys
@@ -63,9 +63,6 @@ def show_comparison(folder_a, folder_b, style, output=None):
 
     Args:
         style: as in `show`; csv prints the table of the tests alone. output: a CSV file for the images, or None.
-
-    Raises:
-        UserError: as `pairs_of`.
     """
     pairs = pairs_of(folder_a, folder_b)
     tasks = list(dict.fromkeys(p.task for p, _ in pairs))

@@ -1,4 +1,4 @@
-"""Runs as read from `results.json`, and the tables and rows that they form."""
+"""Runs, read from `results.json`, and the tables and rows that they form."""
 
 import os
 import os.path as osp
@@ -23,7 +23,8 @@ class Run:
     """A finished run.
 
     Args:
-        path: its folder. results: the content of its `results.json`; a KeyError says what that lacks.
+        path: its folder. results: the content of its `results.json`. A KeyError says what it lacks; a UserError, that
+            the run was not tested.
 
     Attributes:
         results: as given. method: the name of its row. order: the number that orders rows.
@@ -44,7 +45,9 @@ class Run:
         self.model_dir, self.seconds = results["model_dir"], results["train_seconds"]
         self.tasks = tuple((task["name"], task["total"]) for task in results["tasks"])
         self.percents = [task["metric"] for task in results["tasks"]]
-        self.metric = float(np.mean(self.percents)) if self.percents else None
+        if not self.percents:
+            raise UserError(f"its {RESULTS_FILE} holds no accuracy per task")
+        self.metric = float(np.mean(self.percents))
         self.shots, self.seed = identity.get("DATASET.NUM_SHOTS"), identity.get("SEED")
         self.classes, self.which_tasks = identity["DATASET.SUBSAMPLE_CLASSES"], identity["DATASET.SUBSAMPLE_TASKS"]
         self.weights, self.test = identity["weights"], identity["data.test"]
@@ -57,22 +60,6 @@ class Run:
         return f"{self.method} on {self.dataset}{shots}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
-def read_run(folder):
-    """The `Run` that a folder's `results.json` describes.
-
-    Raises:
-        UserError: there is no such file, or it lacks something that the tables need.
-    """
-    try:
-        run = Run(folder, read_results(folder))
-    except KeyError as key:
-        raise UserError(f"its {RESULTS_FILE} has no {key}, another version of this code wrote it: run it again"
-                        ) from None
-    if not run.tasks:
-        raise UserError(f"its {RESULTS_FILE} holds no accuracy per task")
-    return run
-
-
 def find_runs(root):
     """Read the run folders from `root` down: ([Run], [(folder, why it is left out)])."""
     runs, left_out = [], []
@@ -80,7 +67,10 @@ def find_runs(root):
         names.sort()
         if RESULTS_FILE in files or "log.txt" in files or re.fullmatch(r"seed\d+", osp.basename(folder)):
             try:
-                runs.append(read_run(folder))
+                runs.append(Run(folder, read_results(folder)))
+            except KeyError as key:
+                left_out.append((folder, f"its {RESULTS_FILE} has no {key}, another version of this code wrote it: run "
+                                 "it again"))
             except UserError as reason:
                 left_out.append((folder, str(reason)))
     return runs, left_out

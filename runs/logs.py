@@ -1,4 +1,4 @@
-"""Experiments as read from the logs of their runs, also from published logs."""
+"""Experiments, read from the logs of their runs, also from published logs."""
 
 import os
 import os.path as osp

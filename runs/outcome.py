@@ -19,8 +19,7 @@ METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "
 CONFUSION = osp.join("confusion", "task{}")
 COLUMNS = "image", "task", "label", "prediction", "probability"
 BINS = 15
-MOST_CLASSES = 2000  # of a confusion matrix that is written: it has n^2 cells
-MOST_DRAWN = 60  # of one that is drawn
+MOST_CLASSES, MOST_DRAWN = 2000, 60  # limits for a confusion matrix that is written or drawn: it has n^2 cells
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
 HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
        "--model-dir RUN if the method trains")

@@ -18,8 +18,7 @@ def write_results(cfg, row, identity, device, tasks, **figures):
     """Write a run's results into its folder.
 
     Args:
-        row: the `Row` of the results tables that the run belongs to.
-        identity: as `identity_of` returns it.
+        row: its `Row` in the results tables. identity: as `identity_of` returns it.
         tasks: `per_task` of the evaluator, empty if nothing was tested.
         figures: other values by name: the suite (as `describe_suite` returns it), precision, counts, times in seconds.
     """
@@ -30,14 +29,8 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
         "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
         **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
-        "config": to_plain(cfg),
+        "config": cfg,
     }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
-
-
-def how_it_ended(folder):
-    """Say how an unfinished run ended: the error at the end of its log, or that it can go on."""
-    line = last_line(folder)
-    return f"its log ends with {line!r}" if line.startswith("error: ") else "the command that began it goes on with it"
 
 
 def last_line(folder):
@@ -57,7 +50,10 @@ def read_results(folder):
     """
     path = osp.join(folder, RESULTS_FILE)
     if not osp.isfile(path):
-        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({how_it_ended(folder)})")
+        line = last_line(folder)
+        how = (f"its log ends with {line!r}" if line.startswith("error: ") else
+               "the command that began it goes on with it")
+        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({how})")
     return read_json(path)
 
 
@@ -97,11 +93,6 @@ def peak_memory(device):
         return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, KiB on Linux
-
-
-def to_plain(cfg):
-    """Turn a yacs node into nested dicts, for JSON."""
-    return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg
 
 
 def flatten(node, prefix=""):

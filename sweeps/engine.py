@@ -30,10 +30,7 @@ class Sweep:
         self.lost_starts, self.line, self.began = 0, Line(), time.time()
 
     def work(self):
-        """Do all jobs.
-
-        Returns:
-            [(folder, sentence)] of the runs that failed.
+        """Do all jobs; returns [(folder, sentence)] of the runs that failed.
 
         Raises:
             RuntimeError: no worker can be started. Stopped: a SIGTERM came.
