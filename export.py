@@ -4,22 +4,24 @@
 """
 
 import argparse
+import contextlib
+import sys
 
 from common.program import program
-from runs.config import epoch_name
+from runs.config import add_run_flags
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Export what a run has learned as ONNX.")
-    parser.add_argument("run", help="folder of a finished run")
+    add_run_flags(parser)
     parser.add_argument("out", help="folder to write, empty or not there")
-    parser.add_argument("--epoch", type=epoch_name, help="which model: best, last or the number of an epoch (default: "
-                        "best if the run kept one, else last)")
     args = parser.parse_args(argv)
     with program():
-        from learned.exporting import export_run  # PyTorch is slow to import
+        from learned.exporting import export  # PyTorch is slow to import
 
-        export_run(args)
+        with contextlib.redirect_stdout(sys.stderr):
+            export(args.run, args.out, args.epoch)
+        print(f"The classifier of {args.run} is in {args.out}; its README.md says how to use it")
 
 
 if __name__ == "__main__":

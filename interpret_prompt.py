@@ -1,9 +1,9 @@
-"""What a run's contexts look like: the words nearest to them, and how similar the tasks' contexts are.
+"""Prints the words nearest to a run's contexts, and draws how similar the contexts of the tasks are.
 
     python interpret_prompt.py RUN [--topk 5] [--epoch best|last|N] [--output contexts.svg]
 
 Words are compared as in CoOp (Zhou et al., IJCV 2022, section 4.4): by Euclidean distance between a context vector and
-the token embeddings of the backbone's vocabulary. Nothing but the run's folder and its backbone is read.
+the token embeddings of the backbone's vocabulary. Only the run's folder and its backbone are read.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from common.errors import UserError
 from common.program import program
 from learned.contexts import contexts_of
 from learned.loading import NO_IMAGES, load_run
-from runs.config import epoch_name
-from runs.show import pyplot, save
+from runs.config import add_run_flags
+from runs.show import draw_heat_map, file_name
 from trainers.prompts import similarities
 
 
@@ -28,15 +28,13 @@ def nearest_words(context, embedding, tokenizer, topk):
     """The words of the vocabulary nearest to context vectors by Euclidean distance.
 
     Args:
-        context: (n_ctx, dim).
-        embedding: the text encoder's token embedding, weight (n_words, dim).
-        tokenizer: the text encoder's.
-        topk: how many words.
+        context: (n_ctx, dim). topk: number of words.
+        embedding, tokenizer: those of the text encoder; weight (n_words, dim).
 
     Returns:
-        For each vector a list of (word, distance), nearest first. A piece that begins or goes on a word, instead of
-        ending it, is written with a hyphen ("photo-"), one that is no whole character as the vocabulary has it. The
-        words of another tokenizer than CLIP's come as they stand in its vocabulary.
+        A list of (word, distance), nearest first, for each vector. A token that does not end its word has a hyphen
+        ("photo-"). A token that is no whole character, or of another tokenizer than CLIP's, is spelled as in the
+        vocabulary.
 
     Raises:
         UserError: topk is below 1 or above the size of the vocabulary.
@@ -52,29 +50,16 @@ def nearest_words(context, embedding, tokenizer, topk):
 
 
 def draw(matrix, names, path):
-    """Heat map of similarities (n, n) with the tasks' names, as PNG or SVG, written atomically.
-
-    The colours run from the smallest similarity to 1.
-    """
-    n = len(names)
-    lowest = float(matrix.min())
-    digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - lowest, 1e-6)))))  # enough to tell them apart
-    figure, axes = pyplot().subplots(figsize=(4 + 0.5 * n, 3 + 0.5 * n))
-    image = axes.imshow(matrix, vmin=lowest, vmax=1)
-    axes.set_xticks(range(n), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(n), names)
-    for i in range(n):
-        for j in range(n):
-            axes.text(j, i, f"{matrix[i, j]:.{digits}f}", ha="center", va="center", fontsize=7,
-                      color="black" if matrix[i, j] > (lowest + 1) / 2 else "white")
-    figure.colorbar(image, label="cosine similarity of the contexts")
-    figure.tight_layout()
-    save(figure, path)
+    """Draw the similarities (n, n) of the tasks called `names` as PNG or SVG, in colours from the smallest one to 1."""
+    low = float(matrix.min())
+    digits = min(6, max(2, 1 + math.ceil(-math.log10(max(1 - low, 1e-6)))))  # enough to tell them apart
+    draw_heat_map(matrix, names, [[f"{value:.{digits}f}" for value in row] for row in matrix.tolist()], path,
+                  "cosine similarity of the contexts", low, cell=0.5)
 
 
 def interpret(run, topk, which, output):
     """Print the table of nearest words and, if the contexts belong to tasks, draw their similarities."""
-    with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
+    with contextlib.redirect_stdout(sys.stderr):  # messages of loading are not part of the table
         trainer = load_run(run, which, NO_IMAGES)
     kind, names, contexts = contexts_of(trainer)
     if output and kind != "task":
@@ -94,17 +79,13 @@ def interpret(run, topk, which, output):
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="The words nearest to a run's contexts, and the contexts' similarity.")
-    parser.add_argument("run", help="folder of a finished run")
+    add_run_flags(parser)
     parser.add_argument("--topk", type=int, default=5, help="words for each context vector (default: %(default)s)")
-    parser.add_argument("--epoch", type=epoch_name, help="which model: best, last or the number of an epoch (default: "
-                        "best if the run kept one, else last)")
-    parser.add_argument("--output", default="", help="picture of the contexts' similarity, .png or .svg (default: "
-                        "contexts.png in the run's folder)")
+    parser.add_argument("--output", type=file_name(".png", ".svg"), help="picture of the contexts' similarity, .png or "
+                        ".svg (default: contexts.png in the run's folder)")
     args = parser.parse_args(argv)
     if args.topk < 1:
         parser.error(f"--topk {args.topk}: it must be 1 or more")
-    if args.output and osp.splitext(args.output)[1] not in (".png", ".svg"):
-        parser.error(f"--output {args.output}: the file must end in .png or .svg")
     return args
 
 

@@ -5,23 +5,21 @@
 """
 
 import argparse
-import os.path as osp
 import sys
 
 from common.program import program
-from runs.config import epoch_name
+from runs.config import add_run_flags
+from runs.show import file_name
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="Predict images with what a run has learned.")
-    parser.add_argument("run", help="folder of a finished run")
+    add_run_flags(parser)
     parser.add_argument("images", nargs="+", help="images, folders of images, or - for a list of paths on stdin")
     parser.add_argument("--task", default="", help="name of the task (default: all tasks of the run)")
     parser.add_argument("--topk", type=int, default=5, help="classes for each image and task (default: %(default)s)")
-    parser.add_argument("--output", default="", help=".csv or .json file to write instead of the table")
+    parser.add_argument("--output", type=file_name(".csv", ".json"), help="file to write instead of the table")
     parser.add_argument("--batch", type=int, default=64, help="images encoded at once (default: %(default)s)")
-    parser.add_argument("--epoch", type=epoch_name, help="which model: best, last or the number of an epoch (default: "
-                        "best if the run kept one, else last)")
     parser.add_argument("--new-task", default="", help="name of a task that was not trained on, made of names alone")
     parser.add_argument("--classes", default="", help="of the new task, separated by commas")
     parser.add_argument("--template", default="", help="of the new task, {} for a class: needed by zero-shot CLIP")
@@ -29,10 +27,6 @@ def parse_args(argv):
     args.class_names = [name.strip() for name in args.classes.split(",") if name.strip()]
     if min(args.topk, args.batch) < 1:
         parser.error(f"--topk {args.topk}, --batch {args.batch}: they must be 1 or more")
-    if args.output and not args.output.endswith((".csv", ".json")):
-        parser.error(f"--output {args.output}: the file must end in .csv or .json")
-    if osp.isdir(args.output):
-        parser.error(f"--output {args.output} is a folder: give the name of the file to write")
     if bool(args.new_task) != bool(args.class_names) or (args.template and not args.new_task):
         parser.error("--new-task NAME and --classes A,B,... belong together, and --template to both")
     if args.task and args.new_task:

@@ -12,12 +12,13 @@ import sys
 from common.program import program
 from learned.reporting import write_report
 from parse_test_res import list_left_out
+from runs.show import file_name
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description="One HTML page of a folder of runs.")
     parser.add_argument("dir", metavar="OUTPUT", help="folder of the runs, which may lie anywhere below it")
-    parser.add_argument("out", metavar="out.html", help="file to write")
+    parser.add_argument("out", metavar="out.html", type=file_name(".html"), help="file to write")
     many = parser.add_mutually_exclusive_group()
     many.add_argument("--thumbnails", type=int, default=600, metavar="N",
                       help="small images in the page, at most (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The results table of scripts/all_methods.sh, its runs at once on the cores, GPUs and machines that Ray has.
+"""Makes the results table of scripts/all_methods.sh with its runs in parallel, on the cores, GPUs and machines of Ray.
 
     python sweep.py DATASET CFG [--methods ...] [--shots 1 2 4 8 16] [--seeds 1 2 3] [--opts KEY VALUE ...]
 """
@@ -21,7 +21,7 @@ def parse_args():
     parser.add_argument("cfg", help="name of a file in configs/trainers")
     parser.add_argument("--methods", nargs="+", help="rows (default: the published)")
     parser.add_argument("--shots", nargs="+", help="training images per class")
-    parser.add_argument("--seeds", nargs="+", help="of the methods that train")
+    parser.add_argument("--seeds", nargs="+", help="seeds of the methods that train")
     parser.add_argument("--opts", nargs="+", metavar="WORD", help="KEY VALUE ... of every run")
     parser.add_argument("--root", help="folder of the datasets")
     parser.add_argument("--output", help="folder of the runs")
@@ -46,8 +46,8 @@ def main():
 
         with Cluster(args.address, torch.get_num_threads(), args.gpus_per_run) as cluster:
             failed = Sweep(jobs, add_feature_jobs(jobs), cluster).work()
-    place = os.path.join(args.output, args.dataset)
-    parse_test_res.main(["--table", place, "--format", "github", "--chart", os.path.join(place, "accuracy.png")])
+    folder = os.path.join(args.output, args.dataset)
+    parse_test_res.main(["--table", folder, "--format", "github", "--chart", os.path.join(folder, "accuracy.png")])
     sys.exit(1 if failed else 0)
 
 

@@ -1,1 +1,1 @@
-"""What runs have learned, put to use: loading it from their folders, predicting, exporting, one page of it all."""
+"""Uses what runs have learned: loads it from their folders, predicts, exports, makes a report."""

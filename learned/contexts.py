@@ -10,8 +10,8 @@ def contexts_of(trainer):
     """A trained model's contexts.
 
     Returns:
-        (kind, names, contexts): what a context belongs to ("task", "class", or "context" where it is none of these), n
-        names, and (n, n_ctx, dim), float32.
+        (kind, names, contexts): kind is "task", "class" or, for contexts that belong to neither, "context"; n names;
+        (n, n_ctx, dim), float32.
 
     Raises:
         UserError: the trainer learns no context.

@@ -1,14 +1,12 @@
-"""A run's classifier as a folder that needs neither this repository nor PyTorch: an ONNX model and what calls it.
+"""Exports a run's classifier to a folder that needs neither this repository nor PyTorch: an ONNX model and its caller.
 
-The model is what PyTorch's tracer records of the run's own model, from pixels to logits, so any method can be exported
-whose computation does not follow the values it computes.
+PyTorch's tracer records the run's own model from pixels to logits, so any method can be exported whose computation does
+not depend on the values that it computes.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import sys
 import warnings
 from pathlib import Path
 
@@ -36,15 +34,15 @@ or `python classifier.py IMAGE ... [--task NAME] [--topk 5]`. `classifier.onnx` 
 and gives `logits` (n, {n_cls}), float32; its metadata `classifier` is JSON: the classes of each task with their
 columns, and how images are read.
 """
-TOLERANCE = 1e-4  # of ONNX's logits against PyTorch's, relative to the largest
+TOLERANCE = 1e-4  # largest difference of ONNX's logits from PyTorch's, relative to the largest logit
 
 
 class PixelsToLogits(nn.Module):
-    """Pixels (B, 3, H, W), float32, -> `Classifier.logits` (B, n_cls) with the class features made already."""
+    """Maps pixels (B, 3, H, W), float32, to `Classifier.logits` (B, n_cls); the class features are constants."""
 
     def __init__(self, classifier):
         super().__init__()
-        # As pixels come in fp32, so does all that computes; rounded values stay rounded.
+        # Pixels are fp32, so all else must be; rounded values stay rounded.
         self.model = classifier.trainer.model.float()
         features = classifier.class_features
         self.class_features = features if features is None else features.float()
@@ -54,18 +52,15 @@ class PixelsToLogits(nn.Module):
 
 
 def export(run, out, which=None):
-    """Write the folder `out` of the classifier of a finished run, whole or not at all.
-
-    Args:
-        run: folder of the run. which: as in `load_run`. out: a folder that is empty or does not exist.
+    """Write the classifier of the finished run in the folder `run` into the folder `out`, whole or not at all.
 
     Raises:
-        MissingFile, UserError: as `load_run`; `out` is not empty; as `write_onnx`.
+        MissingFile, UserError: `out` is not empty; `load_run` or `write_onnx` refuses the run.
     """
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there and not empty: give another folder, or remove it")
-    # On the CPU: fp16 is fp32 there.
+    # On the CPU, fp16 is fp32.
     classifier = Classifier(load_run(run, which, {"USE_CUDA": False, **NO_IMAGES}))
     about = describe(classifier)
     made = out.with_name(f".{out.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
@@ -85,7 +80,7 @@ def export(run, out, which=None):
 
 
 def describe(classifier):
-    """What an exported classifier knows of itself, see `standalone.Classifier.about`."""
+    """The metadata of an exported classifier, see `standalone.Classifier.about`."""
     cfg, tasks, first = classifier.cfg, [], 0
     for name, task in zip(distinct(task.name for task in classifier.tasks), classifier.tasks):
         end = first + len(task.classnames)
@@ -104,7 +99,7 @@ def write_onnx(classifier, path, about):
     """Trace a classifier for batches of any size, write it as ONNX with `about`, and compare it on random images.
 
     Raises:
-        UserError: what the method computes can't be traced; PyTorch doesn't export it, or onnxruntime's logits differ.
+        UserError: the method can't be traced, PyTorch doesn't export it, or onnxruntime's logits differ.
     """
     import onnx
     import onnxruntime
@@ -119,14 +114,14 @@ def write_onnx(classifier, path, about):
             # PyTorch's newer exporter would need onnxscript.
             torch.onnx.export(whole, (batches[1],), str(path), input_names=["pixels"], output_names=["logits"],
                               dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}}, dynamo=False)
-            model = onnx.load(path, load_external_data=False)  # values of more than 2 GB stand in files beside it
+            model = onnx.load(path, load_external_data=False)  # values of more than 2 GB are in files beside it
             onnx.helper.set_model_props(model, {"classifier": json.dumps(about, ensure_ascii=False)})
             onnx.save(model, path)
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             found = [session.run(None, {"pixels": pixels.numpy()})[0] for pixels in batches]
         except Exception as error:  # PyTorch's exporter and onnxruntime have no common type
             failed = error
-    for warning in said:  # those from elsewhere are of sizes, which are fixed
+    for warning in said:  # warnings from other files are about sizes, which are fixed
         if issubclass(warning.category, torch.jit.TracerWarning) and methods in Path(warning.filename).parents:
             raise UserError(f"{refused}how it computes logits depends on the images (trainers/"
                             f"{Path(warning.filename).name}, line {warning.lineno}), which ONNX can't express")
@@ -138,10 +133,3 @@ def write_onnx(classifier, path, about):
         if not torch.allclose(torch.from_numpy(logits), expected, rtol=0, atol=TOLERANCE * largest):  # -inf equals -inf
             raise UserError(f"{refused}onnxruntime's logits differ from PyTorch's by more than {TOLERANCE:g} of the "
                             "largest")
-
-
-def export_run(args):
-    """What `export.py` does; `args` is the namespace of its options. Raises as `export`."""
-    with contextlib.redirect_stdout(sys.stderr):
-        export(args.run, args.out, args.epoch)
-    print(f"The classifier of {args.run} is in {args.out}; its README.md says how to use it")

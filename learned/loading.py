@@ -1,6 +1,6 @@
-"""A finished run as its folder tells it: the trainer with its learned values, and its classifier of images.
+"""Loads a finished run: the trainer with its learned values, and its classifier of images.
 
-Nothing but the run's folder and its backbone is read, neither images nor lists of the dataset.
+It reads the run's folder and its backbone, neither images nor lists of the dataset.
 """
 
 import os.path as osp
@@ -26,7 +26,7 @@ def read_run(folder, settings=()):
         folder: of the run. settings: {key: value} that the config has instead of the run's.
 
     Raises:
-        MissingFile, UserError: this is no finished run, or its results are damaged or of another version.
+        MissingFile, UserError: this is no finished run, or its results are of another version.
     """
     path = osp.join(folder, RESULTS_FILE)
     if not osp.isfile(path):
@@ -34,10 +34,10 @@ def read_run(folder, settings=()):
             raise UserError(f"the run {folder} is unfinished: call the command that started it again, it goes on")
         raise MissingFile(f"{folder} is not the folder of a run: it has no {RESULTS_FILE}")
     results = read_results(folder)
-    config = results.get("config")
-    if not isinstance(config, dict):
-        raise UserError(f"{path} has {'no' if config is None else 'a wrong'} 'config': it is damaged, run it again")
-    found = [(key, value, f"in {path}") for key, value in flatten(config)]
+    for key in ("config", "suite"):
+        if key not in results:
+            raise UserError(f"{path} has no {key!r}, since an older version made it: run it again in another folder")
+    found = [(key, value, f"in {path}") for key, value in flatten(results["config"])]
     return results, make_cfg([*found, *((key, value, "by this program") for key, value in dict(settings).items())])
 
 
@@ -45,95 +45,55 @@ def load_run(folder, which=None, settings=(), new_task=None):
     """The trainer of a finished run with its learned values.
 
     Args:
-        folder: of the run; of one with --eval-only, the model is that of the run that it tested.
+        folder: of the run. If it was made with --eval-only, the model is that of the run that it tested.
         which: "best", "last" or the number of an epoch; None: the best model if the run kept it, else the last.
         settings: as in `read_run`.
         new_task: a `Task` to build it for instead of the run's own, or None.
 
     Raises:
-        MissingFile, UserError: as `read_run`; it lacks that model; a file of it or of the backbone is damaged or
-            another one; what was learned is tied to the run's tasks or classes, and `new_task` is given.
+        MissingFile, UserError: the run is not finished, lacks that model, or its backbone has other values; what was
+            learned is tied to the run's tasks or classes, and `new_task` is given.
     """
     results, cfg = read_run(folder, settings)
     trainer_class = find_trainer(cfg)
-    place = parts = None
+    model_dir = None
     if trainer_class.saved_parts(cfg):
-        place = folder if checkpoint_files(folder) else results.get("model_dir")
-        parts = list(checkpoint_files(place)) if place else []
+        model_dir = folder if checkpoint_files(folder) else results.get("model_dir")
+        parts = checkpoint_files(model_dir) if model_dir else {}
         if not parts:
-            raise UserError(f"the model {place} that {folder} tested is not there: put it back" if place else
+            raise UserError(f"the model {model_dir} that {folder} tested is not there: put it back" if model_dir else
                             f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
-        which = best_or_last(place, parts) if which is None else which
+        which = best_or_last(model_dir, parts) if which is None else which
     elif which is not None:
         raise UserError(f"--epoch {which} chooses among models, but {folder} has learned none: leave it out")
-    trainer = trainer_class(cfg, [new_task] if new_task else suite_of(results, folder))
-    if new_task:
-        check_free(trainer)
-    check_backbone(results, trainer.weights, cfg, folder)
-    if place:
-        trainer.load_model(place, which)
-        tested = (results.get("identity") or {}).get("model")
-        if place != folder and trainer.digest_of_learned() != tested:
-            raise UserError(f"the model {which} of {place} is not the one that {folder} tested: give --epoch, or that "
-                            "run itself")
+    trainer = trainer_class(cfg, [new_task] if new_task else tasks_of(results))
+    for option, kind in trainer.specific(trainer.options).items() if new_task else ():
+        raise UserError(f"--new-task: {trainer.name_of(option)} learns something of its own for every {kind} of "
+                        "training, so there is nothing for a new task")
+    identity = results.get("identity", {})
+    if identity.get("weights", trainer.weights) != trainer.weights:
+        raise UserError(f"the backbone {cfg.MODEL.BACKBONE.NAME} has other values than when {folder} ran: put those "
+                        "weights back")
+    if model_dir:
+        trainer.load_model(model_dir, which)
+        if model_dir != folder and trainer.digest_of_learned() != identity.get("model"):
+            raise UserError(f"the model {which} of {model_dir} is not the one that {folder} tested: give --epoch, or "
+                            "that run itself")
     return trainer
 
 
-def check_backbone(results, weights, cfg, folder):
-    """Compare the `weights` of the backbone, a digest, with those in the `results` of the run in `folder`.
-
-    Raises:
-        UserError: they differ.
-    """
-    if (results.get("identity") or {}).get("weights", weights) != weights:
-        raise UserError(f"the backbone {cfg.MODEL.BACKBONE.NAME} has other values than when {folder} ran: put those "
-                        "weights back")
-
-
-def check_free(trainer):
-    """Refuse a method whose classifiers can't be made from names alone.
-
-    Raises:
-        UserError: with the reason.
-    """
-    for option, kind in trainer.specific(trainer.options).items():
-        raise UserError(f"--new-task: {trainer.name_of(option)} learns something of its own for every {kind} of "
-                        "training, so there is nothing for a new task")
-
-
-def suite_of(results, folder):
-    """The tasks, a list of `Task` with their templates, that `results.json` holds.
-
-    Raises:
-        UserError: it holds none, as those of older versions, or they are damaged.
-    """
-    path = osp.join(folder, RESULTS_FILE)
-    if "suite" not in results:
-        raise UserError(f"{path} does not hold the names of its classes, since an older version made it: run it again "
-                        "in another folder")
-    named = results["suite"]
-    if not isinstance(named, list) or not named or not all(map(is_named, named)):
-        raise UserError(f"{path} has a wrong 'suite', which must hold names of tasks and classes: it is damaged, run it "
-                        "again")
-    for task in named:
-        if isinstance(task.get("template"), list):
-            task["template"] = tuple(task["template"])
-    return [Task(task["name"], tuple(task["classes"]), task.get("template", Task.template), repeated_names=True)
-            for task in named]
-
-
-def is_named(task):
-    """Whether a value is one of those that `describe_suite` makes."""
-    return isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list) and (
-        len(task["classes"]) > 0 and all(isinstance(name, str) for name in task["classes"]))
+def tasks_of(results):
+    """The tasks, a list of `Task`, that a `results.json` names; what was a tuple is a list there."""
+    return [Task(task["name"], tuple(task["classes"]), template if isinstance(template, str) else tuple(template),
+                 repeated_names=True) for task in results["suite"] for template in [task["template"]]]
 
 
 class Classifier:
     """A run's classifier of images: a softmax over the classes of each task.
 
     Attributes:
-        trainer: of the run, as `load_run`. tasks: list of `Task`. cfg: of the run.
-        encode: `ImageFeatures`, as in testing. upright: whether images are turned as their EXIF orientation says.
+        trainer: as `load_run` returns it. tasks, cfg: those of the run.
+        encode: `ImageFeatures`, as in testing. upright: images are turned as their EXIF orientation says.
     """
 
     @torch.no_grad()
@@ -148,10 +108,10 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, images):
-        """Logits (B, n_cls) of images whose task is not known, on the CPU, for the classes of each task.
+        """Logits (B, n_cls) of images for the classes of all tasks, on the CPU.
 
         Args:
-            images: features as `encode` makes them, or pixels (B, 3, H, W) where the image tower has learned.
+            images: features as `encode` makes them, or pixels (B, 3, H, W) if the image tower has learned.
         """
         with self.trainer.autocast():
             return self.trainer.model.logits_of_all_tasks(images.to(self.trainer.device), self.class_features).cpu()
@@ -169,25 +129,16 @@ class Classifier:
 
 
 def load_classifier(folder, which=None, batch=64, new_task=None):
-    """The `Classifier` of a finished run; no image feature is looked up or kept on disk.
-
-    Args:
-        folder, which, new_task: as in `load_run`. batch: images that are encoded at once.
-
-    Raises:
-        MissingFile, UserError: as `load_run`.
-    """
+    """The `Classifier` of a finished run, see `load_run`; it encodes `batch` images at once, and keeps no features."""
     return Classifier(load_run(folder, which, {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}, new_task))
 
 
-def made_up_task(folder, name, classes, template=""):
-    """A `Task` of names alone, for a classifier that RUN makes of it.
-
-    Args:
-        folder: of the run, whose method decides whether a template is needed. classes: list of str.
+def task_of_names(folder, name, classes, template=""):
+    """A `Task` that the run in `folder` was not trained on, made of names alone; `classes` is a list of str.
 
     Raises:
-        MissingFile, UserError: as `read_run`; no or repeated classes; a template that is missing, or that isn't read.
+        MissingFile, UserError: `read_run` refuses the run; no or repeated classes; a template that is missing, or that
+            the method does not read.
     """
     _, cfg = read_run(folder)
     if not find_trainer(cfg).reads_templates:

@@ -1,4 +1,4 @@
-"""Images into the most likely classes, as a table, CSV or JSON."""
+"""Predicts the most likely classes of images, as a table, CSV or JSON."""
 
 import contextlib
 import itertools
@@ -18,39 +18,21 @@ from datasets.files import IMAGE_SUFFIXES
 from features.images import Images
 from runs.outcome import distinct, write_csv
 
-from .loading import load_classifier, made_up_task
+from .loading import load_classifier, task_of_names
 
 
 def find_images(places):
-    """Paths of images: files as given, of folders all image files below them by name; "-" stands for stdin's lines.
+    """Paths of images: files as given, image files below folders by name; "-" stands for the lines of stdin.
 
     Links to folders are followed, as in training.
 
     Raises:
-        UserError: there is none, no such file, or a folder can't be read.
+        UserError: there is no image, no such file, or a folder can't be read.
     """
-    def fail(error):
-        raise UserError(f"the folder {error.filename} can't be read ({error.strerror}): change its permissions")
-
-    def files(place):
-        seen = set()  # a link may lead to a folder above it
-        for folder, below, names in os.walk(place, onerror=fail, followlinks=True):
-            if osp.realpath(folder) in seen:
-                below.clear()
-                continue
-            seen.add(osp.realpath(folder))
-            yield from (osp.join(folder, name) for name in names)
-
-    def lines():
-        if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(errors="surrogateescape")  # file names may be any bytes
-        # Not splitlines, which takes more for the end of a line: names may hold all but a newline.
-        return [line.removesuffix("\r") for line in sys.stdin.read().split("\n") if line.strip()]
-
     found = []
-    for place in itertools.chain.from_iterable(lines() if place == "-" else [place] for place in places):
+    for place in itertools.chain.from_iterable(stdin_lines() if place == "-" else [place] for place in places):
         if osp.isdir(place):
-            images = [path for path in files(place) if path.lower().endswith(IMAGE_SUFFIXES)
+            images = [path for path in files_below(place) if path.lower().endswith(IMAGE_SUFFIXES)
                       and not osp.basename(path).startswith(".")]
             if not images:
                 raise UserError(f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
@@ -64,11 +46,32 @@ def find_images(places):
     return found
 
 
+def files_below(place):
+    """Yield the paths of files below a folder."""
+    def fail(error):
+        raise UserError(f"the folder {error.filename} can't be read ({error.strerror}): change its permissions")
+
+    seen = set()  # a link may lead to a folder above it
+    for folder, below, names in os.walk(place, onerror=fail, followlinks=True):
+        if osp.realpath(folder) in seen:
+            below.clear()
+            continue
+        seen.add(osp.realpath(folder))
+        yield from (osp.join(folder, name) for name in names)
+
+
+def stdin_lines():
+    """The lines of stdin that are not blank. File names may hold any bytes but a newline."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return [line.removesuffix("\r") for line in sys.stdin.read().split("\n") if line.strip()]
+
+
 def choose_tasks(tasks, name):
-    """Numbers of the tasks (list of `Task`) called `name`, as predictions call them or by themselves; of "" all.
+    """Numbers of the tasks (list of `Task`) called `name`, with or without the number of a repeated name; "": all.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such task.
     """
     own = distinct(task.name for task in tasks)
     numbers = [t for t, task in enumerate(tasks) if name in ("", task.name, own[t])]
@@ -80,14 +83,11 @@ def choose_tasks(tasks, name):
 def predict(classifier, paths, numbers, topk):
     """Yield {"image", "task", "classes": [{"class", "probability"}]} for every image and task, image by image.
 
-    Images are read, transformed and encoded as in testing; those that can't be read are left out and, with the reason,
-    added to `classifier.encode.broken`. Of tasks, or classes of a task, with the same name the second is `crane (2)`.
+    Images are read, transformed and encoded as in testing. `classifier.encode.broken` gets those that can't be read,
+    with the reason. If two tasks, or two classes of a task, have the same name, the second is `crane (2)`.
 
     Args:
-        classifier: `Classifier`. paths: list of str. numbers: of the tasks. topk: most classes for each.
-
-    Raises:
-        NotFinite: a feature or a logit is.
+        classifier: `Classifier`. paths: list of str. numbers: those of the tasks. topk: most classes of each task.
     """
     encode, names = classifier.encode, distinct(task.name for task in classifier.tasks)
     classnames = [distinct(task.classnames) for task in classifier.tasks]
@@ -97,7 +97,7 @@ def predict(classifier, paths, numbers, topk):
     done = 0
     for batch in encode.inputs(images):
         probabilities = classifier.probabilities(batch)
-        # (B, n) each, best first; of equals the first, as argmax in testing
+        # (B, n) each, best first; the first of equal ones comes first, as with argmax in testing
         ranked = [probabilities[t].sort(dim=1, descending=True, stable=True) for t in numbers]
         for i, path in enumerate(paths[done:done + len(batch)]):
             if path in encode.broken:
@@ -118,38 +118,31 @@ def show(rows):
 
 
 def write(rows, path):
-    """Write rows of `predict`, whole or not at all: as JSON, or as CSV with a line for each class."""
+    """Write rows of `predict` as JSON, or as CSV with a line for each class."""
     if path.endswith(".csv"):
         write_csv(path, ["image", "task", "rank", "class", "probability"],
                   ([row["image"], row["task"], rank, found["class"], found["probability"]]
                    for row in rows for rank, found in enumerate(row["classes"], 1)))
         return
-    # File names may be any bytes: those that are no UTF-8 come as JSON's escapes.
+    # File names may be any bytes: those that are not UTF-8 become JSON's escapes.
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as f:
         json.dump(rows, f, indent=1, ensure_ascii=False)
         f.write("\n")
 
 
 def predict_run(args):
-    """What `predict.py` does.
-
-    Args:
-        args: namespace of its options.
+    """Do what the options `args` of `predict.py` ask for.
 
     Returns:
         {path: reason} of the images that can't be read, which are also listed on stderr.
-
-    Raises:
-        MissingFile, UserError: as `made_up_task`, `load_classifier`, `find_images` and `choose_tasks`.
-        NotFinite: as `predict`.
     """
-    with contextlib.redirect_stdout(sys.stderr):  # what building and loading say is not part of the table
-        new_task = made_up_task(args.run, args.new_task, args.class_names, args.template) if args.new_task else None
+    with contextlib.redirect_stdout(sys.stderr):  # messages of loading are not part of the table
+        new_task = task_of_names(args.run, args.new_task, args.class_names, args.template) if args.new_task else None
         paths = find_images(args.images)
         classifier = load_classifier(args.run, args.epoch, args.batch, new_task)
         numbers = choose_tasks(classifier.tasks, args.task)
         rows = list(predict(classifier, paths, numbers, args.topk))
-    if args.output:  # without rows, too: no older predictions stay
+    if args.output:  # also without rows, so that no older predictions stay
         write(rows, args.output)
         print(f"The predictions of {len(rows) // len(numbers):,} images are in {args.output}")
     elif rows:

@@ -15,14 +15,14 @@ from PIL import Image, ImageOps
 
 
 class Classifier:
-    """An exported classifier: for every image a softmax over the classes of each task.
+    """An exported classifier: a softmax over the classes of each task for every image.
 
     Attributes:
         about: {"method", "backbone", "tasks", "preprocessing"}. Each task is {"name", "classes", "first", "end"}, where
-            logits[first:end] are those of its classes.
+            logits[first:end] belong to its classes.
 
     Args:
-        folder: where `classifier.onnx` is.
+        folder: the one that holds `classifier.onnx`.
     """
 
     def __init__(self, folder):
@@ -31,10 +31,10 @@ class Classifier:
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
 
     def pixels(self, image):
-        """A path or PIL image as the model takes it: (3, size, size), float32.
+        """Turn a path or PIL image into what the model takes: (3, size, size), float32.
 
         Raises:
-            ValueError: it can't be read, or has more than 8 bits a value.
+            ValueError: the image can't be read, or has more than 8 bits a value.
         """
         reading = self.about["preprocessing"]
         size, mode = reading["size"], reading["resize_mode"]
@@ -44,7 +44,7 @@ class Classifier:
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{image} can't be read: {error}") from error
         if reading["turned_by_exif"]:
-            with contextlib.suppress(Exception):  # an orientation that can't be read says nothing
+            with contextlib.suppress(Exception):  # ignore an orientation that can't be read
                 opened = ImageOps.exif_transpose(opened)
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"{image} has more than 8 bits a value: convert it to 8 bits")
@@ -54,33 +54,33 @@ class Classifier:
         else:
             new = [size if mode == "squash" else round(side / (max(opened.size) / size)) for side in opened.size]
         opened = opened.resize(new, Image.Resampling[reading["interpolation"].upper()])
-        # The middle is cut out, or black is put around it; halves are rounded as in training.
+        # Cut out the middle, or put black around it; halves are rounded as in training.
         left, top = (round(more / 2) if more > 0 else int(more / 2) for more in (new[0] - size, new[1] - size))
         values = np.asarray(opened.crop((left, top, left + size, top + size)), np.float32) / 255
         mean, std = (np.array(reading[name], np.float32) for name in ("mean", "std"))
         return ((values - mean) / std).transpose(2, 0, 1)
 
     def predict(self, images, task=None, topk=5):
-        """[{task: [(class, probability), ...]}] of the images, best class first.
+        """Predict images: [{task: [(class, probability), ...]}], best class first.
 
         Args:
             images: list of paths or PIL images. task: name of one task; None: all. topk: most classes of each.
 
         Raises:
-            ValueError: there is no such task, or as `pixels`.
+            ValueError: there is no such task, or an image can't be read.
         """
-        tasks = [known for known in self.about["tasks"] if task in (None, known["name"])]
+        tasks = [about for about in self.about["tasks"] if task in (None, about["name"])]
         if not tasks:
             raise ValueError(f"there is no task {task!r}, but {', '.join(t['name'] for t in self.about['tasks'])}")
         found = []
         for image in images:
             (logits,), = self.session.run(None, {"pixels": self.pixels(image)[None]})
             found.append({})
-            for known in tasks:
-                own = logits[known["first"]:known["end"]].astype(np.float64)
+            for about in tasks:
+                own = logits[about["first"]:about["end"]].astype(np.float64)
                 weights = np.exp(own - own.max())
                 best = np.argsort(-weights, kind="stable")[:topk]
-                found[-1][known["name"]] = [(known["classes"][c], float(weights[c] / weights.sum())) for c in best]
+                found[-1][about["name"]] = [(about["classes"][c], float(weights[c] / weights.sum())) for c in best]
         return found
 
 

@@ -1,7 +1,6 @@
-"""A run folder has one owner, this package.
+"""The run folder.
 
-It knows what a run's settings are and where they were set (`keys.py`, `config.py`), what identifies it (`identity.py`),
-its files, lock and log (`folder.py`, `log.py`), its checkpoints (`checkpoints.py`) and results (`results.py`,
-`outcome.py`), how a program that works in it ends (`program.py`), and how tables read it (`experiments.py`, `logs.py`,
-`tables.py`, `compare.py`).
+It has settings (`keys.py`, `config.py`, `commands.py`), an identity (`identity.py`), files, a lock and a log
+(`folder.py`, `log.py`), checkpoints (`checkpoints.py`) and results (`results.py`, `outcome.py`). Tables are made of run
+folders (`experiments.py`, `logs.py`, `tables.py`, `compare.py`). `methods.py` registers the methods.
 """

@@ -1,12 +1,13 @@
-"""Checkpoints of a run's parts: `<part>/model.pth.tar-<epoch>` and `<part>/model-best.pth.tar`, as published ones.
+"""Checkpoints of a run's parts, named as in the published code: `<part>/model.pth.tar-<epoch>`, `model-best.pth.tar`.
 
-A part's file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (these two under one part, None under the others,
-since one optimizer steps all), the run's `identity`, and the names of its `tasks` and classes.
+A file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (None except in one part: one optimizer steps all parts),
+the run's `identity`, and the names of its `tasks` and classes.
 """
 
-import os
 import os.path as osp
+from collections import defaultdict
 from itertools import zip_longest
+from pathlib import Path
 
 import torch
 
@@ -21,26 +22,13 @@ POINTER = "checkpoint"  # holds the name of the last epoch's file, as in Dassl
 def load(path, keys=()):
     """A checkpoint file as a dict.
 
-    Args:
-        keys: what it must hold, {key: type}.
-
     Raises:
-        MissingFile, UserError: it is not there, not readable, or lacks a key.
+        MissingFile, UserError: it is not there, not readable, or lacks one of the `keys`.
     """
-    try:
-        found = load_checkpoint(path)
-    except FileNotFoundError as error:
-        raise MissingFile(str(error)) from None
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no checkpoint but a {type(found).__name__}: fetch it or train again")
-    for key, kind in dict(keys).items():
-        if key not in found or not isinstance(found[key], kind):
-            raise UserError(f"{path} has {'no' if key not in found else 'a wrong'} {key!r}: it is no checkpoint of a "
-                            "run, or damaged; fetch it or train again")
+    found = load_checkpoint(path)
+    for key in keys:
+        if key not in found:
+            raise UserError(f"{path} has no {key!r}: it is no checkpoint of a run; fetch it or train again")
     return found
 
 
@@ -51,11 +39,7 @@ def save(state, path):
 
 
 def save_parts(directory, states, name, common):
-    """Write the file `<part>/<name>` for every part.
-
-    Args:
-        states: {part: {key: value} of its own}. common: what all parts' files hold.
-    """
+    """Write the file `<part>/<name>` for every part; `states` is {part: {key: value}}, `common` {key: value}."""
     for part, state in states.items():
         save({**common, **state}, osp.join(directory, part, name))
         print(f"Checkpoint saved to {osp.join(directory, part, name)}")
@@ -66,7 +50,7 @@ def save_parts(directory, states, name, common):
 
 
 def read_parts(directory, parts, which):
-    """{part: (path, checkpoint)} of a run's model.
+    """Read a run's model: {part: (path, checkpoint)}.
 
     Args:
         parts: names of the parts. which: "best", "last" or the number of an epoch.
@@ -77,9 +61,7 @@ def read_parts(directory, parts, which):
     found = {}
     for part in parts:
         path = checkpoint_path(directory, part, which)
-        found[part] = path, load(path, {"state_dict": dict, "epoch": int})
-        if not _names_tasks(found[part][1].get("tasks", [])):
-            raise UserError(f"{path} has a wrong 'tasks': it is damaged; fetch it or train again")
+        found[part] = path, load(path, ("state_dict", "epoch"))
     for key in ("epoch", "identity"):
         if len({repr(checkpoint.get(key)) for _, checkpoint in found.values()}) > 1:
             raise UserError(f"the parts of {directory} are of different {'epochs' if key == 'epoch' else 'runs'} "
@@ -89,51 +71,36 @@ def read_parts(directory, parts, which):
 
 
 def checkpoint_path(directory, part, which):
-    """The checkpoint file of a part; "last" is the one that the folder's file `checkpoint` names.
-
-    Raises:
-        MissingFile: it does not exist.
-    """
-    folder = osp.join(directory, part)
+    """The checkpoint file of a part; "last" is the one that the folder's file `checkpoint` names."""
+    name, pointer = f"model.pth.tar-{which}", Path(directory, part, POINTER)
     if which == "best":
         name = BEST
-    elif which == "last":
-        name = "model.pth.tar-<epoch>"
-        if osp.isfile(osp.join(folder, POINTER)):
-            with open(osp.join(folder, POINTER), encoding="utf-8") as f:
-                name = f.readline().strip()
-    else:
-        name = f"model.pth.tar-{which}"
-    path = osp.join(folder, name)
+    elif which == "last" and pointer.is_file():
+        name = pointer.read_text(encoding="utf-8").strip()
+    path = osp.join(directory, part, name)
     if not osp.isfile(path):
         raise MissingFile(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
     return path
 
 
 def best_or_last(directory, parts):
-    """"best" where a run kept its best model, else "last"; as the published code tests."""
+    """"best" if a run kept its best model, else "last"; the published code tests the same one."""
     return "best" if any(osp.isfile(osp.join(directory, part, BEST)) for part in parts) else "last"
 
 
 def checkpoint_files(directory):
-    """{part: sorted paths of its checkpoint files} of a run's folder, empty if it has none."""
-    found = {}
-    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name) if osp.isdir(directory) else ():
-        names = sorted(os.listdir(entry.path)) if entry.is_dir() else ()
-        paths = [osp.join(entry.path, name) for name in names if name.startswith("model") and ".pth.tar" in name]
-        if paths:
-            found[entry.name] = paths
-    return found
+    """The checkpoint files of a run's folder: {part: sorted paths}."""
+    found = defaultdict(list)
+    for path in sorted(Path(directory).glob("*/model*.pth.tar*")):
+        found[path.parent.name].append(str(path))
+    return dict(found)
 
 
 def model_identity(directory, which=None):
-    """The identity of the run that trained a model; None if it is a published checkpoint.
-
-    Args:
-        which: as in `read_parts`; None: as `best_or_last`.
+    """The identity of the run that trained a model; None if the model is a published checkpoint.
 
     Raises:
-        MissingFile, UserError: there is no model, or as `read_parts`.
+        MissingFile, UserError: there is no model, or `read_parts` refuses it.
     """
     parts = list(checkpoint_files(directory))
     if not parts:
@@ -143,38 +110,31 @@ def model_identity(directory, which=None):
 
 
 def name_tasks(tasks):
-    """Names of tasks (list of `Task`) and their classes, as checkpoints hold them."""
+    """The names of `tasks` (list of `Task`) and of their classes, as checkpoints hold them."""
     return [{"name": task.name, "classes": list(task.classnames)} for task in tasks]
 
 
-def _names_tasks(value):
-    """Return True if `value` has the form that `name_tasks` returns."""
-    return isinstance(value, list) and all(
-        isinstance(task, dict) and isinstance(task.get("name"), str) and isinstance(task.get("classes"), list)
-        for task in value)
-
-
 def check_names(there, here, ties, path):
-    """Refuse what was learned for other tasks or classes than a run's, though it might fit in shape.
+    """Refuse a model that was learned for other tasks or classes than a run's, though its shapes may fit.
 
     Args:
         there, here: the `name_tasks` of the checkpoint `path` and of the run.
-        ties: {who: "task" or "class"}, who learns something of its own for every task or class.
+        ties: {option: "task" or "class"}; with the option a method learns something for every task or class.
 
     Raises:
-        UserError: the tasks (classes) of such a model differ in name, number or order.
+        UserError: the tasks (classes) that the model is tied to differ in name, number or order.
     """
     for who, kind in ties.items():
         pairs = zip_longest(_names_of(there, kind), _names_of(here, kind), fillvalue="nothing")
         for old, new in pairs:
             if old != new:
                 raise UserError(f"{who} learns something of its own for every {kind} of training, and {path} was "
-                                f"trained with {old} where this run has {new}: test on those of training, in their order"
+                                f"trained with {old} where this run has {new}: test on those of training, in order"
                                 + (f", or train with {who} False" if who.startswith("TRAINER.") else ""))
 
 
 def _names_of(tasks, kind):
-    """The tasks or classes of `name_tasks` in words, list of str."""
+    """The tasks or classes among `name_tasks` in words, list of str."""
     if kind == "task":
         return [f"task {task['name']!r}" for task in tasks]
     return [f"class {name!r} of task {task['name']!r}" for task in tasks for name in task["classes"]]
@@ -183,10 +143,8 @@ def _names_of(tasks, kind):
 def load_part(module, state_dict, path):
     """Copy a checkpoint's values into a part; every value must be there, with the same shape, and finite.
 
-    A tensor of the shape (0,) is one that training makes of its images: it takes the checkpoint's shape.
-
-    Buffers `token_prefix` and `token_suffix` of published checkpoints are ignored at any depth: they hold the class
-    names of training time, while the prompts here follow the current ones.
+    A tensor of the shape (0,) takes the checkpoint's shape: training makes it from images. Buffers `token_prefix` and
+    `token_suffix` of published checkpoints are ignored: they hold the class names of training, but a run has its own.
 
     Raises:
         UserError: a value is missing, unknown, or has another shape. NotFinite: it is NaN or infinite.

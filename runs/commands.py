@@ -1,4 +1,4 @@
-"""How runs are called: the arguments of `train.py`, of the rows of a results table or for the words of a script."""
+"""Makes the arguments of `train.py`: for the rows of a results table, or for the words of a script."""
 
 import itertools
 import os
@@ -7,7 +7,7 @@ import re
 
 from common.errors import UserError
 
-from .methods import TRAINERS
+from .methods import ROWS, TRAINERS
 from .results import RESULTS_FILE
 
 
@@ -16,33 +16,33 @@ class WrongCall(UserError):
 
 
 def settings_of_environment():
-    """{"root", "output": texts; "seeds", "shots", "opts", "methods": lists of words} of the scripts' variables."""
-    def read(name, default):
-        return os.environ.get(name) or default
-
-    return {"root": read("DATA", "data"), "output": read("OUTPUT", "output"), "seeds": read("SEEDS", "1 2 3").split(),
-            "shots": read("SHOTS", "1 2 4 8 16").split(), "opts": read("OPTS", "").split(),
-            "methods": read("METHODS", "").split()}
+    """The scripts' variables: {"root", "output": text; "seeds", "shots", "opts", "methods": list of words}."""
+    defaults = {"DATA": "data", "OUTPUT": "output", "SEEDS": "1 2 3", "SHOTS": "1 2 4 8 16", "OPTS": "", "METHODS": ""}
+    found = {name: os.environ.get(name) or default for name, default in defaults.items()}
+    return {"root": found.pop("DATA"), "output": found.pop("OUTPUT"),
+            **{name.lower(): words.split() for name, words in found.items()}}
 
 
 def check_settings(settings):
-    """Refuse what no run can have; `settings` has the attributes that `settings_of_environment` names.
+    """Refuse settings that no run can have; `settings` has the attributes that `settings_of_environment` names.
 
     Raises:
-        WrongCall: a word that could be taken for an option, or seeds or shots that are no numbers.
+        WrongCall: a word that could be taken for an option; seeds or shots that are not numbers.
     """
-    for name, word in (("DATA", settings.root), ("OUTPUT", settings.output), *(("OPTS", w) for w in settings.opts)):
-        check_word(name, word)
+    check_words(DATA=[settings.root], OUTPUT=[settings.output], OPTS=settings.opts)
     check_numbers("SEEDS", settings.seeds)
     check_numbers("SHOTS", settings.shots)
 
 
-def check_word(name, word):
-    if re.match(r"-($|[^0-9.])", word) or "\n" in word:
-        raise WrongCall(f"{name} is '{word}', but must not begin with - or have several lines")
+def check_words(**words):
+    """Refuse words, {name: list}, that could be taken for options."""
+    for name, word in ((name, word) for name, own in words.items() for word in own):
+        if re.match(r"-($|[^0-9.])", word) or "\n" in word:
+            raise WrongCall(f"{name} is '{word}', but must not begin with - or have several lines")
 
 
 def check_numbers(name, words):
+    """Refuse an empty list, and words that are not whole numbers."""
     if not words:
         raise WrongCall(f"{name} is blank, but must have a number")
     for word in words:
@@ -51,23 +51,22 @@ def check_numbers(name, words):
 
 
 def calls_of_rows(settings, dataset, cfg):
-    """The runs of the results table of a dataset, in the order of its rows: [(label, arguments of `train.py`)].
+    """The runs of a dataset's results table, in the order of its rows: [(label, arguments of `train.py`)].
 
     Args:
-        settings: see `check_settings`. Its `methods` are labels; where there is none, the rows that are run unasked.
+        settings: see `check_settings`. Its `methods` are labels; if there are none, the rows that are run by default.
 
     Raises:
         UserError: an unknown label.
     """
     check_settings(settings)
-    for word in (dataset, cfg):
-        check_word("DATASET or CFG", word)
+    check_words(**{"DATASET or CFG": [dataset, cfg]})
     rows = sorted(((row, trainer) for trainer in TRAINERS.values() for row in trainer.rows),
-                  key=lambda pair: pair[0].place)
-    labels = [row.label for row, _ in rows]
+                  key=lambda pair: pair[0].order)
     for label in settings.methods:
-        if label not in labels:
-            raise UserError(f"METHODS has {label!r}, which the results table does not have, it has {' '.join(labels)}")
+        if label not in ROWS:
+            raise UserError(f"METHODS has {label!r}, which the results table does not have, it has "
+                            f"{' '.join(row.label for row, _ in rows)}")
     words = {"DATASET": dataset, "CFG": cfg}
     return [(row.label, call) for row, trainer in rows
             if (row.label in settings.methods if settings.methods else row.by_default)
@@ -78,13 +77,11 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
     """The runs that the words of a script ask for: [arguments of `train.py`].
 
     Args:
-        settings: see `check_settings`.
-        script: its name.
-        usage: names of its words: those of `calls_of_method`; OPTIONS are the method's `arguments`; an option of the
-            method's node; at the end, in brackets, one word that may be left out, or KEY VALUE ...
-        given: its words.
-        trainer: name of the method, where no word TRAINER says it.
-        kind: `place`, `classes` and `trained`, as `calls_of_method` takes them.
+        settings: see `check_settings`. script: its name. given: its words.
+        usage: names of its words, which are words of `calls_of_method` or options of the method's node. OPTIONS stands
+            for the method's `arguments`. At the end, in brackets, may stand one word that can be left out, or
+            KEY VALUE ...
+        trainer: name of the method, unless the word TRAINER says it. kind: `place`, `classes` and `trained`.
 
     Raises:
         WrongCall: too few or too many words, or wrong ones. UserError: a run is to be tested that is not finished.
@@ -97,23 +94,21 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
     if trainer not in TRAINERS:
         raise WrongCall(f"TRAINER is '{trainer}', but must be one of {', '.join(TRAINERS)}")
     method = TRAINERS[trainer]
-    options = {name: word for name, word in words.items() if name in method.keys}
     for name in method.arguments:
-        if name not in options:
+        if name not in words:
             raise WrongCall(f"{script} does not take {name} of {trainer}: call the script that does")
+    options = {name: word for name, word in words.items() if name in method.keys}
     return calls_of_method(settings, method, words, options, pairs, **kind)
 
 
 def read_words(script, usage, given):
-    """({name: word}, KEY VALUE ...) of the words that a script was given, checked; as in `calls_of_script`."""
-    required, _, optional = usage.partition(" [")
-    names = required.split()
-    more = optional.endswith("...]")
-    if len(given) < len(names) or not more and len(given) > len(usage.split()):
+    """Check the words that a script was given: ({name: word}, KEY VALUE ...). `usage` is that of `calls_of_script`."""
+    pairs, names = usage.endswith("...]"), re.sub(r"\[KEY.*|[][]", "", usage).split()
+    least = len(usage.partition(" [")[0].split())
+    if len(given) < least or len(given) > len(names) and not pairs:
         raise WrongCall(f"usage: sh {script} {usage}")
-    for word in given:
-        check_word(f"an argument of {script}", word)
-    words = dict(zip(names if more else usage.replace("[", "").replace("]", "").split(), given))
+    check_words(**{f"an argument of {script}": given})
+    words = dict(zip(names, given))
     if "SHOTS" in words:
         check_numbers("SHOTS", [words["SHOTS"]])
     for name in ("TASK", "MAX_TASK"):
@@ -121,36 +116,36 @@ def read_words(script, usage, given):
             del words[name]
         elif name in words and not re.fullmatch("[0-9]{1,3}", words[name]):
             raise WrongCall(f"{name} is '{words[name]}', but must be the number of a task, or all")
-    return words, given[len(names):] if more else []
+    return words, given[len(names):]
 
 
 def calls_of_method(settings, trainer, words, options, pairs=(), place="", classes="all", trained=None):
     """The runs of a method, one for each of the shots and seeds: [arguments of `train.py`].
 
     Args:
-        settings: see `check_settings`; its shots count where `words` has none.
-        trainer: a class, whose `folder_name` says whether it depends on shots and seeds.
-        words: {name: text}. DATASET, CFG, SHOTS; TASK, the number of the only task, MAX_TASK, of the last one, or
-            TASKS, as DATASET.SUBSAMPLE_TASKS; CLASSES, as `classes`; TARGET, the dataset to test on.
+        settings: see `check_settings`; its shots count if `words` has none.
+        trainer: a class, whose `folder_name` has {SHOTS} and {SEED} if its runs depend on them.
+        words: {name: text}: DATASET, CFG and SHOTS; TASK (the number of the only task), MAX_TASK (that of the last one)
+            or TASKS (as DATASET.SUBSAMPLE_TASKS); CLASSES, which replaces `classes`; TARGET, the dataset of the test.
         options: {option of the method's node: value}. pairs: further KEY VALUE ...
-        place: folder below that of the dataset, with {name of a word}.
+        place: the folder of the runs in that of the dataset, with {name of a word}.
         classes: as DATASET.SUBSAMPLE_CLASSES.
         trained: (place of the runs whose models are tested, the script that trains them).
 
     Raises:
         UserError: a run is to be tested that is not finished.
     """
-    name = trainer.folder_name
-    of_shots = [words["SHOTS"]] if "SHOTS" in words else settings.shots if "{SHOTS}" in name else [None]
     tasks = words.get("TASKS", "all")
     if "TASK" in words:
         tasks = f"task{words['TASK']}"
     if "MAX_TASK" in words:
         tasks = ",".join(f"task{i}" for i in range(int(words["MAX_TASK"]) + 1))
-    known = {**words, **options, "TRAINER": trainer.__name__, "MODEL": words["CFG"].split("_ep")[0], "SELECTED": tasks}
-    calls = []
-    for shots, seed in itertools.product(of_shots, settings.seeds if "{SEED}" in name else ["1"]):
-        values = {**known, "SHOTS": shots, "SEED": seed}
+    values = {**words, **options, "TRAINER": trainer.__name__, "MODEL": words["CFG"].split("_ep")[0], "SELECTED": tasks}
+    name, calls = trainer.folder_name, []
+    for shots, seed in itertools.product(
+            [words["SHOTS"]] if "SHOTS" in words else settings.shots if "{SHOTS}" in name else [None],
+            settings.seeds if "{SEED}" in name else ["1"]):
+        values = {**values, "SHOTS": shots, "SEED": seed}
         call = ["--root", settings.root, "--output-dir", folder_of(settings, trainer, place, values),
                 "--trainer", trainer.__name__, "--seed", seed,
                 "--dataset-config-file", f"configs/datasets/{words.get('TARGET', words['DATASET'])}.yaml",
@@ -169,9 +164,9 @@ def calls_of_method(settings, trainer, words, options, pairs=(), place="", class
 
 
 def folder_of(settings, trainer, place, values):
-    """The folder of a run: its method's `folder_name` in a place (see `calls_of_method`); `values` are {name: text}."""
-    name = f"{place}/{trainer.folder_name}" if place else trainer.folder_name
-    for part in re.findall(r"\[.*?\]", name):  # stands only where its value is known
+    """The folder of a run: its method's `folder_name` in a place; `values` are {name: text}."""
+    name = osp.join(place, trainer.folder_name)
+    for part in re.findall(r"\[.*?\]", name):  # a part in brackets is left out if a value of it is not known
         known = set(re.findall("{(.*?)}", part)) <= {*values}
         name = name.replace(part, part[1:-1] if known else "")
     return f"{settings.output}/{values['DATASET']}/{name.format(**values)}"

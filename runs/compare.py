@@ -1,5 +1,6 @@
-"""Compare two runs on the same test images: count where they differ, and test if that may be chance."""
+"""Compares two runs on the same test images: counts where they differ, and tests if that may be chance."""
 
+import itertools
 import sys
 
 from common.errors import UserError
@@ -12,21 +13,17 @@ HEADERS = ("image", "task", "label", "prediction_a", "probability_a", "predictio
 
 
 def mcnemar(only_a, only_b):
-    """The p-value of McNemar's exact test of two runs, A and B.
-
-    Args:
-        only_a, only_b: numbers of images that only A, and that only B gets right.
-    """
+    """The p-value of McNemar's exact test, from the numbers of images that only A and that only B gets right."""
     from scipy.stats import binomtest  # slow to import
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def pairs_of(folder_a, folder_b):
-    """The predictions [(of A, of B)] on the images of the tasks that both runs have, in the order of A's tasks.
+    """Pairs (prediction of A, prediction of B) on the images of the tasks that both runs have, by A's tasks.
 
     Raises:
-        UserError: they have no task in common, or other images or labels in one. As `read_predictions`.
+        MissingFile: a run has no predictions. UserError: no task is common, or one has other images or labels.
     """
     runs = [read_predictions(folder) for folder in (folder_a, folder_b)]
     tasks = [dict.fromkeys(prediction.task for prediction in run) for run in runs]
@@ -38,31 +35,24 @@ def pairs_of(folder_a, folder_b):
         others = [task for task in own if task not in common]
         if others:
             print(f"Note: only {folder} was tested on {', '.join(others)}: left out", file=sys.stderr)
-    # sorted, since an image may stand twice in a task
-    a, b = (sorted(((common.index(p.task), p) for p in run if p.task in common), key=lambda x: (x[0], x[1][:3]))
-            for run in runs)
-    if [(i, p[:3]) for i, p in a] != [(i, p[:3]) for i, p in b]:
+    # An image may stand twice in a task, so they are not matched by name.
+    a, b = (sorted((p for p in run if p.task in common), key=lambda p: (common.index(p.task), p[:3])) for run in runs)
+    if [p[:3] for p in a] != [p[:3] for p in b]:
         raise UserError(f"{folder_a} and {folder_b} were tested on different images, or on other classes of them: "
                         "compare runs on the same test images")
-    return [(p, q) for (_, p), (_, q) in zip(a, b)]
-
-
-def counts_of(pairs):
-    """Numbers of images (both right, only A, only B, neither) among `pairs_of`."""
-    found = [(p.right, q.right) for p, q in pairs]
-    return tuple(found.count(which) for which in ((True, True), (True, False), (False, True), (False, False)))
+    return list(zip(a, b))
 
 
 def row_of(name, pairs):
     """A row of the table, list of str."""
-    both, only_a, only_b, neither = counts_of(pairs)
-    n = len(pairs)
+    rights, n = [(p.right, q.right) for p, q in pairs], len(pairs)
+    both, only_a, only_b, neither = map(rights.count, itertools.product((True, False), repeat=2))
     return [name, f"{n:,}", f"{100 * (both + only_a) / n:.2f}", f"{100 * (both + only_b) / n:.2f}",
             *map(str, (both, only_a, only_b, neither)), f"{mcnemar(only_a, only_b):.3g}"]
 
 
 def differences(pairs):
-    """Rows of the images that A and B predict differently; those that one of them gets right come first."""
+    """Rows of the images that A and B predict differently, first those that one of them gets right."""
     rows = [[*p[:4], f"{p.probability:.4f}", q.prediction, f"{q.probability:.4f}",
              "A" if p.right else "B" if q.right else "neither"] for p, q in pairs if p.prediction != q.prediction]
     return sorted(rows, key=lambda row: row[-1] == "neither")
@@ -72,10 +62,7 @@ def show_comparison(folder_a, folder_b, style, output=None):
     """Print McNemar's test per task and over all tasks, and list the images on which two runs differ.
 
     Args:
-        style: as in `show`; csv prints only the table of the tests. output: write the images into this CSV instead.
-
-    Raises:
-        UserError: as `pairs_of`.
+        style: as in `show`; csv prints the table of the tests alone. output: a CSV file for the images, or None.
     """
     pairs = pairs_of(folder_a, folder_b)
     tasks = list(dict.fromkeys(p.task for p, _ in pairs))

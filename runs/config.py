@@ -13,51 +13,49 @@ from common.errors import MissingFile, UserError
 from .keys import all_keys, default_cfg, refusal
 from .methods import TRAINERS
 
-BASE = "_BASE_"  # in a yaml file: another one, relative to it, that it changes
+BASE = "_BASE_"  # a key of a yaml file: the path, relative to it, of another yaml file that it changes
 
-FLAGS = {  # flag -> key
-    "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME", "backbone": "MODEL.BACKBONE.NAME",
-    "head": "MODEL.HEAD.NAME", "old_data_path": "DATALOADER.OLD_DATA_PATH",
-    "new_data_path": "DATALOADER.NEW_DATA_PATH",
+FLAGS = {  # flag -> (key, help, arguments of argparse)
+    "root": ("DATASET.ROOT", "folder of the datasets"),
+    "output_dir": ("OUTPUT_DIR", "folder of the run: log, checkpoints, results.json"),
+    "backbone": ("MODEL.BACKBONE.NAME", "CLIP model: a name of clip.available_models(), a weight file, a model's "
+                 "folder, or open_clip:ARCH/PRETRAINED"),
+    "resume": ("RESUME", "folder of an unfinished run to go on from (default: output-dir)"),
+    "seed": ("SEED", "random seed, 0 or more", {"type": int}),
+    "source_domains": ("DATASET.SOURCE_DOMAINS", "Dassl's source domains", {"nargs": "+"}),
+    "target_domains": ("DATASET.TARGET_DOMAINS", "Dassl's target domains", {"nargs": "+"}),
+    "transforms": ("INPUT.TRANSFORMS", "data augmentation", {"nargs": "+"}),
+    "trainer": ("TRAINER.NAME", "name of the trainer"),
+    "head": ("MODEL.HEAD.NAME", "Dassl's head"),
+    "old_data_path": ("DATALOADER.OLD_DATA_PATH", "a prefix of image paths ..."),
+    "new_data_path": ("DATALOADER.NEW_DATA_PATH", "... and what to put in its place"),
 }
-
-
-def add_config_flags(parser):
-    """Add the flags that `setup_cfg` reads, and the trailing pairs, to a parser."""
-    parser.add_argument("--root", default="", help="folder of the datasets")
-    parser.add_argument("--output-dir", default="", help="folder of the run: log, checkpoints, results.json")
-    parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
-    parser.add_argument("--config-file", default="", help="config file of the trainer")
-    parser.add_argument("--backbone", default="", help="CLIP model: a name of clip.available_models(), a weight "
-                        "file, a model's folder, or open_clip:ARCH/PRETRAINED")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+MODEL = "best, last or the number of an epoch (default: best if the run kept one, else last)"
 
 
 def build_parser():
     """The command line of `train.py`."""
     parser = argparse.ArgumentParser(description="Train or test one method once.")
-    add_config_flags(parser)
-    parser.add_argument("--resume", default="", help="folder of an unfinished run to go on from (default: output-dir)")
-    parser.add_argument("--seed", type=int, help="random seed, 0 or more")
-    parser.add_argument("--source-domains", nargs="+", help="Dassl's source domains")
-    parser.add_argument("--target-domains", nargs="+", help="Dassl's target domains")
-    parser.add_argument("--transforms", nargs="+", help="data augmentation")
-    parser.add_argument("--trainer", default="", help="name of the trainer")
-    parser.add_argument("--head", default="", help="Dassl's head")
+    for flag, (_, text, *kind) in FLAGS.items():
+        parser.add_argument(f"--{flag.replace('_', '-')}", help=text, **dict(*kind))
+    parser.add_argument("--dataset-config-file", default="", help="config file of the dataset")
+    parser.add_argument("--config-file", default="", help="config file of the trainer")
     parser.add_argument("--eval-only", action="store_true", help="test only")
     parser.add_argument("--model-dir", default="", help="folder of the run whose model is tested with --eval-only")
-    parser.add_argument("--load-epoch", type=epoch_name, help="which model of that run: best, last or the number of an "
-                        "epoch (default: best if the run kept one, else last)")
+    parser.add_argument("--load-epoch", type=epoch_name, help=f"which model of that run: {MODEL}")
     parser.add_argument("--no-train", action="store_true", help="build everything, but don't train")
-    parser.add_argument("--old-data-path", default="", help="a prefix of image paths ...")
-    parser.add_argument("--new-data-path", default="", help="... and what to put in its place")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     return parser
 
 
+def add_run_flags(parser):
+    """Add RUN and --epoch, which name the model of a finished run, to a parser."""
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--epoch", type=epoch_name, help=f"which model: {MODEL}")
+
+
 def epoch_name(text):
-    """`best`, `last` or an epoch's number, as `--load-epoch` takes it."""
+    """Read a value of `--load-epoch`: "best", "last" or the number of an epoch."""
     if text in ("best", "last"):
         return text
     if text.isdigit():
@@ -74,8 +72,8 @@ def setup_cfg(args):
         MissingFile, UserError: a missing file, an unknown key, or a value that its key does not accept.
     """
     files = [*read_yaml(args.dataset_config_file), *read_yaml(args.config_file)]
-    given = [(key, getattr(args, flag), f"by --{flag.replace('_', '-')}") for flag, key in FLAGS.items()
-             if getattr(args, flag, None) not in (None, "")]
+    given = [(key, getattr(args, flag), f"by --{flag.replace('_', '-')}") for flag, (key, *_) in FLAGS.items()
+             if getattr(args, flag) not in (None, "")]
     given += read_pairs(args.opts)
     cfg = make_cfg([*files, *given])
     if cfg.TRAINER.NAME in TRAINERS and TRAINERS[cfg.TRAINER.NAME].optim:
@@ -93,10 +91,7 @@ def setup_cfg(args):
 
 
 def make_cfg(settings):
-    """A frozen config.
-
-    Args:
-        settings: {key: value}, or [(key, value, where it was set)], of which the last of a key counts.
+    """A frozen config of {key: value}, or of [(key, value, where it was set)]; the last value of a key counts.
 
     Raises:
         UserError: an unknown key, or a value that its key does not accept.
@@ -113,7 +108,7 @@ def make_cfg(settings):
 
 
 def set_value(cfg, keys, key, value, source):
-    """Set one value of `cfg` after checking it; errors name the key, the value, what is accepted, and `source`."""
+    """Check a value and set it in `cfg`; errors name the key, the value, what the key accepts, and `source`."""
     if key not in keys:
         guess = difflib.get_close_matches(key, keys, 1)
         raise UserError(f"there is no config key {key} (set {source})"
@@ -132,7 +127,7 @@ def set_value(cfg, keys, key, value, source):
 
 
 def read_pairs(words):
-    """[(key, value, source)] of the command line's `KEY VALUE ...`; values are read as Python's where they can be.
+    """Read the command line's `KEY VALUE ...`: [(key, value, source)]; values become Python's if they can.
 
     Raises:
         UserError: a key without a value.
@@ -146,7 +141,7 @@ def read_pairs(words):
 
 
 def as_python(text):
-    """A value of the command line or a yaml text, such as "(224, 224)", "1e-3", "True" or "cosine"."""
+    """Read a value of the command line, or a yaml text, such as "(224, 224)", "1e-3", "True" or "cosine"."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -154,14 +149,11 @@ def as_python(text):
 
 
 def read_yaml(path, above=()):
-    """[(key, value, source)] of a yaml file, those of its `_BASE_` first.
-
-    Args:
-        above: the files that it is a base of.
+    """Read a yaml file: [(key, value, source)], first those of its `_BASE_`; it is a base of the files `above`.
 
     Raises:
-        MissingFile, UserError: no such file, not YAML, a key that stands twice, no mapping of keys to values, or a
-            `_BASE_` that is no path or leads back to itself.
+        MissingFile, UserError: the file is missing or not YAML, sets a key twice, holds something else than keys and
+            values, or its `_BASE_` is no path or leads back to the file.
     """
     if not path:
         return []
@@ -210,7 +202,7 @@ def _leaves(node, path, prefix=""):
 
 
 def check_unread(cfg, reads):
-    """Print a line for each key of the command line for which `reads` (a function of the key) is False."""
+    """Print a line for each key of the command line that is not read; `reads` is a function of the key."""
     for key, source in getattr(cfg, "sources", {}).items():
         if not source.startswith("in ") and not reads(key):
             print(f"{key} is set {source}, but {cfg.TRAINER.NAME} does not read it here")
@@ -220,7 +212,7 @@ def find_trainer(cfg):
     """The class that TRAINER.NAME names.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no such class.
     """
     if cfg.TRAINER.NAME not in TRAINERS:
         raise refusal(cfg, "TRAINER.NAME", f"must be one of {', '.join(TRAINERS)}: set it by --trainer")

@@ -1,4 +1,4 @@
-"""Runs as read from `results.json`, and the tables and rows that they form."""
+"""Runs, read from `results.json`, and the tables and rows that they form."""
 
 import os
 import os.path as osp
@@ -6,15 +6,12 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, Field
 
 from common.errors import UserError
 
-from .logs import BrokenRun
-from .results import RESULTS_FILE, TaskResult, read_results, validated
+from .results import RESULTS_FILE, read_results
 from .show import plural, spread_of_several
 
 # Keys of an identity that are no settings of an experiment: they tell its runs apart, or have a field of their own.
@@ -22,100 +19,59 @@ NO_SETTINGS = {"SEED", "DATASET.NUM_SHOTS", "DATASET.NAME", "DATASET.SUBSAMPLE_C
                "weights", "model"}
 
 
-def of_identity(key, **options):
-    """The field of a `Run` that its identity holds under `key`."""
-    return Field(validation_alias=AliasPath("identity", key), **options)
+class Run:
+    """A finished run.
 
-
-class Run(BaseModel, strict=True):
-    """The parts of a finished run's `results.json` that the tables need.
+    Args:
+        path: its folder. results: the content of its `results.json`. A KeyError says what it lacks; a UserError, that
+            the run was not tested.
 
     Attributes:
-        method: the name of its row. place: the number that orders rows.
+        results: as given. method: the name of its row. order: the number that orders rows.
+        tasks: ((name, number of test images), ...).
+        percents: the accuracy on each task. metric: their mean.
         shots, seed: None for zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         model_dir: the run whose model was tested with `--eval-only`, else "".
-        seconds: of training. weights, test: digests of CLIP's weights and of the test images.
+        seconds: the time of training. weights, test: digests of CLIP's weights and of the test images.
+        settings: {key: text} of the other values that the result depends on.
+        experiment: a key that is equal for runs which differ only in shots, seed, tasks or classes.
     """
 
-    path: str
-    identity: dict
-    method: str = Field(alias="label")
-    place: float
-    dataset: str
-    backbone: str
-    results: list[TaskResult] = Field(alias="tasks")
-    n_params: int
-    model_dir: str
-    seconds: float = Field(alias="train_seconds")
-    shots: int | None = of_identity("DATASET.NUM_SHOTS", default=None)
-    seed: int | None = of_identity("SEED", default=None)
-    classes: Literal["all", "base", "new"] = of_identity("DATASET.SUBSAMPLE_CLASSES")
-    which_tasks: str = of_identity("DATASET.SUBSAMPLE_TASKS")
-    weights: str = of_identity("weights")
-    test: str = of_identity("data.test")
-
-    @property
-    def tasks(self):
-        """((name, number of test images), ...)"""
-        return tuple((task.name, task.total) for task in self.results)
-
-    @property
-    def percents(self):
-        """The accuracy on each task; `metric` is their mean."""
-        return [task.metric for task in self.results]
-
-    @property
-    def metric(self):
-        return float(np.mean(self.percents))
-
-    @property
-    def settings(self):
-        """{key: text} of the other values that the result depends on."""
-        return {key: str(value) for key, value in self.identity.items()
-                if key not in NO_SETTINGS and not key.startswith("data.")}
-
-    @property
-    def experiment(self):
-        """The key of the run's experiment: equal for runs that differ only in shots, seed, tasks or classes."""
-        return self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
+    def __init__(self, path, results):
+        identity = results["identity"]
+        self.path, self.results, self.method, self.order = path, results, results["label"], results["order"]
+        self.dataset, self.backbone, self.n_params = results["dataset"], results["backbone"], results["n_params"]
+        self.model_dir, self.seconds = results["model_dir"], results["train_seconds"]
+        self.tasks = tuple((task["name"], task["total"]) for task in results["tasks"])
+        self.percents = [task["metric"] for task in results["tasks"]]
+        if not self.percents:
+            raise UserError(f"its {RESULTS_FILE} holds no accuracy per task")
+        self.metric = float(np.mean(self.percents))
+        self.shots, self.seed = identity.get("DATASET.NUM_SHOTS"), identity.get("SEED")
+        self.classes, self.which_tasks = identity["DATASET.SUBSAMPLE_CLASSES"], identity["DATASET.SUBSAMPLE_TASKS"]
+        self.weights, self.test = identity["weights"], identity["data.test"]
+        self.settings = {key: str(value) for key, value in identity.items()
+                         if key not in NO_SETTINGS and not key.startswith("data.")}
+        self.experiment = self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
 
     def __str__(self):
         shots = "" if self.shots is None else f", {plural(self.shots)}"
         return f"{self.method} on {self.dataset}{shots}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
-def run_of(folder):
-    """The `Run` that a folder's `results.json` describes.
-
-    Raises:
-        BrokenRun: there is no such file, or it lacks something that the tables need.
-    """
-    try:
-        written = read_results(folder)
-    except (UserError, OSError) as error:
-        raise BrokenRun(str(error)) from None
-    if "identity" not in written:
-        raise BrokenRun("it was made by another version of this code, which did not say what its numbers depend on: "
-                        "run it again")
-    try:
-        run = validated(Run, {**written, "path": folder})
-    except UserError as error:
-        raise BrokenRun(f"its {error}") from None
-    if not run.results:
-        raise BrokenRun(f"its {RESULTS_FILE} holds no accuracy per task")
-    return run
-
-
 def find_runs(root):
-    """(runs, [(folder, why it is left out)]) of the run folders from `root` down."""
+    """Read the run folders from `root` down: ([Run], [(folder, why it is left out)])."""
     runs, left_out = [], []
     for folder, names, files in os.walk(root):
         names.sort()
         if RESULTS_FILE in files or "log.txt" in files or re.fullmatch(r"seed\d+", osp.basename(folder)):
             try:
-                runs.append(run_of(folder))
-            except BrokenRun as reason:
+                runs.append(Run(folder, read_results(folder)))
+            except KeyError as key:
+                left_out.append((folder, f"its {RESULTS_FILE} has no {key}, another version of this code wrote it: run "
+                                 "it again"))
+            except UserError as reason:
                 left_out.append((folder, str(reason)))
     return runs, left_out
 
@@ -139,23 +95,21 @@ class Row:
 
     def __init__(self, run, test):
         self.method = self.name = run.method
-        self.place, self.settings, self.weights, self.test, self.runs = run.place, run.settings, run.weights, test, {}
+        self.order, self.settings, self.weights, self.test, self.runs = run.order, run.settings, run.weights, test, {}
 
     @property
     def zero_shot(self):
         return None in self.runs
 
-    def add(self, run):
-        seeds = self.runs.setdefault(run.shots, {})
-        check_single(run, seeds.get(run.seed))
-        seeds[run.seed] = run
+    @property
+    def all_runs(self):
+        """The runs by shots, then by seed."""
+        return sorted((run for seeds in self.runs.values() for run in seeds.values()),
+                      key=lambda run: (run.shots or 0, run.seed or 0))
 
     def at(self, shots):
         """{seed: Run} of these shots; zero-shot has the same for all."""
         return self.runs.get(None) or self.runs.get(shots, {})
-
-    def all_runs(self):
-        return [run for seeds in self.runs.values() for run in seeds.values()]
 
     def average(self, shots, ci95=False):
         """(mean over the shots, spread over the seeds), or None if a number of shots is missing.
@@ -193,25 +147,28 @@ class Table:
 
 def make_tables(runs):
     """The tables of `runs`, ordered by dataset, backbone and tasks."""
-    rows = defaultdict(dict)
+    found = defaultdict(dict)
     for run in runs:
-        found = rows[run.dataset, run.backbone, run.tasks]
-        found.setdefault((run.experiment, run.test), Row(run, run.test)).add(run)
-    tables = []
-    for (dataset, backbone, tasks), found in sorted(rows.items(), key=lambda item: item[0]):
-        ordered = name_rows(found.values())
-        shots = sorted({n for row in ordered for n in row.runs if n is not None})
-        tables.append(Table(dataset, backbone, tasks, ordered, shots))
-    return tables
+        rows = found[run.dataset, run.backbone, run.tasks]
+        seeds = rows.setdefault((run.experiment, run.test), Row(run, run.test)).runs.setdefault(run.shots, {})
+        check_single(run, seeds.get(run.seed))
+        seeds[run.seed] = run
+    return [Table(*key, name_rows(rows.values()), shots_of(rows.values()))
+            for key, rows in sorted(found.items(), key=lambda item: item[0])]
+
+
+def shots_of(rows):
+    """The numbers of shots that occur in rows, ascending."""
+    return sorted({n for row in rows for n in row.runs} - {None})
 
 
 def name_rows(rows):
-    """The rows of a table, ordered by method and with distinct names.
+    """Order the rows of a table by method, and give them distinct names.
 
     A name is the method and the settings in which its rows differ. If weights or test images differ anywhere in the
     table, all names have the first digits of their digests: such rows can't be compared directly.
     """
-    rows = sorted(rows, key=lambda row: (row.place, row.method))
+    rows = sorted(rows, key=lambda row: (row.order, row.method))
     for row in rows:
         same = [other.settings for other in rows if other.method == row.method]
         differ = sorted(key for key in set().union(*same) if len({settings.get(key) for settings in same}) > 1)

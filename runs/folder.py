@@ -1,12 +1,12 @@
-"""The folder of a run: its files, its lock, whether it is finished and which run it holds."""
+"""The folder of a run: its files, its lock, its state and the identity of the run that it holds."""
 
-import contextlib
 import json
 import os
 import os.path as osp
 import re
 import socket
 import time
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -28,11 +28,7 @@ class FolderInUse(UserError):
 
 
 class RunFolder:
-    """The owner of a run's folder while it is entered: no other process enters the same one.
-
-    Attributes:
-        path: of the folder.
-    """
+    """A run's folder; one process at a time can enter it. `path` is its path."""
 
     def __init__(self, path):
         self.path = path
@@ -57,19 +53,17 @@ class RunFolder:
 
     def _remove_temporaries(self):
         """Remove temporaries of killed runs here and in the folders of parts, but not in those of other runs."""
-        parts = [entry.path for entry in os.scandir(self.path)
-                 if entry.is_dir() and not osp.exists(osp.join(entry.path, LOCK_FILE))]
-        for folder in [self.path, *parts]:
-            for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
-                os.remove(osp.join(folder, name))
+        for path in [*Path(self.path).glob(".*.tmp"), *Path(self.path).glob("*/.*.tmp")]:
+            other_run = path.parent != Path(self.path) and (path.parent / LOCK_FILE).exists()
+            if TEMPORARY.fullmatch(path.name) and not other_run:
+                path.unlink()
 
     def __exit__(self, *_):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(osp.join(self.path, OWNER_FILE))
+        Path(self.path, OWNER_FILE).unlink(missing_ok=True)
         self._lock.release()
 
     def _owner(self):
-        """The process that has the lock, in words. It writes its name just after it gets the lock: wait for that."""
+        """The process that has the lock, in words. It writes its name after it gets the lock, so this may wait."""
         for _ in range(20):
             try:
                 with open(osp.join(self.path, OWNER_FILE), encoding="utf-8") as f:
@@ -80,30 +74,27 @@ class RunFolder:
         return f"it holds {LOCK_FILE}"
 
     def log(self):
-        """The run's `RunLog`; it begins at once where the folder holds no run yet."""
+        """The run's `RunLog`; it begins at once if the folder holds no run yet."""
         log = RunLog(osp.join(self.path, "log.txt"))
         if self.state() == "new":
             log.begin()
         return log
 
     def state(self):
-        """"finished" (it has results), "unfinished" (something that was learned is there) or "new"."""
+        """"finished" (it has results), "unfinished" (it has a resume file or checkpoints) or "new"."""
         if osp.isfile(osp.join(self.path, RESULTS_FILE)):
             return "finished"
         return "unfinished" if osp.isfile(self.resume_path) or checkpoint_files(self.path) else "new"
 
     def results(self):
-        """The results of a finished run, as `read_results`."""
+        """The results of a finished run, a dict."""
         return read_results(self.path)
 
     def unfinished(self, keys, identity):
-        """The content of the resume file, or None if there is none.
-
-        Args:
-            keys: those that it must hold, as in `load`. identity: of the run that wants to go on with it.
+        """The content of the resume file, with `keys`, or None if there is none.
 
         Raises:
-            UserError: it is damaged, or another run's.
+            UserError: it is damaged, or its run has another identity.
         """
         if not osp.isfile(self.resume_path):
             return None
@@ -113,24 +104,21 @@ class RunFolder:
 
     def finish(self):
         """Remove the resume file of a run that has its results."""
-        if osp.isfile(self.resume_path):
-            os.remove(self.resume_path)
+        Path(self.resume_path).unlink(missing_ok=True)
 
     def check(self, identity):
         """Refuse a run if the folder holds one with another identity.
 
         Raises:
-            UserError: it differs, or is not known.
+            UserError: the identity there differs, or is not known.
         """
         state = self.state()
         if state == "new":
             return
-        if state == "finished":
-            path, there = osp.join(self.path, RESULTS_FILE), self.results().get("identity")
-        else:
-            checkpoints = checkpoint_files(self.path)
-            path = self.resume_path if osp.isfile(self.resume_path) else next(iter(checkpoints.values()))[0]
-            there = load(path).get("identity")
+        path = osp.join(self.path, RESULTS_FILE) if state == "finished" else self.resume_path
+        if not osp.isfile(path):
+            path = next(iter(checkpoint_files(self.path).values()))[0]
+        there = (self.results() if state == "finished" else load(path)).get("identity")
         if not isinstance(there, dict):
             raise UserError(f"{path} does not say what it depends on, since another version of this code made it: "
                             "give another --output-dir")

@@ -1,4 +1,4 @@
-"""The identity of a run: a flat {key: value} of all that can change its result."""
+"""The identity of a run: a flat {key: value} of everything that can change its result."""
 
 import json
 
@@ -10,34 +10,34 @@ from .results import flatten
 
 # Keys that change no result: {key: reason}.
 NEUTRAL = {
-    "VERSION": "of the config's layout",
-    "OUTPUT_DIR": "where the run's files lie",
-    "RESUME": "where its resume file lies",
-    "USE_CUDA": "another device rounds otherwise, as another GPU does; what PREC becomes there is under `precision`",
+    "VERSION": "version of the config's layout",
+    "OUTPUT_DIR": "place of the run's files",
+    "RESUME": "place of the resume file",
+    "USE_CUDA": "another device rounds differently, as another GPU does; `precision` holds what PREC becomes there",
     "VERBOSE": "prints more",
-    "DATASET.ROOT": "where the images lie; which they are stands under data.*",
-    "DATASET.SPLIT_DIR": "where splits and draws lie; which images they name stands under data.*",
-    "DATALOADER.OLD_DATA_PATH": "where the images lie",
-    "DATALOADER.NEW_DATA_PATH": "where the images lie",
-    "DATALOADER.NUM_WORKERS": "how fast images are read; augmentation is drawn from (seed, epoch, image)",
-    "DATALOADER.FEATURE_CACHE": "whether features are encoded or read",
-    "DATALOADER.FEATURE_CACHE_DIR": "where features lie",
-    "DATALOADER.TEST.BATCH_SIZE": "how many images are encoded or tested at once",
-    "MODEL.BACKBONE.NAME": "the digest of the weights stands for it, under `weights`",
-    "MODEL.CHECKPOINT_TEXT": "memory for time",
-    "MODEL.TEXT_CHUNK": "how many prompts are encoded at once",
-    "MODEL.COMPILE": "how kernels are made",
-    "TRAIN.CHECKPOINT_FREQ": "how often the run is saved",
-    "TRAIN.RESUME_SECONDS": "how often the run is saved",
+    "DATASET.ROOT": "place of the images; data.* identifies them",
+    "DATASET.SPLIT_DIR": "place of splits and draws; data.* identifies the images that they name",
+    "DATALOADER.OLD_DATA_PATH": "place of the images",
+    "DATALOADER.NEW_DATA_PATH": "place of the images",
+    "DATALOADER.NUM_WORKERS": "speed of reading images; augmentation is drawn from (seed, epoch, image)",
+    "DATALOADER.FEATURE_CACHE": "features are read instead of encoded",
+    "DATALOADER.FEATURE_CACHE_DIR": "place of the features",
+    "DATALOADER.TEST.BATCH_SIZE": "number of images that are encoded or tested at once",
+    "MODEL.BACKBONE.NAME": "`weights` holds a digest of its weights",
+    "MODEL.CHECKPOINT_TEXT": "saves memory, takes time",
+    "MODEL.TEXT_CHUNK": "number of prompts that are encoded at once",
+    "MODEL.COMPILE": "speed",
+    "TRAIN.CHECKPOINT_FREQ": "the run is saved more often",
+    "TRAIN.RESUME_SECONDS": "the run is saved more often",
     "TRAIN.PRINT_FREQ": "prints more",
-    "TEST.EVALUATOR": "prints the same accuracy otherwise",
+    "TEST.EVALUATOR": "prints the same accuracy in another form",
     "TEST.PER_TASK_RESULT": "prints more",
     "TEST.PER_CLASS_RESULT": "prints more",
     "TEST.COMPUTE_CMAT": "writes more",
     "TEST.SAVE_PREDICTIONS": "writes more",
 }
-# Keys that were added after people had run folders: with these values, as those runs had, they stand in no identity.
-YOUNGER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto"}
+# Keys that were added when run folders existed already. Those runs had these values: an identity leaves them out.
+ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto"}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
           "DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.STL10_FOLD", "DATASET.CIFAR_C_",
@@ -45,13 +45,13 @@ UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DO
           "DATALOADER.TRAIN_X.N_DOMAIN", "DATALOADER.TRAIN_U.", "DATALOADER.TEST.SAMPLER", "MODEL.INIT_WEIGHTS",
           "MODEL.BACKBONE.PRETRAINED", "MODEL.HEAD.", "OPTIM.STAGED_LR", "OPTIM.NEW_LAYERS", "OPTIM.BASE_LR_MULT",
           "TRAIN.COUNT")
-# Read only by a method that takes optimizer steps, or that reads training images.
+# Keys that only a method with optimizer steps reads, and keys that only a method with training images reads.
 OF_STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.VIEWS", "TEST.FINAL_MODEL", "TEST.NO_TEST")
 OF_TRAINING_IMAGES = ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW")
-# May differ between the run that trained a model and one that tests it.
+# Keys that may differ between the run that trained a model and one that tests it.
 OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "precision", "data.",
            "model")
-# May differ too, but are the model's unless they are given: the tested dataset may have no split file of CoOp's.
+# They may differ too, since the tested dataset may have no split file of CoOp's; by default they are the model's.
 OF_DRAW = ("DATASET.FEWSHOT_DRAW", "DATASET.SKIP_BROKEN")
 
 
@@ -64,20 +64,19 @@ def reads(cfg, trainer, key):
 
 
 def settings_of(cfg, trainer):
-    """The part of the identity that comes from the config: {key: value} of what `trainer` reads and is not neutral."""
-    known = all_keys()
-    found = {key: value for key, value in flatten(cfg) if key in known and not key.endswith(".PREC")
+    """The part of an identity that comes from the config: {key: value} of what `trainer` reads, but neutral keys."""
+    keys = all_keys()
+    found = {key: value for key, value in flatten(cfg) if key in keys and not key.endswith(".PREC")
              and (key not in NEUTRAL or key in trainer.not_neutral) and key not in trainer.neutral
-             and reads(cfg, trainer, key)
-             and YOUNGER.get(key) != value}
-    return json.loads(json.dumps(found))  # as it is read back: lists for tuples
+             and reads(cfg, trainer, key) and ADDED_LATER.get(key) != value}
+    return json.loads(json.dumps(found))  # tuples become lists, as in the files that hold an identity
 
 
 def digests_of(tasks, train, val, test):
-    """Digests of the tasks and of the names and labels of the images: {"tasks", "train", "val", "test": digest}.
+    """Digests of tasks (list of `Task`) and of the names and labels of images (lists of datums or None).
 
-    Args:
-        tasks: list of `Task`. train, val, test: lists of datums with `name` and `label`.
+    Returns:
+        {"tasks", "train", "val", "test": digest}.
     """
     images = {part: [[datum.name, datum.label] for datum in datums or ()]
               for part, datums in (("train", train), ("val", val), ("test", test))}
@@ -86,17 +85,11 @@ def digests_of(tasks, train, val, test):
 
 
 def identity_of(cfg, trainer, data, weights, precision, model=""):
-    """The identity of a run.
+    """The identity of a run, a flat {key: JSON value}.
 
     Args:
-        cfg: its config. trainer: its class.
-        data: as `digests_of`.
-        weights: digest of the backbone.
-        precision: the one that was computed in.
-        model: the digest of the model that is tested with --eval-only, else "".
-
-    Returns:
-        A flat {key: JSON value}.
+        cfg, trainer: its config and class. data: as `digests_of` returns it. weights: digest of the backbone.
+        precision: that of its computations. model: digest of the model that is tested with --eval-only, else "".
     """
     parts = data if trainer.reads_training_images else {part: data[part] for part in ("tasks", "test")}
     return {**settings_of(cfg, trainer), "precision": precision,
@@ -104,9 +97,9 @@ def identity_of(cfg, trainer, data, weights, precision, model=""):
 
 
 def differences(there, here):
-    """["KEY is X there and Y here"] of two identities, for every key that differs.
+    """Compare two identities: ["KEY is X there and Y here"] for every key that differs.
 
-    An identity may lack a config key that another version of this code counts: it then has the key's default.
+    If an identity lacks a config key, which another version of this code may do, the key's default counts.
     """
     default = json.loads(json.dumps({name: key.default for name, key in all_keys().items()}))
     there, here = default | there, default | here
@@ -121,14 +114,10 @@ def name_of(key):
 
 
 def check_same(there, here, folder, state):
-    """Refuse a folder that holds another run.
-
-    Args:
-        there: the identity that the folder holds. here: that of this call.
-        state: "a finished" or "an unfinished".
+    """Refuse a folder that holds `state` ("a finished" or "an unfinished") run with another identity.
 
     Raises:
-        UserError: they differ; the message names each key with both values.
+        UserError: `there`, the identity in the folder, is not `here`; the message names each key with both values.
     """
     found = differences(there, here)
     if found:
@@ -142,7 +131,7 @@ def check_model(there, here, model_dir):
     """Refuse to test a model under settings that it was not trained with.
 
     Raises:
-        UserError: the identities differ in more than the data and what testing alone reads.
+        UserError: the identities differ in a setting of training.
     """
     there, here = ({key: value for key, value in identity.items() if not key.startswith((*OF_TEST, *OF_DRAW))}
                    for identity in (there, here))

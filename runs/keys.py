@@ -47,7 +47,7 @@ OWN_KEYS = {
     "OPTIM.STEP_PER_PART": Key(True, "step optimizer and scheduler once per trained part, as the published code, or "
                                "once", bool),
     "TRAIN.RESUME_SECONDS": Key(30, "least time between two resume files", Natural),
-    "TEST.EVALUATOR": Key("ClassificationMT", "what counts; Classification, of a single task: the same, by Dassl's name",
+    "TEST.EVALUATOR": Key("ClassificationMT", "the metric; Classification is Dassl's name for it, with a single task",
                           Literal["ClassificationMT", "Classification"]),
     "TEST.PER_TASK_RESULT": Key(True, "print the accuracy of every task", bool),
     "TEST.SAVE_PREDICTIONS": Key(False, "write the prediction of every test image to predictions.csv", bool),
@@ -73,13 +73,13 @@ def default_cfg():
 
 
 def source_of(cfg, key):
-    """" (set in FILE:LINE)" or the like, "" if the key has its default. `runs.config` keeps the sources."""
+    """Say where a key was set, as " (set in FILE:LINE)"; "" if it has its default."""
     source = getattr(cfg, "sources", {}).get(key)
     return f" (set {source})" if source else ""
 
 
 def refusal(cfg, key, accepted):
-    """The `UserError` that names a key, its value, where it was set and what is accepted ("must be ...")."""
+    """A `UserError` that names a key, its value, its source and `accepted`, such as "must be ..."."""
     value = cfg
     for name in key.split("."):
         value = value[name]

@@ -1,4 +1,4 @@
-"""The log of a run: what is printed, and how the run failed."""
+"""The log of a run: the lines that it printed, and the error that ended it."""
 
 import io
 import sys
@@ -12,8 +12,8 @@ from dassl.utils import Logger
 class RunLog(Logger):
     """Copies what is printed to a file, line by line, from `begin` on.
 
-    What was printed before is kept until then, so that a run that is refused leaves the log of the run that is there
-    alone. An error that passes is logged: a user's as its sentence, another one with its traceback.
+    Earlier lines are kept until then, so that a refused run does not change the log of the run that is there. An error
+    that ends the run is logged: a user's error as its sentence, any other with its traceback.
     """
 
     def __init__(self, path):
@@ -22,10 +22,10 @@ class RunLog(Logger):
         self.begun = False
 
     def begin(self):
-        """Write to the file from now on; it is appended to, so that a resumed run keeps one log."""
+        """Write to the file from now on, after what it holds, so that a resumed run keeps one log."""
         if not self.begun:
             early = self.file.getvalue()
-            self.file = open(self.path, "a", buffering=1, encoding="utf-8")  # buffered by line, for killed runs
+            self.file = open(self.path, "a", buffering=1, encoding="utf-8")  # a killed run loses at most a line
             self.file.write(early)
             self.begun = True
 

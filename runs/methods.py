@@ -1,4 +1,4 @@
-"""The registry of methods: a trainer class that is registered here has its keys, rows and commands."""
+"""The registry of methods: registering a trainer class declares its keys, rows and commands."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,15 +20,15 @@ class Row:
     """A row of the results tables, and how `scripts/all_methods.sh` runs it.
 
     Attributes:
-        label: its name. place: number that orders the rows.
+        label: its name. order: number that orders the rows.
         options: {option of the method's node: value} of its runs.
-        tells: names of those options by which a run is told to be of this row; the first row that fits counts.
-        on: {dataset: {option: value}} that its runs have besides on a dataset.
-        by_default: whether `all_methods.sh` runs it unasked.
+        tells: names of the options that tell a run of this row from others; the first row that fits counts.
+        on: {dataset: {option: value}}, further options on a dataset.
+        by_default: `all_methods.sh` runs it unless METHODS names rows.
     """
 
     label: str
-    place: int
+    order: int
     options: dict = field(default_factory=dict)
     tells: tuple = ()
     on: dict = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Row:
 
 
 def register(trainer):
-    """Class decorator: enter a trainer, with its `node`, `keys` and `rows`, here and in Dassl's registry.
+    """Class decorator: enter a trainer with its `node`, `keys` and `rows` here and in Dassl's registry.
 
     Raises:
         ValueError: the label of a row is taken.
@@ -51,5 +51,5 @@ def register(trainer):
 
 
 def find_row(rows, options):
-    """The first of `rows` that the yacs node `options` (None: of a method without options) tells a run to be of."""
+    """The first of `rows` that fits a run's `options`, a yacs node, or None for a method without options."""
     return next(row for row in rows if all(options[name] == row.options[name] for name in row.tells))

@@ -6,21 +6,20 @@ second is `crane (2)`; likewise tasks.
 """
 
 import csv
-import json
+import itertools
 import os.path as osp
 from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import MissingFile, UserError
-from common.files import atomic_path
+from common.errors import MissingFile
+from common.files import atomic_path, write_json
 
 METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "cmat.pt"
 CONFUSION = osp.join("confusion", "task{}")
 COLUMNS = "image", "task", "label", "prediction", "probability"
 BINS = 15
-MOST_CLASSES = 2000  # of a confusion matrix that is written: it has n^2 cells
-MOST_DRAWN = 60  # of one that is drawn
+MOST_CLASSES, MOST_DRAWN = 2000, 60  # limits for a confusion matrix that is written or drawn: it has n^2 cells
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
 HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
        "--model-dir RUN if the method trains")
@@ -44,7 +43,7 @@ class Prediction(NamedTuple):
 
 
 def distinct(names):
-    """The names as a list in which none stands twice: the second `crane` is `crane (2)`."""
+    """Make names distinct: the second `crane` becomes `crane (2)`. Returns a list."""
     found = {}  # a dict keeps the order
     for name in names:
         other, n = name, 1
@@ -56,7 +55,7 @@ def distinct(names):
 
 
 def calibration_error(probabilities, right, bins=BINS):
-    """Expected calibration error, from 0 to 1: the mean over images of |accuracy - mean probability| of their bin.
+    """Expected calibration error, from 0 to 1: the mean over images of |accuracy - mean probability| in their bin.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017: bins of equal width, each with its upper end.
 
@@ -69,17 +68,17 @@ def calibration_error(probabilities, right, bins=BINS):
 
 
 def confusion_of(labels, predictions, n):
-    """Counts (n, n) of (labels, predictions), (n_images,) each: a row is a true class, a column a predicted one."""
+    """Count labels and predictions, (n_images,) each, in a matrix (n, n): rows are true classes, columns predicted."""
     return np.bincount(n * labels + predictions, minlength=n**2).reshape(n, n)
 
 
 def figures_of(name, classes, labels, predictions, probabilities):
-    """The figures of a task, in percent, as a JSON object; those of a class without a value are None.
+    """The figures of a task, in percent, as a JSON object; None stands for 0/0.
 
-    scikit-learn's, which takes a second to import, are the same. Only classes that have images count in the means.
+    They equal those of scikit-learn, which takes a second to import. Only classes that have images count in the means.
 
     Args:
-        labels, predictions: (n_images,) int, counting in `classes`. probabilities: (n_images,) of the predictions.
+        labels, predictions: numbers of `classes`, (n_images,) int. probabilities: of the predictions, (n_images,).
     """
     right = labels == predictions
     total, predicted, correct = (np.bincount(x, minlength=len(classes)) for x in (labels, predictions, labels[right]))
@@ -97,12 +96,12 @@ def figures_of(name, classes, labels, predictions, probabilities):
 
 
 def percent(value):
-    """A float for JSON: rounded, and None for NaN."""
+    """Round a float for JSON; NaN becomes None."""
     return None if np.isnan(value) else round(float(value), 4)
 
 
 def note_missing(cfg, trained):
-    """Say how to get files that `cfg` asks for and its finished run did not write; `trained`: it has a model."""
+    """Say how to get the files that `cfg` asks for and its finished run did not write; `trained`: it has a model."""
     how = f", and --eval-only --model-dir {cfg.OUTPUT_DIR} to test its model" if trained else ""
     for asked, name in ((cfg.TEST.SAVE_PREDICTIONS, PREDICTIONS_FILE), (cfg.TEST.COMPUTE_CMAT, CMAT_FILE)):
         if asked and not osp.isfile(osp.join(cfg.OUTPUT_DIR, name)):
@@ -113,12 +112,12 @@ def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
     """Write the files of a test into the run's folder, each of them whole or not at all.
 
     `TEST.COMPUTE_CMAT` draws the confusion matrices, which takes seconds. `TEST.SAVE_PREDICTIONS` writes predictions;
-    without it they are only written over those of an earlier test, so that none of it stay.
+    without it, they replace those of an earlier test, if there are any.
 
     Args:
         tasks: list of `Task`. images: names of the test images, (n_images,).
-        labels, predictions: (n_images,) int arrays, counting over the classes of all tasks.
-        probabilities: (n_images,) of the predictions, within the image's own task.
+        labels, predictions: numbers among the classes of all tasks, (n_images,) int.
+        probabilities: of the predictions, within the image's own task, (n_images,).
     """
     folder, figures, names, first = cfg.OUTPUT_DIR, [], [], 0
     for i, (name, task) in enumerate(zip(distinct(task.name for task in tasks), tasks)):
@@ -129,8 +128,7 @@ def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
         write_confusion(osp.join(folder, CONFUSION.format(i)), name, classes, truth, predicted, cfg.TEST.COMPUTE_CMAT)
         names += [(name, text) for text in classes]
         first += len(classes)
-    with atomic_path(osp.join(folder, METRICS_FILE)) as temporary, open(temporary, "w", encoding="utf-8") as f:
-        json.dump({"tasks": figures}, f, indent=1)
+    write_json({"tasks": figures}, osp.join(folder, METRICS_FILE))
     path = osp.join(folder, PREDICTIONS_FILE)
     if cfg.TEST.SAVE_PREDICTIONS or osp.isfile(path):
         rows = ((image, *names[label], names[prediction][1], f"{probability:.6f}") for image, label, prediction,
@@ -140,7 +138,7 @@ def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
 
 
 def write_confusion(path, name, classes, labels, predictions, draw):
-    """A task's confusion matrix as `path`.csv, with `draw` also as `path`.png; not of too many classes."""
+    """Write a task's confusion matrix as `path`.csv and, with `draw`, `path`.png, unless it has too many classes."""
     if len(classes) > MOST_CLASSES:
         print(f"Task {name} has {len(classes):,} classes: its confusion matrix is not written as CSV, which it is for "
               f"up to {MOST_CLASSES:,}")
@@ -148,70 +146,43 @@ def write_confusion(path, name, classes, labels, predictions, draw):
     counts = confusion_of(labels, predictions, len(classes))
     write_csv(f"{path}.csv", ["", *classes], ([name, *row] for name, row in zip(classes, counts.tolist())))
     if draw and len(classes) <= MOST_DRAWN:
-        from .show import draw_confusion  # tabulate and, with it, matplotlib
+        from .show import draw_heat_map  # matplotlib is slow to import
 
-        draw_confusion(counts, classes, name, f"{path}.png")
+        draw_heat_map(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), classes,
+                      np.where(counts, counts.astype(str), "") if len(classes) <= 30 else [], f"{path}.png",
+                      "share of the true class", title=name, xlabel="predicted class", ylabel="true class")
 
 
 def write_csv(path, headers, rows):
     """Write a table, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w", **ENCODING) as f:
-        csv.writer(f, lineterminator="\n").writerows([headers])
-        csv.writer(f, lineterminator="\n").writerows(rows)
+        csv.writer(f, lineterminator="\n").writerows(itertools.chain([headers], rows))
 
 
 def read_confusion(folder, task):
-    """A task's confusion matrix: class names, and counts (n, n) int64, rows being true classes.
-
-    Args:
-        task: its number in the run.
+    """The confusion matrix of a run's task, a number: class names, and counts (n, n) int64; rows are true classes.
 
     Raises:
-        MissingFile, UserError: it was not written, or is damaged.
+        MissingFile: it was not written.
     """
     path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
-    rows = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
-    try:
-        (_, *classes), *lines = rows
-        counts = np.array([[int(count) for count in line[1:]] for line in lines], dtype=np.int64)
-        if [line[0] for line in lines] != classes or counts.shape != (len(classes),) * 2:
-            raise ValueError
-    except (ValueError, IndexError):
-        raise UserError(f"{path} is no table of classes against classes: {HOW}") from None
-    return classes, counts
+    (_, *classes), *lines = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
+    return classes, np.array([line[1:] for line in lines], dtype=np.int64)
 
 
 def read_predictions(folder):
     """The `Prediction`s of a run, in the order of its test images.
 
     Raises:
-        MissingFile, UserError: it has none, or the file is damaged.
+        MissingFile: it has none.
     """
-    path = osp.join(folder, PREDICTIONS_FILE)
-    header, *rows = read_csv(path) or [()]
-    try:
-        if tuple(header) != COLUMNS:
-            raise ValueError
-        found = [Prediction(image, task, label, prediction, float(probability))
-                 for image, task, label, prediction, probability in rows]
-    except ValueError:
-        raise UserError(f"{path} has not the columns {','.join(COLUMNS)} in every line: {HOW}") from None
-    return found
+    _, *rows = read_csv(osp.join(folder, PREDICTIONS_FILE))
+    return [Prediction(*names, float(probability)) for *names, probability in rows]
 
 
 def read_csv(path, note=""):
-    """The rows of a file, lists of texts.
-
-    Args:
-        note: a remark for the error if there is no such file.
-
-    Raises:
-        MissingFile: there is no such file. UserError: it is no CSV.
-    """
-    try:
-        with open(path, **ENCODING) as f:
-            return list(csv.reader(f))
-    except FileNotFoundError:
-        raise MissingFile(f"{path} is not there{note}: {HOW}") from None
-    except csv.Error as error:
-        raise UserError(f"{path} can't be read ({error}): {HOW}") from None
+    """The rows of a file, lists of texts; if there is none, `note` is part of the error."""
+    if not osp.isfile(path):
+        raise MissingFile(f"{path} is not there{note}: {HOW}")
+    with open(path, **ENCODING) as f:
+        return list(csv.reader(f))

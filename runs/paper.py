@@ -1,4 +1,4 @@
-"""Published accuracies, to print beside ours.
+"""Published accuracies.
 
 Ding et al., Prompt Tuning with Soft Context Sharing for Vision-Language Models, Neurocomputing 2024: percent, mean over
 the tasks of a suite and over 1, 2, 4, 8 and 16 shots, with the backbone RN50.
@@ -24,5 +24,5 @@ ACCURACY = {
 
 
 def find_suite(name):
-    """DATASET.NAME of a suite, however its name is written (General10, general-10); None if nothing is published."""
+    """The DATASET.NAME of a suite, also if written as general-10; None if nothing is published."""
     return {suite.lower(): suite for suite in SUITES}.get(name.replace("-", "").replace("_", "").lower())

@@ -1,35 +1,16 @@
 """`results.json`, which marks a run as finished."""
 
-import json
 import os.path as osp
-import reprlib
 import sys
 
-from pydantic import BaseModel, Field, ValidationError
-
-from common.errors import MissingFile, UserError
-from common.files import write_json
-from common.keys import in_words
+from common.errors import MissingFile
+from common.files import read_json, write_json
 
 RESULTS_FILE = "results.json"
 
 
-class TaskResult(BaseModel, strict=True):
-    """The result on a task: its name, number of test images, and accuracy in percent."""
-
-    name: str
-    total: int
-    metric: float = Field(allow_inf_nan=False)
-
-
-class Results(BaseModel, strict=True):
-    """The part of `results.json` that is printed again; `tasks` is empty if nothing was tested."""
-
-    tasks: list[TaskResult]
-
-
 def describe_suite(tasks):
-    """Names, classes and templates of tasks (list of `Task`), as `results.json` holds them under `suite`."""
+    """The names, classes and templates of `tasks` (list of `Task`), as `results.json` holds them under `suite`."""
     return [{"name": task.name, "classes": list(task.classnames), "template": task.template} for task in tasks]
 
 
@@ -37,82 +18,50 @@ def write_results(cfg, row, identity, device, tasks, **figures):
     """Write a run's results into its folder.
 
     Args:
-        row: the `Row` of the results tables that the run belongs to.
-        identity: as `identity_of`.
+        row: its `Row` in the results tables. identity: as `identity_of` returns it.
         tasks: `per_task` of the evaluator, empty if nothing was tested.
-        figures: other values by name: the suite (as `describe_suite`), precision, counts, times in seconds.
+        figures: other values by name: the suite (as `describe_suite` returns it), precision, counts, times in seconds.
     """
     figures = {key: round(value, 2) if key.endswith("_seconds") else value for key, value in figures.items()}
     write_json({
-        "label": row.label, "place": row.place, "identity": identity, "trainer": cfg.TRAINER.NAME,
+        "label": row.label, "order": row.order, "identity": identity, "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
         "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
         **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
-        "config": to_plain(cfg),
+        "config": cfg,
     }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
 
 
-def how_it_ended(folder):
-    """How an unfinished run ended, in words: the error at the end of its log, or that it can go on."""
-    try:
-        with open(osp.join(folder, "log.txt"), encoding="utf-8", errors="replace") as f:
-            line = next(reversed(f.read().splitlines()), "")
-    except OSError:
-        line = ""
-    return f"its log ends with {line!r}" if line.startswith("error: ") else "the command that began it goes on with it"
+def last_line(folder):
+    """The last line of a run's log that is not blank; "" if the log has none, or is not there."""
+    path = osp.join(folder, "log.txt")
+    if not osp.isfile(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return next(reversed([line.strip() for line in f if line.strip()]), "")
 
 
 def read_results(folder):
     """The content of a run's `results.json`, a dict.
 
     Raises:
-        MissingFile, UserError: it is not there, or is no JSON object.
+        MissingFile, UserError: the file is not there, or is not JSON.
     """
     path = osp.join(folder, RESULTS_FILE)
-    try:
-        with open(path, encoding="utf-8") as f:
-            found = json.load(f)
-    except FileNotFoundError:
-        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({how_it_ended(folder)})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): it is damaged, move the run away and run it again"
-                        ) from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no object but a {type(found).__name__}: move the run away and run it again")
-    return found
-
-
-def validated(model, results):
-    """`results`, the content of a `results.json`, as a pydantic `model`.
-
-    Raises:
-        UserError: a key is missing, or has a value of another kind; the message begins with "results.json".
-    """
-    try:
-        return model.model_validate(results)
-    except ValidationError as found:
-        error = found.errors()[0]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    if error["type"] == "missing":
-        raise UserError(f"{RESULTS_FILE} has no {key!r}")
-    wanted = "an object" if error["type"] in ("dict_type", "model_type") else in_words(error).removeprefix("must be ")
-    raise UserError(f"{RESULTS_FILE} holds {reprlib.repr(error['input'])} as {key!r}, not {wanted}")
+    if not osp.isfile(path):
+        line = last_line(folder)
+        how = (f"its log ends with {line!r}" if line.startswith("error: ") else
+               "the command that began it goes on with it")
+        raise MissingFile(f"unfinished: it has no {RESULTS_FILE} ({how})")
+    return read_json(path)
 
 
 def print_results(results, folder):
-    """Print what a finished run found, in the lines of its log.
-
-    Raises:
-        UserError: the results lack a key, or hold a wrong type.
-    """
-    try:
-        tasks = validated(Results, results).tasks
-    except UserError as error:
-        raise UserError(f"{folder}: {error}: it is damaged, move the run away and run it again") from None
+    """Print what a finished run found, in the lines of its log."""
     print(f"{folder} is finished, with these settings")
-    if tasks:
-        print_tasks([task.model_dump() for task in tasks])
+    if results["tasks"]:
+        print_tasks(results["tasks"])
 
 
 def print_tasks(tasks, per_task=True):
@@ -131,7 +80,7 @@ def print_tasks(tasks, per_task=True):
 
 
 def peak_memory(device):
-    """Peak memory of this process in bytes: the GPU's if `device` is one, else the machine's."""
+    """The peak memory of this process in bytes: on the GPU if `device` is one, else in the machine."""
     if device.type == "cuda":
         import torch
 
@@ -144,11 +93,6 @@ def peak_memory(device):
         return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, KiB on Linux
-
-
-def to_plain(cfg):
-    """A yacs node as nested dicts, for JSON."""
-    return {key: to_plain(value) for key, value in cfg.items()} if isinstance(cfg, dict) else cfg
 
 
 def flatten(node, prefix=""):

@@ -1,5 +1,6 @@
 """Printing tables and drawing charts."""
 
+import argparse
 import csv
 import io
 import os.path as osp
@@ -14,8 +15,18 @@ LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r
                        "<": r"\ensuremath{<}", ">": r"\ensuremath{>}"})
 
 
+def file_name(*endings):
+    """A type for argparse: the name of a file to write, with one of the `endings`."""
+    def check(path):
+        if not path.endswith(endings) or osp.isdir(path):
+            raise argparse.ArgumentTypeError(f"{path} must be the name of a file that ends in {' or '.join(endings)}")
+        return path
+
+    return check
+
+
 def spread(values, ci95=False):
-    """(mean, standard deviation) of `values`; with `ci95` the half width of the 95% confidence interval, as CoOp's."""
+    """(mean, standard deviation) of `values`; with `ci95` half the width of the 95% confidence interval, as in CoOp."""
     std = float(np.std(values))
     return float(np.mean(values)), 1.96 * std / np.sqrt(len(values)) if ci95 else std
 
@@ -27,7 +38,7 @@ def spread_of_several(values, ci95=False):
 
 
 def cell(mean, width=None):
-    """Text of a cell, such as `61.20 +- 0.45`; without a width the mean alone."""
+    """The text of a cell: `61.20 +- 0.45`, or the mean alone without a width."""
     return f"{mean:.2f}" if width is None else f"{mean:.2f} +- {width:.2f}"
 
 
@@ -42,7 +53,7 @@ def show(rows, headers, style, bold=(), n_names=1):
     Args:
         rows, headers: texts. style: plain, github, latex or csv.
         bold: the (row, column) of cells that github and latex show in bold.
-        n_names: number of the first columns that are aligned to the left.
+        n_names: so many columns, the first ones, are aligned to the left.
     """
     if style == "csv":
         text = io.StringIO()
@@ -60,8 +71,8 @@ def show(rows, headers, style, bold=(), n_names=1):
 
 def best(values):
     """Indices of the largest `values`, rounded as in the table. None is no value; a single value is not best."""
-    shown = {i: round(value, 2) for i, value in enumerate(values) if value is not None}
-    return [i for i, value in shown.items() if value == max(shown.values())] if len(shown) > 1 else []
+    rounded = {i: round(value, 2) for i, value in enumerate(values) if value is not None}
+    return [i for i, value in rounded.items() if value == max(rounded.values())] if len(rounded) > 1 else []
 
 
 def pyplot():
@@ -76,7 +87,7 @@ def pyplot():
 
 
 def save(figure, path):
-    """Write a figure as PNG or SVG, by the ending of `path`, atomically."""
+    """Write a figure as PNG or SVG, by the ending of `path`."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=osp.splitext(path)[1][1:], dpi=150)
     pyplot().close(figure)
@@ -132,21 +143,21 @@ def draw_shots(lines, shots, tasks, title, path):
     save(figure, path)
 
 
-def draw_confusion(counts, classes, title, path):
-    """Draw a confusion matrix: colours are shares of a row; up to 30 classes, the cells show their counts.
+def draw_heat_map(values, names, texts, path, bar, low=0, cell=0.25, **labels):
+    """Draw a matrix of `values` (n, n) in colours from `low` to 1.
 
     Args:
-        counts: (n, n); rows are true classes. classes: their names.
+        names: of rows and columns. texts: those of the cells, (n, n), or none. bar: the name of the values.
+        cell: the side of a cell in inches. labels: `title`, `xlabel` and `ylabel`.
     """
-    n = len(classes)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = pyplot().subplots(figsize=(3 + 0.25 * n, 2.5 + 0.25 * n), layout="constrained")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(n), classes, rotation=90, fontsize=8)
-    axes.set_yticks(range(n), classes, fontsize=8)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
-    for i, j in zip(*np.nonzero(counts)) if n <= 30 else ():
-        axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=7,
-                  color="white" if shares[i, j] > 0.5 else "black")
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    n = len(names)
+    figure, axes = pyplot().subplots(figsize=(3 + cell * n, 2.5 + cell * n), layout="constrained")
+    image = axes.imshow(values, cmap="Blues", vmin=low, vmax=1)
+    axes.set_xticks(range(n), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(n), names, fontsize=8)
+    axes.set(**labels)
+    for (i, j), text in np.ndenumerate(texts):
+        axes.text(j, i, text, ha="center", va="center", fontsize=7,
+                  color="white" if values[i, j] > (low + 1) / 2 else "black")
+    figure.colorbar(image, label=bar, shrink=0.8)
     save(figure, path)

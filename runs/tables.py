@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from . import paper
-from .experiments import Row, check_single, make_tables, name_rows
+from .experiments import Row, check_single, make_tables, name_rows, shots_of
 from .show import best, cell, draw_bars, draw_shots, plural, show, spread_of_several
 
 
@@ -19,25 +19,26 @@ def show_tables(runs, left_out, args):
     tables = find_tables(runs, left_out)
     if args.format == "csv" and tables:
         show_csv(tables, args)
-    for table in tables:
+    for i, table in enumerate(tables, 1):
         if args.format != "csv":
             print(table.title)
             show_table(table, args)
         list_missing_seeds(table)
         if args.chart:
-            draw_table(table, chart_path(table, tables, args.chart))
+            root, ending = osp.splitext(args.chart)
+            draw_table(table, args.chart if len(tables) == 1 else f"{root}-{i}{ending}")
     return bool(tables)
 
 
 def find_tables(runs, left_out):
-    """The tables of methods against shots. Runs that belong to none are added to `left_out`."""
+    """The tables of methods against shots. `left_out` gets the runs that belong to none."""
     runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes, for --base2new")
     return make_tables(keep(runs, left_out, lambda run: not run.model_dir,
                             "that test another run's model (--eval-only)"))
 
 
 def keep(runs, left_out, wanted, reason):
-    """The runs for which `wanted` is True. One line about the others is added to `left_out`."""
+    """The runs for which `wanted` is True; `left_out` gets one line about the others."""
     others = [run for run in runs if not wanted(run)]
     if others:
         left_out.append((osp.commonpath([run.path for run in others]),
@@ -46,7 +47,7 @@ def keep(runs, left_out, wanted, reason):
 
 
 def accuracies(row, table, ci95):
-    """[(mean, width)] of a row for the shots of the table, then for their average; None where there is no value."""
+    """Accuracies of a row: [(mean, width)] for the shots of the table, then for their average; None without a run."""
     cells = [spread_of_several([run.metric for run in row.at(n).values()], ci95) if row.at(n) else None
              for n in table.shots]
     return [*cells, row.average(table.shots or [None], ci95)]
@@ -54,9 +55,8 @@ def accuracies(row, table, ci95):
 
 def counts(row):
     """[number of learned values, minutes of training] of a row's runs, as texts."""
-    runs = row.all_runs()
-    params = sorted({run.n_params for run in runs})
-    minutes = "" if row.zero_shot else f"{np.mean([run.seconds for run in runs]) / 60:.1f}"
+    params = sorted({run.n_params for run in row.all_runs})
+    minutes = "" if row.zero_shot else f"{np.mean([run.seconds for run in row.all_runs]) / 60:.1f}"
     return [f"{params[0]:,}" + (f" to {params[-1]:,}" if len(params) > 1 else ""), minutes]
 
 
@@ -70,36 +70,35 @@ def show_table(table, args):
 
 def show_csv(tables, args):
     """Print all tables as one, with a column for each mean and each width."""
-    shots = sorted({n for table in tables for n in table.shots})
+    columns = [*shots_of(row for table in tables for row in table.rows), "average"]
     width = "ci95" if args.ci95 else "std"
     headers = ["dataset", "tasks", "backbone", "method", "n_params", "train_minutes"]
-    headers += [text for n in shots for text in (plural(n), f"{plural(n)} {width}")] + ["average", f"average {width}"]
+    for n in columns:
+        name = n if n == "average" else plural(n)
+        headers += [name, f"{name} {width}"]
     rows = []
     for table in tables:
         for row in table.rows:
             cells = dict(zip([*table.shots, "average"], accuracies(row, table, args.ci95)))
-            texts = [f"{x:.2f}" if x is not None else "" for n in (*shots, "average")
-                     for x in cells.get(n) or (None, None)]
             params, minutes = counts(row)
             rows.append([table.dataset, str(len(table.tasks)), table.backbone, row.name, params.replace(",", ""),
-                         minutes, *texts])
+                         minutes, *(text(x) for n in columns for x in cells.get(n) or (None, None))])
     show(rows, headers, "csv")
+
+
+def text(value):
+    """A number of a csv table; "" for None."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def list_missing_seeds(table):
     """List the cells that lack seeds which other cells of the table have."""
     trained = [row for row in table.rows if not row.zero_shot]
-    seeds = {run.seed for row in trained for run in row.all_runs()} - {None}
+    seeds = {run.seed for row in trained for run in row.all_runs} - {None}
     lines = [f"  {row.name}, {plural(n)}: seed {' '.join(map(str, sorted(seeds - set(row.at(n)))))}"
              for row in trained for n in sorted(row.runs) if seeds - set(row.at(n))]
     if lines:
         print(f"{table.title}: cells without some of the seeds", *lines, sep="\n", file=sys.stderr)
-
-
-def chart_path(table, tables, path):
-    """`path`; if there are several tables, with the number of the table before its ending."""
-    root, ending = osp.splitext(path)
-    return path if len(tables) == 1 else f"{root}-{tables.index(table) + 1}{ending}"
 
 
 def draw_table(table, path):
@@ -117,11 +116,13 @@ def draw_table(table, path):
 
 def show_paper(suite, runs, left_out, args):
     """Print our mean over 1, 2, 4, 8 and 16 shots beside the published one of the suite, and the difference."""
-    runs = keep(runs, left_out, lambda run: run.dataset == suite, f"on other datasets than {suite}")
-    runs = keep(runs, left_out, lambda run: run.classes == "all", "on half of the classes")
-    runs = keep(runs, left_out, lambda run: not run.model_dir, "that test another run's model (--eval-only)")
-    runs = keep(runs, left_out, lambda run: run.which_tasks == "all", f"on a part of the tasks of {suite}")
-    runs = keep(runs, left_out, lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")
+    for wanted, reason in (
+            (lambda run: run.dataset == suite, f"on other datasets than {suite}"),
+            (lambda run: run.classes == "all", "on half of the classes"),
+            (lambda run: not run.model_dir, "that test another run's model (--eval-only)"),
+            (lambda run: run.which_tasks == "all", f"on a part of the tasks of {suite}"),
+            (lambda run: run.method in paper.ACCURACY, "of methods without a published accuracy")):
+        runs = keep(runs, left_out, wanted, reason)
     rows = [(table, row) for table in make_tables(runs) for row in table.rows]
     if not rows:
         return False
@@ -134,7 +135,7 @@ def show_paper(suite, runs, left_out, args):
         for table, row in found:
             missing = [n for n in paper.SHOTS if not row.at(n)]
             average = row.average(paper.SHOTS, args.ci95)
-            seeds = sorted({run.seed for run in row.all_runs()} - {None})
+            seeds = sorted({run.seed for run in row.all_runs} - {None})
             notes = [f"no run with {', '.join(map(str, missing))} shots"] if missing else []
             if table.backbone != paper.BACKBONE:
                 notes.append(f"backbone {table.backbone}, the paper's is {paper.BACKBONE}")
@@ -150,10 +151,10 @@ class Pairs(Row):
     """The runs of one experiment on base and on new classes: `runs` is {shots: {seed: (base, new)}}."""
 
     def accuracies(self, shots, i, ci95):
-        """((mean, width) on base, on new, harmonic mean of both means) on task i, or on average if i is None."""
+        """(mean, width) on base and on new classes, and (harmonic mean of both means,); of task i, or on average."""
         base, new = (spread_of_several([run.metric if i is None else run.percents[i] for run in runs], ci95)
                      for runs in zip(*self.at(shots).values()))
-        return base, new, harmonic_mean(base[0], new[0])
+        return base, new, (harmonic_mean(base[0], new[0]),)
 
 
 def harmonic_mean(a, b):
@@ -162,7 +163,7 @@ def harmonic_mean(a, b):
 
 
 def pair_runs(runs, left_out):
-    """{(dataset, backbone, base tasks, new tasks): {key: Pairs}}. Runs without a counterpart go to `left_out`."""
+    """{(dataset, backbone, base tasks, new tasks): {key: Pairs}}; `left_out` gets runs without a counterpart."""
     found = defaultdict(dict)
     for run in runs:
         pair = found[run.experiment, tuple(name for name, _ in run.tasks), run.shots, run.seed]
@@ -188,30 +189,25 @@ def show_base2new(runs, left_out, args):
     As in CoOp's successors, H of a task is that of its two accuracies, each a mean over the seeds, and H of the average
     is that of the two average accuracies, not the average of the tasks' H.
     """
-    runs = keep(runs, left_out, lambda run: run.classes != "all", "on all classes")
-    rows = []
-    width = "ci95" if args.ci95 else "std"
-    tables = sorted(pair_runs(runs, left_out).items(), key=lambda item: item[0])
-    for (dataset, backbone, tasks, _), found in tables:
+    tables = pair_runs(keep(runs, left_out, lambda run: run.classes != "all", "on all classes"), left_out)
+    csv_rows, width = [], "ci95" if args.ci95 else "std"
+    for (dataset, backbone, tasks, _), found in sorted(tables.items(), key=lambda item: item[0]):
         ordered = name_rows(found.values())
-        all_shots = sorted({n for row in ordered for n in row.runs if n is not None}) or [None]
-        table, bold = [], set()
+        lines, bold = [], set()
         for i, task in [(None, "average"), *enumerate(name for name, _ in tasks)]:
-            for shots in all_shots:
-                block = [(row, row.accuracies(shots, i, args.ci95)) for row in ordered if row.at(shots)]
-                bold |= {(len(table) + k, 3 + j) for j, column in enumerate(zip(*(
-                    (base[0], new[0], h) for _, (base, new, h) in block))) for k in best(column)}
-                for row, (base, new, h) in block:
-                    start = [task, row.name, "" if shots is None else str(shots)]
-                    if args.format == "csv":
-                        rows.append([dataset, backbone, *start,
-                                     *("" if x is None else f"{x:.2f}" for x in (*base, *new, h))])
-                    table.append([*start, cell(*base), cell(*new), cell(h)])
+            for shots in shots_of(ordered) or [None]:
+                block = [(row.name, row.accuracies(shots, i, args.ci95)) for row in ordered if row.at(shots)]
+                for j, column in enumerate(zip(*(cells for _, cells in block)), 3):
+                    bold |= {(len(lines) + k, j) for k in best([mean for mean, *_ in column])}
+                for name, cells in block:
+                    start = [task, name, "" if shots is None else str(shots)]
+                    csv_rows.append([dataset, backbone, *start, *(text(x) for values in cells for x in values)])
+                    lines.append([*start, *(cell(*values) for values in cells)])
         if args.format != "csv":
             print(f"{dataset}, {len(tasks)} tasks, {backbone}; H: harmonic mean of base and new, of the average row "
                   "that of the average accuracies")
-            show(table, ["task", "method", "shots", "base", "new", "H"], args.format, bold, n_names=2)
-    if rows:
-        show(rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new", f"new {width}",
-                    "H"], "csv")
+            show(lines, ["task", "method", "shots", "base", "new", "H"], args.format, bold, n_names=2)
+    if args.format == "csv" and tables:
+        show(csv_rows, ["dataset", "backbone", "task", "method", "shots", "base", f"base {width}", "new",
+                        f"new {width}", "H"], "csv")
     return bool(tables)

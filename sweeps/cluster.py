@@ -1,13 +1,13 @@
-"""The Ray cluster of a sweep, and how many runs it has room for."""
+"""The Ray cluster of a sweep."""
 
 import os
 import socket
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what it would print between our lines, deaths of workers too
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # it prints nothing between our lines
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a share of a GPU sees none
 if "RAY_AUTH_MODE" not in os.environ and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
-    os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` decides; one who joins its cluster must do the same
+    os.environ["RAY_AUTH_MODE"] = "token"  # as with `ray start`, whose cluster we may join
 
 import ray
 from ray.exceptions import RayError
@@ -16,16 +16,16 @@ from common.errors import UserError
 
 from .worker import Worker, environment
 
-OBJECT_BYTES = 80 * 2**20  # of Ray's object store, the least it takes: runs exchange files only
+OBJECT_BYTES = 80 * 2**20  # the smallest object store that Ray takes: runs exchange files only
 
 
 class Cluster:
-    """Ray, entered; left, its workers are ended, and a cluster that was started here.
+    """A context in which Ray runs. Its end ends the workers, and a cluster that it started.
 
     Args:
         address: "local" starts a cluster on this machine; "auto" or an address joins one.
-        threads: of PyTorch in a run. Without a GPU a run takes as many cores.
-        gpus: share of a GPU that a run takes; None: one where the cluster has GPUs, else none.
+        threads: PyTorch's threads in a run. Without a GPU a run takes as many cores.
+        gpus: share of a GPU that a run takes; None: one if the cluster has GPUs, else none.
 
     Raises:
         UserError: there is no such cluster, or no machine has room for a run.
@@ -65,7 +65,7 @@ class Cluster:
 
     @staticmethod
     def nodes():
-        """What each machine that is alive has, dicts."""
+        """The resources of each machine that is alive, dicts."""
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def room(self):
@@ -77,11 +77,11 @@ class Cluster:
         by_cpus = int(cpus / self.cpus)
         if not self.gpus:
             return by_cpus
-        # a share of a GPU is of one GPU
+        # a share below 1 lies on a single GPU
         return min(by_cpus, int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus < 1 else int(gpus / self.gpus))
 
     def start_worker(self):
-        """(worker, a reference that is ready when it is)."""
+        """Start a worker: (worker, a reference that is ready when the worker is)."""
         actor = ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)
         worker = actor.remote(os.getcwd(), environment(), self.threads)
         self.workers.add(worker)

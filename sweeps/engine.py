@@ -1,50 +1,41 @@
-"""Gives the jobs of a sweep to workers, and gives those that failed to others."""
+"""Gives the jobs of a sweep to workers, and repeats those that failed."""
 
 import datetime
-import os.path as osp
 import sys
 import time
+from collections import Counter
 
 import ray
 from ray.exceptions import RayError
 
 from common.program import Stopped, until_sigterm
-from runs.results import read_results
+from runs.results import last_line, read_results
 
-ATTEMPTS = 3  # of a run, or a worker's start
-BUSY_SECONDS = 5, 90  # before the second and third attempt at a folder whose lock a machine that is gone may hold
-LINE_SECONDS = 60  # between two lines, where the output is no terminal
+ATTEMPTS = 3  # for a run, and for the start of a worker
+BUSY_SECONDS = 5, 90  # before the second and third attempt at a locked folder, perhaps of a machine that is gone
+LINE_SECONDS = 60  # between two lines, if the output is no terminal
 
 
 class Sweep:
-    """Does `Job`s on a `Cluster`.
-
-    Args:
-        jobs: the runs. features: the jobs that make features for them.
-    """
+    """Does `jobs` (runs), and `features` (the jobs that make features for them), on a `Cluster`."""
 
     def __init__(self, jobs, features, cluster):
         order = sorted(jobs, key=lambda job: (job.state == "finished", job.weight), reverse=True)
         self.waiting = [*sorted(features, key=lambda job: -job.weight), *order]
         self.total, self.cluster = len(jobs), cluster
         self.ended, self.failed = [], []  # runs
-        self.failures = {}  # job -> number of failures
+        self.failures = Counter()  # job -> number of failures
         self.not_before = {}  # job -> time of its next attempt
         self.starting, self.running, self.idle = {}, {}, []  # reference -> worker, reference -> (job, worker), workers
-        self.lost_starts = 0
-        self.line = Line()
-        self.began = time.time()
+        self.lost_starts, self.line, self.began = 0, Line(), time.time()
 
     def work(self):
-        """Do all of them.
-
-        Returns:
-            [(folder, sentence)] of the runs that failed.
+        """Do all jobs; returns [(folder, sentence)] of the runs that failed.
 
         Raises:
             RuntimeError: no worker can be started. Stopped: a SIGTERM came.
         """
-        with until_sigterm() as stop:  # Ray's own way ends the process at once
+        with until_sigterm() as stop:  # Ray's own handler would end the process at once
             while (self.waiting or self.running) and not stop.requested:
                 self.start_workers()
                 self.give_jobs()
@@ -56,7 +47,7 @@ class Sweep:
         return self.failed
 
     def take(self):
-        """What workers have to say, waiting a second at most."""
+        """Handle what workers report within a second."""
         pending = [*self.starting, *self.running]
         if not pending:
             time.sleep(0.5)
@@ -102,36 +93,34 @@ class Sweep:
             how, sentence = ray.get(reference)
         except RayError as error:
             how, sentence = "failed", f"its worker ended ({type(error).__name__})"
-        if how == "failed":  # whatever happened there, the next run is not to suffer from it
+        if how == "failed":  # its process may be in any state, so the next run gets a new one
             self.cluster.end_worker(worker)
         else:
             self.idle.append(worker)
         if how == "done":
             if job.folder:
                 self.ended.append(job)
-                self.line.say(f"[{len(self.ended)}/{self.total}] {outcome(job)}")
-        elif how == "refused" or self.failures.get(job, 0) + 1 == ATTEMPTS:
-            self.fail(job, sentence if how == "refused" else f"{ATTEMPTS} times: {last_line(job.folder) or sentence}")
+                metric = read_results(job.folder)["overall_metric"]
+                accuracy = "not tested" if metric is None else f"{metric:.2f}%"
+                self.line.say(f"[{len(self.ended)}/{self.total}] {job.label:<12}  {accuracy}  {job.folder}")
+        elif how == "refused" or self.failures[job] + 1 == ATTEMPTS:
+            if job.folder:  # failed features are not reported: the runs make them, or say why not
+                why = sentence if how == "refused" else f"{ATTEMPTS} times: {last_line(job.folder) or sentence}"
+                self.failed.append((job.folder, why))
+                self.line.say(f"failed: {job.folder}: {why}")
         else:
-            self.failures[job] = self.failures.get(job, 0) + 1
+            self.failures[job] += 1
             if how == "busy":
                 self.not_before[job] = time.time() + BUSY_SECONDS[self.failures[job] - 1]
             self.waiting.insert(0, job)
 
-    def fail(self, job, sentence):
-        """A run has failed for good; of features nothing is said, as the runs that need them make them or say why."""
-        if job.folder:
-            self.failed.append((job.folder, sentence))
-            self.line.say(f"failed: {job.folder}: {sentence}")
-
     def status(self):
-        done = len(self.ended)
-        running = sum(1 for job, _ in self.running.values() if job.folder)
-        features = len(self.running) - running
-        text = f"{done} of {self.total} runs done, {running} running, {len(self.failed)} failed"
-        text += f", {features} making features" if features else ""
+        jobs = [job for job, _ in self.running.values()]
+        running = sum(bool(job.folder) for job in jobs)
+        text = f"{len(self.ended)} of {self.total} runs done, {running} running, {len(self.failed)} failed"
+        text += f", {len(jobs) - running} making features" if len(jobs) > running else ""
         spent = sum(job.weight for job in self.ended if job.state != "finished")
-        left = sum(job.weight for job in [*self.waiting, *(job for job, _ in self.running.values())] if job.folder)
+        left = sum(job.weight for job in [*self.waiting, *jobs] if job.folder)
         if spent and left:
             seconds = int((time.time() - self.began) * left / spent)
             text += f", {datetime.timedelta(seconds=seconds)} left"
@@ -140,38 +129,21 @@ class Sweep:
         return text
 
 
-def outcome(job):
-    """A finished run's row, accuracy and folder."""
-    metric = read_results(job.folder)["overall_metric"]
-    accuracy = "not tested" if metric is None else f"{metric:.2f}%"
-    return f"{job.label:<12}  {accuracy}  {job.folder}"
-
-
-def last_line(folder):
-    """The last line of a run's log, "" if it has none."""
-    try:
-        with open(osp.join(folder, "log.txt"), encoding="utf-8", errors="replace") as f:
-            return ([line.strip() for line in f if line.strip()] or [""])[-1]
-    except OSError:
-        return ""
-
-
 class Line:
-    """One line on stderr that changes in place; where that is no terminal, a line from time to time."""
+    """A line on stderr that changes in place; if stderr is no terminal, it is printed from time to time."""
 
     def __init__(self):
-        self.live = sys.stderr.isatty()
-        self.shown, self.at = "", 0
+        self.live, self.text, self.printed = sys.stderr.isatty(), "", 0
 
     def show(self, text):
-        if self.live and text != self.shown:
+        if self.live and text != self.text:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif not self.live and time.time() - self.at >= LINE_SECONDS:
+        elif not self.live and time.time() - self.printed >= LINE_SECONDS:
             print(text, file=sys.stderr, flush=True)
-            self.at = time.time()
-        self.shown = text
+            self.printed = time.time()
+        self.text = text
 
     def say(self, text):
-        """A line that stays, above the live one."""
+        """Print a line that stays, above the live one."""
         print(f"\r\033[K{text}" if self.live else text, file=sys.stderr, flush=True)
-        self.shown = ""
+        self.text = ""

@@ -1,5 +1,6 @@
-"""What a sweep has to do: the runs of `scripts/all_methods.sh`, a job each, and jobs that make image features."""
+"""The jobs of a sweep: one for each run of `scripts/all_methods.sh`, and jobs that make image features."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ class Job:
     """A run, or the features that several runs need.
 
     Attributes:
-        label: of its row of the table. folder: of the run; "" of features.
-        calls: argument lists of `train.py`: of the run, or of all runs that need the features.
-        weight: what it costs, relative to others: epochs times shots. The classes are the same for all runs.
-        state: "finished", "unfinished" or "new", as `RunFolder.state`.
-        group: what the image features of its training depend on; None of a run that trains without them.
-        after: the job that must have ended before.
+        label: that of its row of the table. folder: that of the run; "" for features.
+        calls: argument lists of `train.py`: that of the run, or those of all runs that need the features.
+        weight: relative cost, epochs times shots. All runs have the same classes.
+        state: "finished", "unfinished" or "new", as `RunFolder.state` returns it.
+        group: the settings that determine the image features of its training; None if it trains without them.
+        after: the job that must end first.
     """
 
     label: str
@@ -35,38 +36,28 @@ class Job:
 
 
 def list_jobs(args):
-    """The `Job`s of the rows of a table.
-
-    Args:
-        args: settings as `calls_of_rows` takes them, and dataset and cfg.
+    """The `Job`s of the rows of a table; `args` has `dataset`, `cfg` and the settings that `calls_of_rows` takes.
 
     Raises:
-        UserError: as `calls_of_rows`, or a call that `train.py` would refuse for its settings.
+        UserError: `calls_of_rows` or `train.py` would refuse them.
     """
-    return [run_job(label, call) for label, call in calls_of_rows(args, args.dataset, args.cfg)]
-
-
-def run_job(label, call):
-    """The `Job` of a call of `train.py`."""
-    cfg = setup_cfg(build_parser().parse_args(call))
-    job = Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state())
-    if find_trainer(cfg).steps(cfg):
-        job.weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
-        if cfg.DATALOADER.FEATURE_CACHE:
-            job.group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
-    return job
+    jobs = []
+    for label, call in calls_of_rows(args, args.dataset, args.cfg):
+        cfg = setup_cfg(build_parser().parse_args(call))
+        jobs.append(Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state()))
+        if find_trainer(cfg).steps(cfg):
+            jobs[-1].weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
+            if cfg.DATALOADER.FEATURE_CACHE:
+                jobs[-1].group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
+    return jobs
 
 
 def add_feature_jobs(jobs):
-    """Jobs that make the features of each group that several unfinished runs have in common; these come after them.
-
-    Returns:
-        The new jobs.
-    """
-    groups = {}
+    """Make jobs for the features that several unfinished runs share, and let these come after them; returns the new."""
+    groups = defaultdict(list)
     for job in jobs:
         if job.group and job.state != "finished":
-            groups.setdefault(job.group, []).append(job)
+            groups[job.group].append(job)
     made = []
     for group in groups.values():
         if len(group) > 1:

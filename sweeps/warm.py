@@ -1,13 +1,13 @@
-"""Runs in a process that has done others: each has the same result, bit for bit, as in a process of its own."""
+"""Makes many runs in one process; each has the same result, bit for bit, as in a process of its own."""
 
 import contextlib
 import copy
+import functools
 import gc
 import os
 import random
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from runs.folder import FolderInUse
 from trainers import multitask_clip
 from trainers.run import run
 
-SETTINGS = (  # what a run may change of the process: how it is read, and set
+SETTINGS = (  # functions that read and set what a run may change in its process
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
@@ -36,57 +36,33 @@ FLAGS = ((torch.backends.cudnn, "benchmark"), (torch.backends.cudnn, "determinis
          (torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"))
 
 
-class KeptClip:
-    """Reads CLIP once, and gives each run a copy of its own.
-
-    Args:
-        read: function from a backbone's name and its activation to the model.
-    """
-
-    def __init__(self, read):
-        self.read, self.key, self.model = read, None, None
-
-    def __call__(self, name, quick_gelu=None):
-        key = name, quick_gelu, state_of_files(name)
-        if key != self.key:
-            self.key = self.model = None  # never two at once
-            self.key, self.model = key, self.read(name, quick_gelu)
-        return copy.deepcopy(self.model)
-
-
-def state_of_files(name):
-    """[(path, size, time)] of the files of a backbone that is named by a path; empty of others, which never change."""
-    path = Path(name.partition("/")[2] if name.startswith("open_clip:") else name.removeprefix("local-dir:"))
-    path = path.expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+def kept_clip(read):
+    """A function that reads CLIP once, by the function `read`, and gives each run a copy of its own."""
+    read = functools.lru_cache(maxsize=1)(read)
+    return lambda name, quick_gelu=None: copy.deepcopy(read(name, quick_gelu))
 
 
 class Process:
-    """This process, which is to do many runs: keeps CLIP between them, and nothing else that a run left.
-
-    Args:
-        threads: that PyTorch has.
-    """
+    """This process, which does many runs: it keeps CLIP and PyTorch's number of `threads`, nothing else of a run."""
 
     def __init__(self, threads):
         self.threads = threads
         self.keep_threads()
         self.settings = [read() for read, _ in SETTINGS]
         self.flags = [getattr(place, name) for place, name in FLAGS]
-        multitask_clip.read_clip = KeptClip(multitask_clip.read_clip)
+        multitask_clip.read_clip = kept_clip(multitask_clip.read_clip)
 
     def keep_threads(self):
-        if torch.get_num_threads() != self.threads:  # to set it tells MKL more than the number
+        if torch.get_num_threads() != self.threads:  # setting the same number, too, would change MKL
             torch.set_num_threads(self.threads)
 
     @contextlib.contextmanager
     def as_new(self):
-        """What is done inside finds the process as it was at first, but for CLIP and what was imported."""
+        """A context in which the process is as it was at first, except for CLIP and imports."""
         environment = dict(os.environ)
         forget_peak_memory()
         try:
-            with warnings.catch_warnings():  # what was warned of is warned of again
+            with warnings.catch_warnings():  # each run prints its warnings again
                 yield
         finally:
             os.environ.clear()
@@ -103,8 +79,8 @@ class Process:
         """Do `work(calls)`.
 
         Returns:
-            (how, sentence): "done"; "refused" (a user must mend something), "busy" (another process has the folder) or
-            "failed", with the error.
+            (how, sentence): "done", "refused" (a user must mend something), "busy" (another process has the folder) or
+            "failed"; the sentence is the error.
         """
         try:
             with self.as_new():
@@ -119,7 +95,7 @@ class Process:
 
 
 def forget_peak_memory():
-    """Free what the last run had, and count the highest use of memory from here, where the system can do that."""
+    """Free the last run's memory, and count the peak of memory from here, if the system can do that."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()  # other workers share the GPU
@@ -129,15 +105,15 @@ def forget_peak_memory():
 
 
 def run_all(calls):
-    """The runs of some argument lists of `train.py`."""
+    """Make the runs of argument lists of `train.py`."""
     for call in calls:
         run(build_parser().parse_args(call))
 
 
 def make_features(calls):
-    """Make the image features that training runs with the same data will look for: of every epoch, and of the tests.
+    """Make the image features of every epoch and of the tests for runs with the same data.
 
-    The first method whose features are kept makes them for all.
+    The first method that keeps its features makes them for all.
     """
     for call in calls:
         cfg = setup_cfg(build_parser().parse_args(call))

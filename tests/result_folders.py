@@ -5,7 +5,7 @@ import json
 import parse_test_res
 
 TASKS = ("pets", "cars")
-PLACES = {"ZS-CLIP": 10, "ZS-CLIP (ensemble)": 20, "LP-CLIP": 40, "CoOp-CA": 50, "CoOp-MT": 70, "ProGrad": 80,
+ORDERS = {"ZS-CLIP": 10, "ZS-CLIP (ensemble)": 20, "LP-CLIP": 40, "CoOp-CA": 50, "CoOp-MT": 70, "ProGrad": 80,
           "KgCoOp": 90, "SoftCPT-NATS": 105, "SoftCPT-NATA": 110}
 
 
@@ -32,7 +32,7 @@ def write_run(folder, accuracies, label="SoftCPT-NATA", shots=1, seed=1, dataset
                   "data.train": f"{shots} {seed}", "data.test": f"{which_tasks} {classes} test",
                   "weights": "0123abcdef", "model": model and f"model of {model}"}
         (folder / "results.json").write_text(json.dumps({
-            "label": label, "place": PLACES[label], "identity": known | identity, "dataset": dataset,
+            "label": label, "order": ORDERS[label], "identity": known | identity, "dataset": dataset,
             "backbone": backbone, "overall_metric": mean,
             "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
             "n_params": 0 if zero_shot else n_params, "model_dir": model,

@@ -166,9 +166,6 @@ def test_clear_errors(make_run, tmp_path, capsys):
         assert error_of(capsys, shared, *wrong) == 2
     path = shared / "prompt_learner" / "model.pth.tar-1"
     checkpoint = torch.load(path, weights_only=True)
-    for damaged in ([], [{"name": "lightness"}], [{"name": "lightness", "classes": [1]}], "lightness"):
-        torch.save({**checkpoint, "tasks": damaged}, path)
-        assert f"{path} has a wrong 'tasks'" in error_of(capsys, shared)
     torch.save({key: value for key, value in checkpoint.items() if key != "state_dict"}, path)
     assert f"{path} has no 'state_dict'" in error_of(capsys, shared)
     path.write_bytes(b"half of a file")
@@ -198,11 +195,10 @@ def test_results_of_other_versions_and_damaged_ones(make_run, capsys):
     assert f"TRAINER.MTCOOPH.N_CTX is 'many' (set in {path})" in error_with({**config, "TRAINER": wrong})
     unknown = {**config["TRAINER"], "NAME": "CoOpOfOld"}
     assert f"TRAINER.NAME is 'CoOpOfOld' (set in {path})" in error_with({**config, "TRAINER": unknown})
-    assert f"{path} has a wrong 'config'" in error_with("lost")
     path.write_text(json.dumps({"trainer": "MTCoOpHard"}))
     assert f"{path} has no 'config'" in error_of(capsys, folder)
     path.write_text("{")
-    assert f"{path} is not valid JSON" in error_of(capsys, folder)
+    assert f'"{path}" is not valid JSON' in error_of(capsys, folder)
     path.write_text(json.dumps({"config": config, "suite": results["suite"]}))
     assert table(capsys, folder) == expected
 

@@ -144,8 +144,8 @@ def test_a_method_reads_its_own_options_and_those_of_what_it_does():
 
 
 def test_rows_of_the_tables():
-    assert set(ACCURACY) <= set(ROWS) and len({row.place for row in ROWS.values()}) == len(ROWS)
-    published = sorted(ACCURACY, key=lambda label: ROWS[label].place)
+    assert set(ACCURACY) <= set(ROWS) and len({row.order for row in ROWS.values()}) == len(ROWS)
+    published = sorted(ACCURACY, key=lambda label: ROWS[label].order)
     settings = SimpleNamespace(root="data", output="output", shots=["1"], seeds=["1"], opts=[], methods=[])
     assert [label for label, _ in calls_of_rows(settings, "outfits16", "tiny_ep50")] == published
 

@@ -100,8 +100,8 @@ def batch(n=len(LABELS), seed=1):
 def gradients(trainer, features, labels):
     """{name: gradient} of a batch, and what the log shows."""
     trainer.optimizer.zero_grad()
-    shown = trainer.add_gradients(features, labels)
-    return {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}, shown
+    metrics = trainer.add_gradients(features, labels)
+    return {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}, metrics
 
 
 def close(ours, expected):
@@ -112,10 +112,10 @@ def close(ours, expected):
 def test_a_mixed_batch_is_its_tasks_by_their_shares(name, backbone):
     """Gradients, losses and test logits of each learner are those that the task alone would give."""
     suite, features = make(name, backbone), batch()
-    mixed, shown = gradients(suite, features, LABELS)
+    mixed, metrics = gradients(suite, features, LABELS)
     with torch.no_grad():
         logits = suite.model.logits(features, LABELS, suite.model.class_features())
-    total = dict.fromkeys(shown, 0)
+    total = dict.fromkeys(metrics, 0)
     for t, task in enumerate(TASKS):
         alone = make(name, backbone, [task])
         own = suite.model.task_of_class[LABELS] == t
@@ -135,16 +135,16 @@ def test_a_mixed_batch_is_its_tasks_by_their_shares(name, backbone):
         assert close(logits[own, classes], its_logits)
         assert logits[own].isfinite().sum() == its_logits.numel()
     for key, value in total.items():
-        assert float(shown[key]) == pytest.approx(float(value), rel=1e-5)
+        assert float(metrics[key]) == pytest.approx(float(value), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NODES)
 def test_a_task_outside_the_batch_gets_no_gradient(name, backbone):
     labels = torch.tensor([0, 1, 5, 6])
-    made, shown = gradients(make(name, backbone), batch(4), labels)
+    made, metrics = gradients(make(name, backbone), batch(4), labels)
     for key, gradient in made.items():
         assert gradient.isfinite().all() and (".learners.1." in key) == (not gradient.any()), key
-    assert all(value.isfinite() for value in shown.values())
+    assert all(value.isfinite() for value in metrics.values())
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -166,8 +166,8 @@ def test_precisions_step_alike(name, backbone):
         if precision == "amp":  # of CUDA's, which a CPU does not have
             trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         before = [value.detach().clone() for value in trainer.trained]
-        shown = trainer.step(batch().to(trainer.model.dtype), LABELS, trainer.repeats)
-        assert all(value.isfinite() for value in shown.values())
+        metrics = trainer.step(batch().to(trainer.model.dtype), LABELS, trainer.repeats)
+        assert all(value.isfinite() for value in metrics.values())
         steps[precision] = torch.cat([(a - b).flatten() for a, b in zip(trainer.trained, before)]).detach()
         assert steps[precision].dtype == (torch.float64 if precision == "fp64" else torch.float32)
     for precision in ("bf16", "amp"):
@@ -242,8 +242,8 @@ def test_cocoop_equals_encoding_every_image_by_itself(backbone):
     targets = [int(label) - FIRST[int(model.task_of_class[label])] for label in LABELS]
     loss = sum(F.cross_entropy(row[None], torch.tensor([target])) for row, target in zip(rows, targets)) / len(rows)
     expected = torch.autograd.grad(loss, trainer.trained)
-    made, shown = gradients(trainer, features, LABELS)
-    assert float(shown["loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
+    made, metrics = gradients(trainer, features, LABELS)
+    assert float(metrics["loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
     assert all(close(ours, theirs) for ours, theirs in zip(made.values(), expected))
 
 
@@ -254,12 +254,12 @@ def test_cocoop_does_not_depend_on_how_many_prompts_are_encoded_at_once(backbone
         chunks = trainer.model.chunks(LABELS)
         encoded = []
         trainer.model.text_encoder.ln_final.register_forward_hook(lambda *args: encoded.append(len(args[2])))
-        made, shown = gradients(trainer, features, LABELS)
+        made, metrics = gradients(trainer, features, LABELS)
         assert len(encoded) == len(chunks) and sum(encoded) == 4 * 3 + 2 * 2 + 2 * 4
         assert max(encoded) <= max(limit, 4)
         with torch.no_grad():
             logits = trainer.model.logits(features, LABELS)
-        found.append([*made.values(), shown["loss"], shown["acc"], logits[logits.isfinite()]])
+        found.append([*made.values(), metrics["loss"], metrics["acc"], logits[logits.isfinite()]])
     assert len(chunks) == len(LABELS)
     for other in found[1:]:
         assert all(close(ours, theirs) for ours, theirs in zip(other, found[0]))

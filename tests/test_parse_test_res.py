@@ -103,7 +103,7 @@ def test_broken_runs_are_listed_and_left_out(experiment, capsys):
     (experiment / "seed5" / "log.txt").write_bytes(b"\xff\xfe\x00")
     got = table(capsys, experiment)
     assert "55.00% +- 5.00% (2 runs)" in got.out
-    for name, reason in (("seed3", "unfinished"), ("seed4", "no log.txt"), ("seed5", "can't be read")):
+    for name, reason in (("seed3", "unfinished"), ("seed4", "no log.txt"), ("seed5", "no complete result")):
         assert any(name in line and reason in line for line in got.err.splitlines())
 
 

@@ -279,7 +279,7 @@ def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):
     written = results(folder)
     del written["suite"]
     (folder / "results.json").write_text(json.dumps(written))
-    assert "does not hold the names of its classes" in error_of(capsys, folder, image)[1]
+    assert "results.json has no 'suite', since an older version" in error_of(capsys, folder, image)[1]
 
 
 def test_prototypes_are_those_of_the_model_that_predicts(photo_root, backbone, tmp_path, capsys):

@@ -55,10 +55,10 @@ def test_ties_are_all_bold_and_a_single_value_is_not(tmp_path, capsys):
     assert got["ProGrad"][2:] == ["**50.00**", "", ""] and got["KgCoOp"][2:] == ["**50.00**", "40.00", "45.00"]
 
 
-def test_rows_are_in_the_order_of_places_then_labels(tmp_path, capsys):
+def test_rows_are_in_their_order_then_by_label(tmp_path, capsys):
     for label in ("SoftCPT-NATA", "ProGrad", "KgCoOp", "ZS-CLIP"):
         write_run(tmp_path / label, (1, 2), label=label)
-    change(tmp_path / "ProGrad", "place", to=90)
+    change(tmp_path / "ProGrad", "order", to=90)
     got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
     assert list(got)[1:] == ["ZS-CLIP", "KgCoOp", "ProGrad", "SoftCPT-NATA"]
 
@@ -108,7 +108,6 @@ def test_unfinished_and_broken_runs_are_listed(suite, capsys):
     (suite / "MTCoOp" / "rn50_4shots" / "seed4").mkdir()
     write_run(suite / "x" / "seed5", (1, 1)).joinpath("results.json").write_text("{")
     change(write_run(suite / "x" / "seed6", (1, 1)), "identity")
-    write_run(suite / "x" / "seed7", (float("nan"), 1))
     write_run(suite / "x" / "seed8", (1, 1), classes="new")
     refused = write_run(suite / "x" / "seed9", (1, 1), finished=False)
     with open(refused / "log.txt", "a") as f:
@@ -117,23 +116,17 @@ def test_unfinished_and_broken_runs_are_listed(suite, capsys):
     assert cells(got.out)["SoftCPT-NATA"][3] == "57.00 +- 1.00"
     for name, reason in (("seed3", "(the command that began it goes on with it)"), ("seed4", "unfinished"),
                          ("seed9", "(its log ends with 'error: OPTIM.LR is 3')"), ("seed5", "is not valid JSON"),
-                         ("seed6", "run it again"), ("seed7", "holds nan as 'tasks[0].metric', not a finite"),
-                         ("seed8", "--base2new")):
+                         ("seed6", "run it again"), ("seed8", "--base2new")):
         assert any(name in line and reason in line for line in got.err.splitlines())
     with pytest.raises(SystemExit, match="holds no finished run"):
         parse_test_res.main(["--table", str(suite / "x")])
 
 
 @pytest.mark.parametrize("keys, value, reason", [
-    (["label"], None, "has no 'label'"), (["place"], "first", "holds 'first' as 'place', not a number"),
-    (["identity"], [], "holds [] as 'identity', not an object"),
-    (["identity", "weights"], None, "has no 'identity.weights'"),
-    (["identity", "SEED"], True, "holds True as 'identity.SEED', not a whole number"),
-    (["identity", "DATASET.SUBSAMPLE_CLASSES"], "old", "as 'identity.DATASET.SUBSAMPLE_CLASSES', not 'all', 'base' or"),
-    (["tasks"], {}, "holds {} as 'tasks', not a list"), (["tasks", 1], "cars", "as 'tasks[1]', not an object"),
-    (["tasks", 1, "metric"], "high", "holds 'high' as 'tasks[1].metric', not a number"),
-    (["tasks", 0, "total"], None, "has no 'tasks[0].total'"), (["tasks"], [], "holds no accuracy per task")])
-def test_what_is_wrong_in_results_json_is_named(keys, value, reason, suite, capsys):
+    (["label"], None, "has no 'label'"), (["order"], None, "has no 'order', another version of this code wrote it"),
+    (["identity", "weights"], None, "has no 'weights'"), (["tasks", 1, "metric"], None, "has no 'metric'"),
+    (["tasks"], [], "holds no accuracy per task")])
+def test_what_results_json_lacks_is_named(keys, value, reason, suite, capsys):
     change(write_run(suite / "x" / "seed6", (1, 1)), *keys, to=value)
     for mode in (["--table"], ["--paper", "Plant6"], ["--base2new"]):
         try:
@@ -142,13 +135,6 @@ def test_what_is_wrong_in_results_json_is_named(keys, value, reason, suite, caps
             assert "no finished run" in str(stop)
         lines = capsys.readouterr().err.splitlines()
         assert any("x/seed6: its results.json" in line and reason in line for line in lines)
-
-
-@pytest.mark.parametrize("text", ["[]", "null", "3", '"identity"', ""])
-def test_results_json_that_is_no_object(text, suite, capsys):
-    write_run(suite / "x" / "seed6", (1, 1)).joinpath("results.json").write_text(text)
-    said = out(capsys, "--table", suite).err
-    assert "x/seed6/results.json holds no object" in said or "x/seed6/results.json is not valid JSON" in said
 
 
 def test_missing_seeds_are_said(suite, capsys):

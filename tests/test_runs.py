@@ -203,22 +203,6 @@ def test_a_folder_without_identity_is_refused(arguments, tmp_path):
         call(arguments(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda written: written.pop("tasks"), "results.json has no 'tasks'"),
-    (lambda written: written["tasks"][1].pop("metric"), r"results.json has no 'tasks\[1\].metric'"),
-    (lambda written: written["tasks"][0].update(total="x"), r"holds 'x' as 'tasks\[0\].total', not a whole number"),
-    (lambda written: written.update(tasks=3), "results.json holds 3 as 'tasks', not a list: it is damaged, move"),
-])
-def test_damaged_results_are_one_sentence(change, message, arguments, tmp_path):
-    call(arguments(tmp_path / "run"))
-    written = results(tmp_path / "run")
-    change(written)
-    (tmp_path / "run" / "results.json").write_text(json.dumps(written))
-    with pytest.raises(UserError, match=message) as error:
-        call(arguments(tmp_path / "run"))
-    assert "\n" not in str(error.value)
-
-
 def test_a_kill_after_the_results_leaves_nothing_behind(arguments, tmp_path):
     call(arguments(tmp_path / "run"))
     (tmp_path / "run" / "resume.pth.tar").touch()
@@ -228,10 +212,8 @@ def test_a_kill_after_the_results_leaves_nothing_behind(arguments, tmp_path):
 
 @pytest.mark.parametrize("damage, message", [
     (lambda path: path.write_bytes(path.read_bytes()[:1000]), "resume.pth.tar\" cannot be read"),
-    (lambda path: torch.save({**torch.load(path), "optimizer": 3}, path), "resume.pth.tar has a wrong 'optimizer'"),
     (lambda path: torch.save({k: v for k, v in torch.load(path).items() if k != "elapsed"}, path),
      "resume.pth.tar has no 'elapsed'"),
-    (lambda path: torch.save([1, 2], path), "resume.pth.tar holds no checkpoint but a list"),
 ])
 def test_a_damaged_resume_file_is_one_sentence(damage, message, arguments, monkeypatch, tmp_path):
     call_until(1, arguments(tmp_path / "run"), monkeypatch)
@@ -460,11 +442,11 @@ def test_nan_is_never_a_result(arguments, tmp_path, monkeypatch):
     add_gradients, calls = MTCoOpHard.add_gradients, []
 
     def poisoned(self, *args):
-        shown = add_gradients(self, *args)
+        metrics = add_gradients(self, *args)
         calls.append(self.epoch)
         if len(calls) == 2:  # the last batch of the first epoch: no loss of that epoch sees it
             self.trained[0].grad[0] = float("inf")
-        return shown
+        return metrics
 
     with monkeypatch.context() as patch:
         patch.setattr(MTCoOpHard, "add_gradients", poisoned)

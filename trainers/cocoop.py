@@ -122,9 +122,9 @@ class CoCoOp(PerTaskTrainer):
     def add_gradients(self, features, labels, share=1.0):
         # The loss is a mean over samples, so its gradients are those of its chunks, each weighted by its share; one
         # chunk's activations are gone when the next is encoded.
-        shown = {}
+        metrics = {}
         for chunk in self.model.chunks(labels):
             weight = len(labels[chunk]) / len(labels)
             for name, value in super().add_gradients(features[chunk], labels[chunk], share * weight).items():
-                shown[name] = shown.get(name, 0) + weight * value
-        return shown
+                metrics[name] = metrics.get(name, 0) + weight * value
+        return metrics

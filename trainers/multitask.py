@@ -276,8 +276,8 @@ class MultiTaskTrainer(SavesParts):
                 self.train_images.epoch = self.epoch
                 self.set_mode(training=True)
                 for batch, (images, labels) in enumerate(loader):
-                    shown = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
-                    progress.add(self.epoch, batch, shown, self.learning_rate())
+                    metrics = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
+                    progress.add(self.epoch, batch, metrics, self.learning_rate())
                 for _ in range(self.repeats):
                     self.scheduler.step()
                 self.check_learned()
@@ -322,7 +322,7 @@ class MultiTaskTrainer(SavesParts):
             What the log shows, as `add_gradients`.
         """
         self.optimizer.zero_grad()
-        shown = self.add_gradients(images, labels)
+        metrics = self.add_gradients(images, labels)
         if self.waiting is None:
             self.waiting = {name: p for name, p in self.model.named_parameters() if p.requires_grad and p.numel()}
         if self.waiting:
@@ -333,7 +333,7 @@ class MultiTaskTrainer(SavesParts):
         else:
             for _ in range(repeats):
                 self.optimizer.step()
-        return shown
+        return metrics
 
     def add_gradients(self, images, labels, share=1.0):
         """Add `share` times a batch's gradients to those that are there.

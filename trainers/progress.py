@@ -30,11 +30,11 @@ class Progress:
     def n_batches(self):
         return len(self.loader)
 
-    def add(self, epoch, batch, shown, rate):
+    def add(self, epoch, batch, metrics, rate):
         """Take note of a step.
 
         Args:
-            epoch, batch: its numbers, from 0. shown: {name: tensor}. rate: the learning rate after it.
+            epoch, batch: its numbers, from 0. metrics: {name: tensor}. rate: the learning rate after it.
 
         Raises:
             NotFinite: a loss of a step since the last line is not finite.
@@ -45,7 +45,7 @@ class Progress:
         now = time.time()
         self.batch_time.update(now - self.last)
         self.last = now
-        self.steps.append((epoch * self.n_batches + batch, rate, shown))
+        self.steps.append((epoch * self.n_batches + batch, rate, metrics))
         done = batch + 1
         last = done == self.n_batches
         if done % self.freq == 0 or last:
@@ -57,8 +57,8 @@ class Progress:
                   f"lr {rate:.4e} eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}")
 
     def _read(self, epoch):
-        for step, rate, shown in self.steps:
-            self.losses.update(shown)
+        for step, rate, metrics in self.steps:
+            self.losses.update(metrics)
             for name, meter in self.losses.meters.items():
                 if "loss" in name and not abs(meter.val) < float("inf"):
                     raise NotFinite(f"{name} is {meter.val} at batch {step % self.n_batches + 1} of epoch {epoch + 1}: "

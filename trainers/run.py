@@ -9,7 +9,7 @@ from dassl.utils import collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
 from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import OF_TEST, YOUNGER, check_model, reads
+from runs.identity import OF_TEST, ADDED_LATER, check_model, reads
 from runs.keys import all_keys
 from runs.outcome import note_missing
 from runs.results import print_results
@@ -37,7 +37,7 @@ def run(args):
     with RunFolder(cfg.OUTPUT_DIR) as folder, folder.log() as log:
         if args.model_dir:
             trained_as = model_identity(args.model_dir, args.load_epoch)
-            take_settings(cfg, {**YOUNGER, **trained_as} if trained_as else {}, args.model_dir)
+            take_settings(cfg, {**ADDED_LATER, **trained_as} if trained_as else {}, args.model_dir)
         print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
         own = [key for key, source in cfg.sources.items() if source == f"in {cfg.TRAINER.NAME}'s own schedule"]
         if own:
