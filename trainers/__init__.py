@@ -10,5 +10,6 @@ from . import (  # noqa: F401
     plot,
     prograd,
     protonet,
+    tip_adapter,
     zsclip,
 )

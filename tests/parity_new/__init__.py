@@ -65,6 +65,23 @@ class Case:
             return self["in/views"][view or 0], self["in/labels"]
         return self[f"in/{part}"], self[f"in/{part}_labels"]
 
+    def train(self, trainer, views, batch):
+        """Train on the stored orders, batches of so many images and a view an epoch: yields {"losses", "lrs"} so far.
+
+        A loss and a rate is of each step. What is yielded grows, once an epoch.
+        """
+        orders, said = self["in/orders"], {"losses": [], "lrs": []}
+        trainer.make_train_loader = lambda: orders[0].split(batch)  # the schedule counts its batches
+        trainer.build_optimizer()
+        for view, order in zip(views, orders):
+            for rows in order.split(batch):
+                said["lrs"].append(trainer.learning_rate())
+                shown = trainer.step(view[rows], self["in/labels"][rows], trainer.repeats)
+                said["losses"].append(float(shown["loss"]))
+                trainer.step_rate(by_batch=True)
+            trainer.step_rate(by_batch=False)
+            yield said
+
     def errors(self, ours):
         """{quantity: relative error} of our values, {name of a stored one: value}."""
         return {name: parity.relative_error(value, self[name]) for name, value in ours.items()}
