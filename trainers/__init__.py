@@ -1,6 +1,8 @@
 """Importing this package registers every trainer and evaluator."""
 
 from . import (  # noqa: F401
+    ape,
+    ape_t,
     cocoop,
     evaluation,
     kgcoop,
