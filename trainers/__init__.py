@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     mtcoop_hard,
     plot,
     prograd,
+    prolip,
     protonet,
     tip_adapter,
     zsclip,

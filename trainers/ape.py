@@ -1,8 +1,8 @@
 """APE: votes of training images as in Tip-Adapter, on the channels that tell classes apart.
 
-Zhu et al., Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior Refinement, ICCV 2023. Affinities are of
-the chosen channels at length 1, and an image's vote weighs exp(gamma x divergence of zero-shot CLIP from its class). On
-a suite every task has its own channels, beta, alpha and gamma. Defaults are the published ones of ImageNet, with RN50.
+Zhu et al., Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior Refinement, ICCV 2023. Affinities are
+of the chosen channels at length 1, and an image's vote weighs exp(gamma x divergence of zero-shot CLIP from its class).
+On a suite every task has its own channels, beta, alpha and gamma. Defaults are the published ones of ImageNet, RN50.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """APE-T: APE with a learned residual per class on the chosen channels, added to its text and to its keys.
 
-Zhu et al., Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior Refinement, ICCV 2023. The sums keep the
-length they get, affinities are of all channels, and every vote has a learned weight. On a suite every task has its own
-channels, beta and alpha. Defaults are the published ones of ImageNet, with RN50.
+Zhu et al., Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior Refinement, ICCV 2023. The sums keep
+the length they get, affinities are of all channels, and every vote has a learned weight. On a suite every task has its
+own channels, beta and alpha. Defaults are the published ones of ImageNet, with RN50.
 """
 
 from dataclasses import replace
@@ -48,8 +48,8 @@ class APET(TipAdapterF):
     keys = {
         **TipAdapterF.keys,
         "CHANNELS": APE.keys["CHANNELS"],
-        "CHANNELS_BY": Key("texts", "whose similarity tells classes apart where channels are chosen: of texts alone, or "
-                           "of training images, too", Literal["texts", "images"]),
+        "CHANNELS_BY": Key("texts", "what tells classes apart where channels are chosen: texts alone, or training "
+                           "images, too", Literal["texts", "images"]),
         "W": replace(APE.keys["W"], default=(0.2, 0.8)),
         "INIT": replace(TipAdapterF.keys["INIT"], default=(1.0, 2.0)),
         "SEARCH_SCALE": replace(TipAdapterF.keys["SEARCH_SCALE"], default=(7.0, 7.0)),

@@ -1,8 +1,8 @@
 """Tip-Adapter and Tip-Adapter-F: zero-shot CLIP, and votes of the training images for their classes.
 
-Zhang et al., Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification, ECCV 2022. With features of length
-1, the logit of class k is 100 f.t_k + alpha x the sum of exp(-beta (1 - f.F_i)) over its training images i. On a suite
-every task has its own beta and alpha. Defaults are the published ones of ImageNet; schedules are of all datasets.
+Zhang et al., Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification, ECCV 2022. With features of
+length 1, the logit of class k is 100 f.t_k + alpha x the sum of exp(-beta (1 - f.F_i)) over its training images i. On a
+suite every task has its own beta and alpha. Defaults are the published ones of ImageNet; schedules are of all datasets.
 """
 
 from common.keys import Count, Key, NotNegative, Positive

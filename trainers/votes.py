@@ -76,11 +76,27 @@ def grid(scale, n, first):
     return [first + i * (scale - first) / n for i in range(n)]
 
 
+def features_of_task(trainer, task, part, view=None):
+    """As `trainer.features`, of a task; labels count in its own classes.
+
+    Raises:
+        UserError: there are none.
+    """
+    features, labels = trainer.features(part, view)
+    task_of_class = trainer.model.task_of_class
+    rows = task_of_class[labels] == task
+    if not rows.any():
+        raise UserError(f"{type(trainer).__name__} needs {'validation' if part == 'val' else 'training'} images of every "
+                        f"task, but {trainer.tasks[task].name!r} has none")
+    return features[rows], labels[rows] - (task_of_class == task).nonzero()[0]
+
+
 class VotingTrainer(MultiTaskTrainer):
-    """Base of the methods with a `VotingCLIP`. Its options `VIEWS`, `SEARCH_SCALE` and `SEARCH_STEP` are the method's."""
+    """Base of the methods with a `VotingCLIP`; they have the options `VIEWS`, `SEARCH_SCALE` and `SEARCH_STEP`."""
 
     learns = False  # whether an optimizer steps something in the cache
     reads_templates = True
+    not_neutral = ("DATALOADER.VIEWS",)  # it counts even where nothing is stepped: keys are means over views
 
     @classmethod
     def steps(cls, cfg):
@@ -115,19 +131,10 @@ class VotingTrainer(MultiTaskTrainer):
 
     @torch.no_grad()
     def search(self, task):
-        """Accuracies (n_beta, n_alpha, n_gamma), in percent, on a task's validation images.
-
-        Raises:
-            UserError: it has none.
-        """
-        (features, labels), model = self.features("val"), self.model
-        own, columns = model.task_of_class[labels] == task, model.task_of_class == task
-        if not own.any():
-            raise UserError(f"{type(self).__name__} needs validation images to choose its weights, but task "
-                            f"{self.tasks[task].name!r} has none")
-        features = F.normalize(features[own].to(model.learned_dtype), dim=-1)
-        labels = labels[own] - columns.nonzero()[0]
-        zero_shot, affinity = model.evidence(task, features, model.class_features()[columns])
+        """Accuracies (n_beta, n_alpha, n_gamma), in percent, on a task's validation images."""
+        (features, labels), model = features_of_task(self, task, "val"), self.model
+        features = F.normalize(features.to(model.learned_dtype), dim=-1)
+        zero_shot, affinity = model.evidence(task, features, model.class_features()[model.task_of_class == task])
         betas, alphas, gammas = self.axes()
         right = []
         for beta in betas:
