@@ -65,7 +65,8 @@ class VotingCLIP(MultiTaskCLIP):
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
             features, columns = F.normalize(image_features.to(self.learned_dtype), dim=-1), []
-            for task, (beta, alpha, gamma) in enumerate(self.cache.settings):
+            for task in range(len(self.tasks)):
+                beta, alpha, gamma = self.cache.settings[task].unbind()
                 zero_shot, affinity = self.evidence(task, features, class_features[self.task_of_class == task])
                 columns.append(zero_shot + alpha * self.votes(task, affinity, beta, gamma))
             return torch.cat(columns, dim=1)

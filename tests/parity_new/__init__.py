@@ -87,6 +87,12 @@ class Case:
         return {name: parity.relative_error(value, self[name]) for name, value in ours.items()}
 
 
+def check_case(folder, name, weights):
+    """{quantity: error} of the case `<method>/<case>` of a folder, on the CLIP in the file `weights`."""
+    method, case = name.split("/")
+    return importlib.import_module(f"tests.parity_new.{method}").check(Case(Path(folder) / method, case, weights))
+
+
 def check_folder(folder, only=None):
     """Check all cases of a folder whose method has a module here, or those of the method `only`; returns the status."""
     folder, known = Path(folder), {path.stem for path in Path(__file__).parent.glob("[a-z]*.py")}
@@ -96,14 +102,9 @@ def check_folder(folder, only=None):
     missing = [name for name in names if name.split("/")[0] not in known]
     with tempfile.TemporaryDirectory() as made:
         parity.unpack(folder / "common", made)
-
-        def check(name):
-            method, case = name.split("/")
-            module = importlib.import_module(f"tests.parity_new.{method}")
-            return module.check(Case(folder / method, case, osp.join(made, "clip_vit.pt")))
-
         checked = [name for name in names if name not in missing]
-        agree = parity.report(checked, check)
+        weights = osp.join(made, "clip_vit.pt")
+        agree = parity.report(checked, lambda name: check_case(folder, name, weights))
     if missing:
         print(f"no trainer is checked on {', '.join(sorted({name.split('/')[0] for name in missing}))}")
     print(f"{agree} of {len(names)} cases agree to {parity.TOLERANCE:g}")
