@@ -1,5 +1,6 @@
 """Unprojected image features: those that a frozen image tower maps, in the end, into the space of the texts."""
 
+import torch
 from torch import nn
 
 from common.errors import UserError
@@ -15,7 +16,7 @@ class UnprojectedImageEncoder(nn.Module):
         name: of the model, for the error message.
 
     Attributes:
-        projection: (width, dim). bias: (dim,), added after it, or None.
+        projection: (width, dim), and bias: (dim,), which is added after it; both float32.
 
     Raises:
         UserError: the tower is neither a ResNet of CLIP nor a vision transformer with a projection.
@@ -31,9 +32,10 @@ class UnprojectedImageEncoder(nn.Module):
         self.visual, self.is_resnet = visual, isinstance(visual, ModifiedResNet)
         if self.is_resnet:
             last, visual.attnpool.c_proj = visual.attnpool.c_proj, nn.Identity()
-            self.projection, self.bias = last.weight.detach().t(), last.bias.detach()
+            self.projection, self.bias = last.weight.detach().t().float(), last.bias.detach().float()
         elif isinstance(visual, VisionTransformer) and visual.proj is not None:
-            self.projection, self.bias, visual.proj = visual.proj.detach(), None, None
+            self.projection, visual.proj = visual.proj.detach().float(), None
+            self.bias = torch.zeros(self.projection.shape[1])
         else:
             raise UserError(f"{name} has no projection of image features that is known here: its image tower is "
                             f"{type(visual).__name__}, but must be a ResNet of CLIP or a vision transformer with one")

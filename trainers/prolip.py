@@ -25,28 +25,22 @@ from .votes import SCALE, features_of_task
 TRIED = [(10.0 ** -rate, weight) for rate in range(2, 9) for weight in (10, 1, 0.1, 0.01, 0.001, 0.0001, 0)]
 
 
-class Projections(nn.Module):
-    """`maps`, one (width, dim) per task, and the `rates` and `lambdas` (n_tasks,) that they are learned with."""
-
-    def __init__(self, start, n_tasks):
-        super().__init__()
-        self.maps = nn.ParameterList(start.clone() for _ in range(n_tasks))
-        self.register_buffer("rates", torch.zeros(n_tasks))
-        self.register_buffer("lambdas", torch.zeros(n_tasks))
-
-
 class ProjectedCLIP(MultiTaskCLIP):
-    """CLIP whose last map of image features is learned for every task or, with `adapter`, one (dim, dim) after it."""
+    """CLIP whose last map of image features is learned or, with `adapter`, one (dim, dim) after it.
+
+    `projections` has a map (width, dim) per task and `settings` (n_tasks, 2), the rates and lambdas it is learned with.
+    """
 
     def __init__(self, clip_model, tasks, adapter, backbone):
         super().__init__(clip_model, tasks)
-        start, bias = torch.eye(clip_model.output_dim), None
+        start, bias = torch.eye(clip_model.output_dim), torch.zeros(clip_model.output_dim)
         if not adapter:
             self.image_encoder = UnprojectedImageEncoder(clip_model.visual, backbone)
-            start, bias = self.image_encoder.projection.float(), self.image_encoder.bias
+            start, bias = self.image_encoder.projection, self.image_encoder.bias
         self.register_buffer("start", start, persistent=False)
-        self.register_buffer("bias", torch.zeros(start.shape[1]) if bias is None else bias.float(), persistent=False)
-        self.projections = Projections(start, len(tasks))
+        self.register_buffer("bias", bias, persistent=False)
+        self.projections = nn.ParameterList(start.clone() for _ in tasks)
+        self.projections.register_buffer("settings", torch.zeros(len(tasks), 2))
 
     def class_features(self):
         return self.zero_shot_features
@@ -58,7 +52,7 @@ class ProjectedCLIP(MultiTaskCLIP):
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
             return torch.cat([self.logits_by(learned, image_features, class_features[self.task_of_class == task])
-                              for task, learned in enumerate(self.projections.maps)], dim=1)
+                              for task, learned in enumerate(self.projections)], dim=1)
 
     def distance(self, learned):
         """|P - P0|^2, a sum."""
@@ -66,16 +60,15 @@ class ProjectedCLIP(MultiTaskCLIP):
 
     def losses(self, images, labels):
         logits, targets = self(images, labels)
-        tasks = self.task_of_class[labels]
+        tasks, learned = self.task_of_class[labels], self.projections
         xe_loss = sum(F.cross_entropy(logits[tasks == task], targets[tasks == task]) for task in tasks.unique())
-        learned = self.projections
-        far = sum(weight * self.distance(own) for weight, own in zip(learned.lambdas, learned.maps))
+        far = sum(weight * self.distance(own) for weight, own in zip(learned.settings[:, 1], learned))
         return {"loss": xe_loss + far, "xe_loss": xe_loss}, logits, targets
 
 
 @register
 class ProLIP(MultiTaskTrainer):
-    """The projection is learned with rates and lambdas that are given, or that a search on validation images chose."""
+    """The projection is learned with a rate and a lambda that are given, or that validation images chose."""
 
     node = "PROLIP"
     keys = {
@@ -97,21 +90,20 @@ class ProLIP(MultiTaskTrainer):
         return ProjectedCLIP(clip_model, self.tasks, self.options.ADAPTER, self.cfg.MODEL.BACKBONE.NAME)
 
     def prepare(self):
-        learned, labels = self.model.projections, self.features("train")[1]
+        given, settings = self.options.LAMBDA, self.model.projections.settings
         for task in range(len(self.tasks)):
-            classes = self.model.task_of_class == task
-            shots = float(classes[labels].sum() / classes.sum())
-            weight = {"1/shots": 1 / shots, "1/shots^2": 1 / shots ** 2}.get(self.options.LAMBDA, self.options.LAMBDA)
-            rate = self.cfg.OPTIM.LR
             if self.options.SEARCH:
-                rate, weight = TRIED[int(self.search(task).argmax())]  # the first of equals
-                print(f"task {task} ({self.tasks[task].name}): rate {rate:g}, lambda {weight:g} by validation images")
-            learned.rates[task], learned.lambdas[task] = rate, weight
+                pair = TRIED[int(self.search(task).argmax())]  # the first of equals
+            else:
+                shots = len(features_of_task(self, task, "train")[1]) / len(self.tasks[task].classnames)
+                pair = self.cfg.OPTIM.LR, {"1/shots": 1 / shots, "1/shots^2": 1 / shots ** 2}.get(given, given)
+            settings[task] = settings.new_tensor(pair)
 
     def search(self, task):
         """Validation accuracies (49,), in percent, of a task that is trained with each of the pairs `TRIED`."""
         model, cfg, runs = self.model, self.cfg.OPTIM, []
-        texts, (images, labels) = model.class_features()[model.task_of_class == task], features_of_task(self, task, "val")
+        (images, labels), texts = features_of_task(self, task, "val"), self.model.zero_shot_features
+        texts = texts[model.task_of_class == task]
         for rate, weight in TRIED:
             learned = nn.Parameter(model.start.clone())
             optimizer = build_optimizer([{"params": [learned], "lr": rate}], cfg)
@@ -129,7 +121,7 @@ class ProLIP(MultiTaskTrainer):
 
     def groups(self):
         learned = self.model.projections
-        return [{"params": [own], "lr": float(rate)} for own, rate in zip(learned.maps, learned.rates)]
+        return [{"params": [own], "lr": rate} for own, rate in zip(learned, learned.settings[:, 0].tolist())]
 
     def make_train_loader(self):
         return FeatureLoader(self.train_images, [range(len(self.train_images))], self.encode, self.device)

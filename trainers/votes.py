@@ -18,7 +18,8 @@ class Cache(nn.Module):
 
     def __init__(self, learn=False):
         super().__init__()
-        self.keys = nn.Parameter(torch.empty(0), requires_grad=learn)  # `prepare` makes them
+        keys = torch.empty(0)  # `prepare` makes them
+        self.register_parameter("keys", nn.Parameter(keys)) if learn else self.register_buffer("keys", keys)
         self.register_buffer("labels", torch.empty(0, dtype=torch.long))
         self.register_buffer("settings", torch.empty(0))
 
@@ -56,7 +57,7 @@ class VotingCLIP(MultiTaskCLIP):
 
     def values(self, task, gamma):
         """What the images of a task give to its classes (n, K)."""
-        return F.one_hot(self.cache.labels, len(self.classnames))[self.images_of(task)][:, self.task_of_class == task]
+        return self.cache.labels[self.images_of(task)][:, None] == (self.task_of_class == task).nonzero()[:, 0]
 
     def votes(self, task, affinity, beta, gamma):
         """(B, n) affinities -> (B, K) votes."""
@@ -87,8 +88,9 @@ def features_of_task(trainer, task, part, view=None):
     task_of_class = trainer.model.task_of_class
     rows = task_of_class[labels] == task
     if not rows.any():
-        raise UserError(f"{type(trainer).__name__} needs {'validation' if part == 'val' else 'training'} images of every "
-                        f"task, but {trainer.tasks[task].name!r} has none")
+        kind = "validation" if part == "val" else "training"
+        raise UserError(f"{type(trainer).__name__} needs {kind} images of every task, but "
+                        f"{trainer.tasks[task].name!r} has none")
     return features[rows], labels[rows] - (task_of_class == task).nonzero()[0]
 
 

@@ -24,11 +24,11 @@ def check(case):
     if not adapter:
         model.start.copy_(case["in/projection"])
         model.bias.copy_(case.stored.get("in/projection_bias", torch.zeros_like(model.bias)))
-        model.projections.maps[0].data.copy_(model.start)
+        model.projections[0].data.copy_(model.start)
     trainer.prepare()
     trainer.build_optimizer()
     ours = {"text_features": model.zero_shot_features, "cross_entropies": [], "lrs": [],
-            "rate_and_lambda": [model.projections.rates[0], model.projections.lambdas[0]]}
+            "rate_and_lambda": model.projections.settings[0]}
     if "grid_accuracy" in case.stored:
         ours["grid_accuracy"] = trainer.search(0).view(7, 7)
     for epoch in range(hyper["train_epoch"]):
@@ -37,7 +37,7 @@ def check(case):
         ours["cross_entropies"].append(float(shown["xe_loss"]))
         trainer.step_rate(by_batch=False)
     logits = logits_of(model, features("test")[0])
-    own = model.projections.maps[0].detach()
+    own = model.projections[0].detach()
     name = next(name for name in case.stored if name.startswith("final/"))
     return case.errors({**ours, "last_loss": shown["loss"].view(case["last_loss"].shape), "test_logits": logits,
                         "test_accuracy": accuracy_of(logits, case["in/test_labels"]),
