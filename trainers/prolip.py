@@ -2,8 +2,8 @@
 
 Fahes et al., Fine-Tuning CLIP's Last Visual Projector: A Few-Shot Cornucopia, 2024. With an image's feature x before
 the projection, and u(.) of length 1, logits are 100 u(x P + b).t_k; the loss is the cross-entropy + lambda |P - P0|^2
-on all training images at once. On a suite every task has its own P, rate and lambda, and the losses are summed, so that
-no task disturbs another. Rates and lambdas are the published ones; where nothing is searched, a low rate with 1/shots.
+on all training images at once, a sum. On a suite every task has its own P, rate and lambda, and losses are summed, so
+that no task disturbs another. Published rates without a search are 1e-6 to 1e-2; shots are training images per class.
 """
 
 from typing import Literal
@@ -54,15 +54,11 @@ class ProjectedCLIP(MultiTaskCLIP):
             return torch.cat([self.logits_by(learned, image_features, class_features[self.task_of_class == task])
                               for task, learned in enumerate(self.projections)], dim=1)
 
-    def distance(self, learned):
-        """|P - P0|^2, a sum."""
-        return (learned - self.start).square().sum()
-
     def losses(self, images, labels):
         logits, targets = self(images, labels)
         tasks, learned = self.task_of_class[labels], self.projections
         xe_loss = sum(F.cross_entropy(logits[tasks == task], targets[tasks == task]) for task in tasks.unique())
-        far = sum(weight * self.distance(own) for weight, own in zip(learned.settings[:, 1], learned))
+        far = sum(weight * (own - self.start).square().sum() for weight, own in zip(learned.settings[:, 1], learned))
         return {"loss": xe_loss + far, "xe_loss": xe_loss}, logits, targets
 
 
@@ -73,10 +69,8 @@ class ProLIP(MultiTaskTrainer):
     node = "PROLIP"
     keys = {
         "PREC": PREC,
-        "LAMBDA": Key("1/shots", "weight of the distance from the start; shots are a task's training images per class",
-                      NotNegative | Literal["1/shots", "1/shots^2"]),
-        "SEARCH": Key(False, "train with 49 pairs of a rate and a lambda first, and take the best on validation images "
-                      "instead of OPTIM.LR and LAMBDA", bool),
+        "LAMBDA": Key("1/shots", "weight of the distance", NotNegative | Literal["1/shots", "1/shots^2"]),
+        "SEARCH": Key(False, "choose rate and lambda of each task on validation images, by 49 more trainings", bool),
         "ADAPTER": Key(False, "learn a map after the projection, from the identity, instead of the projection", bool),
     }
     rows = (Row("ProLIP", 47, by_default=False),)
@@ -113,7 +107,7 @@ class ProLIP(MultiTaskTrainer):
             for learned, weight, optimizer, scheduler in runs:
                 optimizer.zero_grad()
                 loss = F.cross_entropy(model.logits_by(learned, features, texts), targets)
-                (loss + weight * model.distance(learned)).backward()
+                (loss + weight * (learned - model.start).square().sum()).backward()
                 optimizer.step()
                 scheduler.step()
         right = [model.logits_by(learned, images, texts).argmax(1) == labels for learned, *_ in runs]
