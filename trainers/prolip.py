@@ -2,8 +2,7 @@
 
 Fahes et al., Fine-Tuning CLIP's Last Visual Projector: A Few-Shot Cornucopia, 2024. With an image's feature x before
 the projection, and u(.) of length 1, logits are 100 u(x P + b).t_k; the loss is the cross-entropy + lambda |P - P0|^2
-on all training images at once, a sum. On a suite every task has its own P, rate and lambda, and losses are summed, so
-that no task disturbs another. Published rates without a search are 1e-6 to 1e-2; shots are training images per class.
+on all training images. Tasks have their own P, rate and lambda, and their losses are summed, so none disturbs another.
 """
 
 from typing import Literal
@@ -26,9 +25,9 @@ TRIED = [(10.0 ** -rate, weight) for rate in range(2, 9) for weight in (10, 1, 0
 
 
 class ProjectedCLIP(MultiTaskCLIP):
-    """CLIP whose last map of image features is learned or, with `adapter`, one (dim, dim) after it.
+    """CLIP whose last map of image features, a task's (width, dim), is learned or, with `adapter`, a (dim, dim) after it.
 
-    `projections` has a map (width, dim) per task and `settings` (n_tasks, 2), the rates and lambdas it is learned with.
+    `projections` holds the maps, and `settings` (n_tasks, 2), the rates and lambdas that they are learned with.
     """
 
     def __init__(self, clip_model, tasks, adapter, backbone):
@@ -56,9 +55,9 @@ class ProjectedCLIP(MultiTaskCLIP):
 
     def losses(self, images, labels):
         logits, targets = self(images, labels)
-        tasks, learned = self.task_of_class[labels], self.projections
+        tasks, weights = self.task_of_class[labels], self.projections.settings[:, 1]
         xe_loss = sum(F.cross_entropy(logits[tasks == task], targets[tasks == task]) for task in tasks.unique())
-        far = sum(weight * (own - self.start).square().sum() for weight, own in zip(learned.settings[:, 1], learned))
+        far = sum(weight * (own - self.start).square().sum() for weight, own in zip(weights, self.projections))
         return {"loss": xe_loss + far, "xe_loss": xe_loss}, logits, targets
 
 
@@ -69,7 +68,7 @@ class ProLIP(MultiTaskTrainer):
     node = "PROLIP"
     keys = {
         "PREC": PREC,
-        "LAMBDA": Key("1/shots", "weight of the distance", NotNegative | Literal["1/shots", "1/shots^2"]),
+        "LAMBDA": Key("1/shots", "weight of the distance, by shots per class", NotNegative | Literal["1/shots", "1/shots^2"]),
         "SEARCH": Key(False, "choose rate and lambda of each task on validation images, by 49 more trainings", bool),
         "ADAPTER": Key(False, "learn a map after the projection, from the identity, instead of the projection", bool),
     }
@@ -96,8 +95,8 @@ class ProLIP(MultiTaskTrainer):
     def search(self, task):
         """Validation accuracies (49,), in percent, of a task that is trained with each of the pairs `TRIED`."""
         model, cfg, runs = self.model, self.cfg.OPTIM, []
-        (images, labels), texts = features_of_task(self, task, "val"), self.model.zero_shot_features
-        texts = texts[model.task_of_class == task]
+        texts = model.zero_shot_features[model.task_of_class == task]
+        images, labels = features_of_task(self, task, "val")
         for rate, weight in TRIED:
             learned = nn.Parameter(model.start.clone())
             optimizer = build_optimizer([{"params": [learned], "lr": rate}], cfg)
@@ -114,8 +113,8 @@ class ProLIP(MultiTaskTrainer):
         return torch.stack(right).double().mean(1) * 100
 
     def groups(self):
-        learned = self.model.projections
-        return [{"params": [own], "lr": rate} for own, rate in zip(learned, learned.settings[:, 0].tolist())]
+        rates, maps = self.model.projections.settings[:, 0].tolist(), self.model.projections
+        return [{"params": [own], "lr": rate} for own, rate in zip(maps, rates)]
 
     def make_train_loader(self):
         return FeatureLoader(self.train_images, [range(len(self.train_images))], self.encode, self.device)
