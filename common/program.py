@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 from common.errors import UserError
 
-
 interrupted = threading.Event()  # Ctrl-C came
 
 

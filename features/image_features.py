@@ -31,7 +31,6 @@ from common.images import list_broken
 from common.program import check_interrupted, end_quietly, starting_processes
 
 from .images import Pass
-from .local_features import LocalImageEncoder
 from .store import FeatureCache, Rows, TemporaryPack, default_folder, has_room, megabytes
 
 # A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
@@ -56,7 +55,8 @@ class ImageFeatures:
     def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False, keep=True):
         self.cfg, self.encoder, self.device, self.dtype, self.autocast = cfg, encoder, device, dtype, autocast
         self.keep = keep
-        self.local = isinstance(encoder, LocalImageEncoder)
+        self.kind = getattr(encoder, "kind", "")  # "" of the tower's own features, as CLIP compares them with texts
+        self.local = self.kind == "local"
         self.batch_size = cfg.DATALOADER.TEST.BATCH_SIZE
         self.folder = cfg.DATALOADER.FEATURE_CACHE_DIR or default_folder()
         self.caches = {}  # description of the transforms -> FeatureCache
@@ -82,7 +82,7 @@ class ImageFeatures:
                 "precision": "amp" if self.autocast else str(self.dtype).removeprefix("torch."),
                 "device": self.device.type, "batch": self.batch_size, "kernels": kernels(self.device),
                 "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
-                **({"features": "local"} if self.local else {})})
+                **({"features": self.kind} if self.kind else {})})
         return self.caches[transforms]
 
     def make(self, images, epochs):

@@ -25,6 +25,8 @@ class LocalImageEncoder(nn.Module):
         UserError: the tower is another one, or its pooling leaves no features of positions.
     """
 
+    kind = "local"  # tells these features from a tower's own, where they are kept
+
     def __init__(self, visual, name="this backbone"):
         from open_clip.modified_resnet import ModifiedResNet  # open_clip is slow to import
         from open_clip.timm_model import TimmModel

@@ -37,7 +37,7 @@ NEUTRAL = {
     "TEST.SAVE_PREDICTIONS": "writes more",
 }
 # Keys that were added when run folders existed already. Those runs had these values: an identity leaves them out.
-ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto"}
+ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto", "OPTIM.ADAM_EPS": 1e-8}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
           "DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.STL10_FOLD", "DATASET.CIFAR_C_",
@@ -59,8 +59,8 @@ def reads(cfg, trainer, key):
     """True if a run of `trainer` (a class) may read `key`. Such a key counts, unless it is in `NEUTRAL`."""
     if key.startswith("TRAINER."):
         return key == "TRAINER.NAME" or key in method_keys(trainer)
-    return not (key.startswith(UNREAD) or (key.startswith(OF_STEPS) and not trainer.steps(cfg))
-                or (key in OF_TRAINING_IMAGES and not trainer.reads_training_images))
+    idle = key.startswith(OF_STEPS) and not trainer.steps(cfg) and key not in trainer.not_neutral
+    return not (key.startswith(UNREAD) or idle or key in OF_TRAINING_IMAGES and not trainer.reads_training_images)
 
 
 def settings_of(cfg, trainer):

@@ -1,6 +1,8 @@
 """Importing this package registers every trainer and evaluator."""
 
 from . import (  # noqa: F401
+    ape,
+    ape_t,
     cocoop,
     evaluation,
     kgcoop,
@@ -9,6 +11,8 @@ from . import (  # noqa: F401
     mtcoop_hard,
     plot,
     prograd,
+    prolip,
     protonet,
+    tip_adapter,
     zsclip,
 )

@@ -68,6 +68,8 @@ class MultiTaskTrainer(SavesParts):
     optim = {}  # {key: value, or function of the config}: its own schedule, after yaml files and before the command line
     learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
     learns_texts = False  # whether values of the text tower learn
+    rate_by_batch = False  # whether the schedule of the rate goes on with every batch instead of every epoch
+    drop_last = True  # whether an epoch leaves out a last, smaller batch
     reads_training_images = True
     reads_templates = False  # whether its class features read the tasks' hand-written templates
     not_neutral = ()  # keys that change this method's result, though they change no other's
@@ -219,8 +221,18 @@ class MultiTaskTrainer(SavesParts):
         print(f"# learned values: {self.n_params:,}")
         self.optimizer = self.scheduler = None
         if learned:
-            self.optimizer = build_optimizer(self.trained, self.cfg.OPTIM)
-            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM)
+            batches = len(self.make_train_loader()) if self.rate_by_batch else 1
+            self.optimizer = build_optimizer(self.groups(), self.cfg.OPTIM)
+            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM, self.max_epoch * batches)
+
+    def groups(self):
+        """What the optimizer steps: the learned values, or groups of them with rates of their own."""
+        return self.trained
+
+    def step_rate(self, by_batch):
+        """Step the schedule, so often as the optimizer, where it goes on with every batch, or every epoch."""
+        for _ in range(self.repeats * (by_batch == self.rate_by_batch)):
+            self.scheduler.step()
 
     @property
     def n_params(self):
@@ -233,7 +245,7 @@ class MultiTaskTrainer(SavesParts):
         sampler = build_sampler(options.SAMPLER, cfg=self.cfg, data_source=images.data_source,
                                 batch_size=options.BATCH_SIZE, n_ins=options.N_INS)
         # The last, smaller batch is left out unless it is the only one.
-        drop_last = len(images) >= options.BATCH_SIZE
+        drop_last = self.drop_last and len(images) >= options.BATCH_SIZE
         loader = PixelLoader if self.learns_images else FeatureLoader
         return loader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
 
@@ -278,8 +290,8 @@ class MultiTaskTrainer(SavesParts):
                 for batch, (images, labels) in enumerate(loader):
                     metrics = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
                     progress.add(self.epoch, batch, metrics, self.learning_rate())
-                for _ in range(self.repeats):
-                    self.scheduler.step()
+                    self.step_rate(by_batch=True)
+                self.step_rate(by_batch=False)
                 self.check_learned()
                 self.elapsed += time.time() - began
 
@@ -424,7 +436,7 @@ class MultiTaskTrainer(SavesParts):
         """
         for part in [*["train"] * self.reads_training_images, *self.tested_parts()]:
             self.need_images(part)
-        if self.steps(self.cfg):
+        if len(epochs):
             self.encode.make(self.train_images, epochs)
             self.elapsed += self.encode.seconds
         for part in self.tested_parts():

@@ -14,7 +14,6 @@ from runs.keys import all_keys, refusal, source_of
 from .prompts import LearnedContext, TaskContexts, build_prompts, words
 from .text_encoder import TextEncoder, WholePromptEncoder
 
-
 # Texts whose ids tell tokenizers apart.
 SAMPLE_TEXTS = ("a photo of a cat.", "The QUICK brown_fox's 10,234 jumps; naïve café, 東京 🙂", "two  spaces")
 

@@ -9,7 +9,7 @@ from dassl.utils import collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
 from runs.config import check_unread, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
-from runs.identity import OF_TEST, ADDED_LATER, check_model, reads
+from runs.identity import ADDED_LATER, OF_TEST, check_model, reads
 from runs.keys import all_keys
 from runs.outcome import note_missing
 from runs.results import print_results

@@ -94,6 +94,7 @@ KEYS = {
     "OPTIM.RMSPROP_ALPHA": Key(0.99, "smoothing of rmsprop", Share),
     "OPTIM.ADAM_BETA1": Key(0.9, "of adam and its kind", Annotated[float, Field(ge=0, lt=1)]),
     "OPTIM.ADAM_BETA2": Key(0.999, "of adam and its kind", Annotated[float, Field(ge=0, lt=1)]),
+    "OPTIM.ADAM_EPS": Key(1e-8, "of adam and its kind: added to what the gradient is divided by", Positive),
     "OPTIM.STAGED_LR": Key(False, "give the layers outside NEW_LAYERS the rate LR * BASE_LR_MULT", bool),
     "OPTIM.NEW_LAYERS": Key((), "layers that learn at LR under STAGED_LR", Texts | str),
     "OPTIM.BASE_LR_MULT": Key(0.1, "of the other layers under STAGED_LR", NotNegative),

@@ -69,15 +69,18 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
-def build_lr_scheduler(optimizer, optim_cfg):
+def build_lr_scheduler(optimizer, optim_cfg, max_epoch=None):
     """Make the scheduler that ``cfg.OPTIM`` describes (LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH, WARMUP_*).
 
     It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
+    Args:
+        max_epoch: how many steps it is made for, where these are not epochs; default: MAX_EPOCH.
+
     Raises:
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
     """
-    name, stepsize, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, optim_cfg.MAX_EPOCH
+    name, stepsize, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, max_epoch or optim_cfg.MAX_EPOCH
     check_availability(name, AVAI_SCHEDS, "OPTIM.LR_SCHEDULER")
     if name == "single_step":
         if isinstance(stepsize, (list, tuple)):

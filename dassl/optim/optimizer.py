@@ -62,11 +62,10 @@ def build_optimizer(model, optim_cfg, param_groups=None):
             weight_decay=weight_decay,
             alpha=optim_cfg.RMSPROP_ALPHA,
         )
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    adam = {"lr": lr, "weight_decay": weight_decay, "betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2),
+            "eps": optim_cfg.ADAM_EPS}
     if name == "adamw":
-        return torch.optim.AdamW(param_groups, lr=lr, weight_decay=weight_decay, betas=betas)
+        return torch.optim.AdamW(param_groups, **adam)
     if name == "radam":
-        return RAdam(param_groups, lr=lr, weight_decay=weight_decay, betas=betas)
-    return torch.optim.Adam(
-        param_groups, lr=lr, weight_decay=weight_decay, betas=betas, amsgrad=name == "amsgrad"
-    )
+        return RAdam(param_groups, **adam)
+    return torch.optim.Adam(param_groups, **adam, amsgrad=name == "amsgrad")

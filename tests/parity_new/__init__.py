@@ -65,9 +65,32 @@ class Case:
             return self["in/views"][view or 0], self["in/labels"]
         return self[f"in/{part}"], self[f"in/{part}_labels"]
 
+    def train(self, trainer, views, batch):
+        """Train on the stored orders, batches of so many images and a view an epoch: yields {"losses", "lrs"} so far.
+
+        A loss and a rate is of each step. What is yielded grows, once an epoch.
+        """
+        orders, said = self["in/orders"], {"losses": [], "lrs": []}
+        trainer.make_train_loader = lambda: orders[0].split(batch)  # the schedule counts its batches
+        trainer.build_optimizer()
+        for view, order in zip(views, orders):
+            for rows in order.split(batch):
+                said["lrs"].append(trainer.learning_rate())
+                shown = trainer.step(view[rows], self["in/labels"][rows], trainer.repeats)
+                said["losses"].append(float(shown["loss"]))
+                trainer.step_rate(by_batch=True)
+            trainer.step_rate(by_batch=False)
+            yield said
+
     def errors(self, ours):
         """{quantity: relative error} of our values, {name of a stored one: value}."""
         return {name: parity.relative_error(value, self[name]) for name, value in ours.items()}
+
+
+def check_case(folder, name, weights):
+    """{quantity: error} of the case `<method>/<case>` of a folder, on the CLIP in the file `weights`."""
+    method, case = name.split("/")
+    return importlib.import_module(f"tests.parity_new.{method}").check(Case(Path(folder) / method, case, weights))
 
 
 def check_folder(folder, only=None):
@@ -79,14 +102,9 @@ def check_folder(folder, only=None):
     missing = [name for name in names if name.split("/")[0] not in known]
     with tempfile.TemporaryDirectory() as made:
         parity.unpack(folder / "common", made)
-
-        def check(name):
-            method, case = name.split("/")
-            module = importlib.import_module(f"tests.parity_new.{method}")
-            return module.check(Case(folder / method, case, osp.join(made, "clip_vit.pt")))
-
         checked = [name for name in names if name not in missing]
-        agree = parity.report(checked, check)
+        weights = osp.join(made, "clip_vit.pt")
+        agree = parity.report(checked, lambda name: check_case(folder, name, weights))
     if missing:
         print(f"no trainer is checked on {', '.join(sorted({name.split('/')[0] for name in missing}))}")
     print(f"{agree} of {len(names)} cases agree to {parity.TOLERANCE:g}")

@@ -1,0 +1,156 @@
+"""Base of the methods where training images vote for their classes, beside zero-shot CLIP."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.errors import UserError
+
+from .multitask import MultiTaskTrainer
+from .multitask_clip import MultiTaskCLIP
+
+SCALE = 100  # of cosines: published code has this number instead of CLIP's own
+
+
+class Cache(nn.Module):
+    """`keys` (n, dim) of training images of the classes `labels` (n,); `settings` (n_tasks, 3): beta, alpha, gamma."""
+
+    def __init__(self, learn=False):
+        super().__init__()
+        keys = torch.empty(0)  # `prepare` makes them
+        self.register_parameter("keys", nn.Parameter(keys)) if learn else self.register_buffer("keys", keys)
+        self.register_buffer("labels", torch.empty(0, dtype=torch.long))
+        self.register_buffer("settings", torch.empty(0))
+
+
+class VotingCLIP(MultiTaskCLIP):
+    """Zero-shot CLIP with a `Cache`, whose images vote inside their own task."""
+
+    def __init__(self, clip_model, tasks, cache):
+        super().__init__(clip_model, tasks)
+        self.cache = cache
+
+    def class_features(self):
+        return self.zero_shot_features
+
+    def evidence(self, task, features, texts):
+        """Of features (B, dim) of length 1, zero-shot logits (B, K) of a task's classes, affinities (B, n) to its keys.
+
+        Args:
+            texts: (K, dim), of its classes.
+        """
+        return SCALE * features @ texts.t(), features @ self.keys()[self.images_of(task)].t()
+
+    def keys(self):
+        """What features are compared with (n, dim)."""
+        return self.cache.keys
+
+    def images_of(self, task):
+        """Which keys (n,) are of a task."""
+        return self.task_of_class[self.cache.labels] == task
+
+    def own(self, task):
+        """A task's texts (K, dim), keys (n, dim) and their labels (n,), counting in its own classes."""
+        columns, rows = self.task_of_class == task, self.images_of(task)
+        return self.zero_shot_features[columns], self.cache.keys[rows], self.cache.labels[rows] - columns.nonzero()[0]
+
+    def values(self, task, gamma):
+        """What the images of a task give to its classes (n, K)."""
+        return self.cache.labels[self.images_of(task)][:, None] == (self.task_of_class == task).nonzero()[:, 0]
+
+    def votes(self, task, affinity, beta, gamma):
+        """(B, n) affinities -> (B, K) votes."""
+        return torch.exp(-beta * (1 - affinity)) @ self.values(task, gamma).to(affinity)
+
+    def score(self, image_features, class_features):
+        with torch.autocast(image_features.device.type, enabled=False):
+            features, columns = F.normalize(image_features.to(self.learned_dtype), dim=-1), []
+            for task in range(len(self.tasks)):
+                beta, alpha, gamma = self.cache.settings[task].unbind()
+                zero_shot, affinity = self.evidence(task, features, class_features[self.task_of_class == task])
+                columns.append(zero_shot + alpha * self.votes(task, affinity, beta, gamma))
+            return torch.cat(columns, dim=1)
+
+
+def grid(scale, n, first):
+    """The n numbers that a search tries: from `first` on, in equal steps, of which the next would reach `scale`."""
+    return [first + i * (scale - first) / n for i in range(n)]
+
+
+def features_of_task(trainer, task, part, view=None):
+    """As `trainer.features`, of a task; labels count in its own classes.
+
+    Raises:
+        UserError: there are none.
+    """
+    features, labels = trainer.features(part, view)
+    task_of_class = trainer.model.task_of_class
+    rows = task_of_class[labels] == task
+    if not rows.any():
+        kind = "validation" if part == "val" else "training"
+        raise UserError(f"{type(trainer).__name__} needs {kind} images of every task, but "
+                        f"{trainer.tasks[task].name!r} has none")
+    return features[rows], labels[rows] - (task_of_class == task).nonzero()[0]
+
+
+class VotingTrainer(MultiTaskTrainer):
+    """Base of the methods with a `VotingCLIP`; they have the options `VIEWS`, `SEARCH_SCALE` and `SEARCH_STEP`."""
+
+    learns = False  # whether an optimizer steps something in the cache
+    reads_templates = True
+    not_neutral = ("DATALOADER.VIEWS",)  # it counts even where nothing is stepped: keys are means over views
+
+    @classmethod
+    def steps(cls, cfg):
+        return cls.learns
+
+    @classmethod
+    def parts(cls, options):
+        return ["cache"] if cls.learns else []
+
+    @classmethod
+    def frozen_parts(cls, options):
+        return [] if cls.learns else ["cache"]
+
+    @staticmethod
+    def specific(options):
+        return {"": "class"}
+
+    def make_features(self, epochs):
+        super().make_features(range(max(self.options.VIEWS, epochs.stop)))  # those of the keys, too, in one pass
+
+    def prepare(self):
+        views, cache, dtype = range(self.options.VIEWS), self.model.cache, self.model.learned_dtype
+        cache.labels = self.features("train")[1]
+        mean = sum(self.features("train", view)[0].to(dtype) for view in views) / len(views)
+        cache.keys.data = F.normalize(mean, dim=-1)
+        cache.settings = torch.zeros(len(self.tasks), 3, dtype=dtype, device=self.device)
+
+    def axes(self):
+        """Values of beta, alpha and gamma that the search tries."""
+        values = [grid(*each) for each in zip(self.options.SEARCH_SCALE, self.options.SEARCH_STEP, (0.1, 0.1, 0.0))]
+        return (values + [[0.0]])[:3]  # a gamma of 0 where there is none
+
+    @torch.no_grad()
+    def search(self, task):
+        """Accuracies (n_beta, n_alpha, n_gamma), in percent, on a task's validation images."""
+        (features, labels), model = features_of_task(self, task, "val"), self.model
+        features = F.normalize(features.to(model.learned_dtype), dim=-1)
+        zero_shot, affinity = model.evidence(task, features, model.class_features()[model.task_of_class == task])
+        betas, alphas, gammas = self.axes()
+        right = []
+        for beta in betas:
+            votes = [model.votes(task, affinity, beta, gamma) for gamma in gammas]
+            right += [((zero_shot + alpha * own_votes).argmax(1) == labels).sum() for alpha in alphas
+                      for own_votes in votes]
+        found = torch.stack(right).double() * (100 / len(labels))
+        return found.view(len(betas), len(alphas), len(gammas)).cpu().numpy()
+
+    def calibrate(self):
+        settings = self.model.cache.settings
+        for task in range(len(self.tasks)):
+            found = self.search(task)
+            best = np.unravel_index(found.argmax(), found.shape)  # the first of equals
+            chosen = [axis[i] for axis, i in zip(self.axes(), best)] if found.any() else [0, 0, 0]
+            settings[task] = torch.tensor(chosen, dtype=settings.dtype)
