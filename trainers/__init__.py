@@ -1,6 +1,8 @@
 """Importing this package registers every trainer and evaluator."""
 
 from . import (  # noqa: F401
+    clap,
+    clip_adapter,
     cocoop,
     evaluation,
     kgcoop,
@@ -10,5 +12,6 @@ from . import (  # noqa: F401
     plot,
     prograd,
     protonet,
+    taskres,
     zsclip,
 )

@@ -45,6 +45,7 @@ class MultiTaskTrainer(SavesParts):
     - `prepare()` makes what a fresh run starts from of image features, such as a classifier or a cache of keys.
     - `step(images, labels, repeats)` is a batch, by default the gradients of `losses["loss"]`, then the optimizer.
       A method may override `backward`, `add_gradients` or `step`, and `make_train_loader` for other batches.
+    - `end_epoch()` is what a method does after an epoch, before the model is validated and saved.
     - `calibrate()` chooses on validation images what the trained model needs besides, before it is saved.
 
     `parts` names the submodules of the model that are trained and saved. docs/extending.md has worked examples.
@@ -66,6 +67,7 @@ class MultiTaskTrainer(SavesParts):
     arguments = ()  # options of its node that its script takes after DATASET CFG SHOTS
     folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; [what stands only with its words]
     optim = {}  # {key: value, or function of the config}: the method's own schedule, between yaml files and command line
+    scheduler_per_step = False  # whether the scheduler steps after every batch; OPTIM.WARMUP_EPOCH then counts batches
     learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
     learns_texts = False  # whether values of the text tower learn
     reads_training_images = True
@@ -155,6 +157,13 @@ class MultiTaskTrainer(SavesParts):
     def calibrate(self):
         """Choose, by `features("val")`, what the trained model needs besides; it is saved with the model."""
 
+    def end_epoch(self):
+        """What a method does after an epoch, before the model is validated and saved."""
+
+    def generator(self, *names):
+        """A CPU generator for what is drawn by these `names`, such as a task's: it follows from the seed and them."""
+        return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, (self.cfg.SEED, *names))).encode()))
+
     # ------------------------------------------------------------------ building
     def build_model(self):
         cfg, name = self.cfg, type(self).__name__
@@ -220,7 +229,8 @@ class MultiTaskTrainer(SavesParts):
         self.optimizer = self.scheduler = None
         if learned:
             self.optimizer = build_optimizer(self.trained, self.cfg.OPTIM)
-            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM)
+            batches = len(self.make_train_loader()) if self.scheduler_per_step else 1
+            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM, batches)
 
     @property
     def n_params(self):
@@ -278,8 +288,11 @@ class MultiTaskTrainer(SavesParts):
                 for batch, (images, labels) in enumerate(loader):
                     shown = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
                     progress.add(self.epoch, batch, shown, self.learning_rate())
-                for _ in range(self.repeats):
+                    if self.scheduler_per_step:
+                        self.scheduler.step()
+                for _ in range(0 if self.scheduler_per_step else self.repeats):
                     self.scheduler.step()
+                self.end_epoch()
                 self.check_learned()
                 self.elapsed += time.time() - began
 

@@ -160,6 +160,11 @@ class MultiTaskCLIP(nn.Module):
         unit = [F.normalize(features, dim=-1) for features in self.text_features]
         return torch.cat([own[:, 0] if own.shape[1] == 1 else F.normalize(own.mean(1), dim=-1) for own in unit])
 
+    @cached_property
+    def mean_text_features(self):
+        """Plain means (n_cls, embed_dim) over the templates of text features, none of them normalised."""
+        return torch.cat([own.mean(1) for own in self.text_features])
+
     def image_features(self, images, labels):
         """What `logits` takes of a batch: of pixels (B, 3, H, W) their features; features (B, ...) as they are.
 

@@ -69,10 +69,12 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
-def build_lr_scheduler(optimizer, optim_cfg):
+def build_lr_scheduler(optimizer, optim_cfg, batches=1):
     """Make the scheduler that ``cfg.OPTIM`` describes (LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH, WARMUP_*).
 
-    It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
+    Where it is stepped after every batch, of which an epoch has ``batches``, the cosine lasts MAX_EPOCH * ``batches``
+    steps, and STEPSIZE and WARMUP_EPOCH count batches. It may be stepped more often: the cosine then rises again and
+    repeats.
 
     Raises:
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
@@ -91,7 +93,7 @@ def build_lr_scheduler(optimizer, optim_cfg):
             raise UserError(f"OPTIM.STEPSIZE is {stepsize!r}: multi_step needs a list of epochs")
         scheduler = MultiStepLR(optimizer, milestones=stepsize, gamma=optim_cfg.GAMMA)
     else:
-        scheduler = CosineAnnealingLR(optimizer, float(max_epoch))
+        scheduler = CosineAnnealingLR(optimizer, float(max_epoch * batches))
 
     warmup_epoch = optim_cfg.WARMUP_EPOCH
     if warmup_epoch <= 0:
