@@ -27,7 +27,7 @@ class Adapters(nn.Module):
     def forward(self, features, tasks):
         """Features (B, dim), not normalised, and the number (B,) of each one's task -> (B, dim)."""
         hidden = torch.einsum("bd,thd->bth", features, self.down).relu()
-        return torch.einsum("bth,tdh->btd", hidden, self.up).relu()[torch.arange(len(tasks)), tasks]
+        return torch.einsum("bth,tdh->btd", hidden, self.up).relu()[torch.arange(len(tasks), device=tasks.device), tasks]
 
 
 class AdapterCLIP(MultiTaskCLIP):

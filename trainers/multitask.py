@@ -158,7 +158,7 @@ class MultiTaskTrainer(SavesParts):
         """Choose, by `features("val")`, what the trained model needs besides; it is saved with the model."""
 
     def end_epoch(self):
-        """What a method does after an epoch, before the model is validated and saved."""
+        """What a method does after an epoch's batches, at its rate, before the model is validated and saved."""
 
     def generator(self, *names):
         """A CPU generator for what is drawn by these `names`, such as a task's: it follows from the seed and them."""
@@ -290,9 +290,9 @@ class MultiTaskTrainer(SavesParts):
                     progress.add(self.epoch, batch, shown, self.learning_rate())
                     if self.scheduler_per_step:
                         self.scheduler.step()
+                self.end_epoch()
                 for _ in range(0 if self.scheduler_per_step else self.repeats):
                     self.scheduler.step()
-                self.end_epoch()
                 self.check_learned()
                 self.elapsed += time.time() - began
 
@@ -498,6 +498,25 @@ class MultiTaskTrainer(SavesParts):
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
             wall_seconds=wall_seconds, context_similarity=similar)
         self.folder.finish()
+
+
+class PerClassTrainer(MultiTaskTrainer):
+    """Base of the methods that learn something for every class, in the part `classifier`."""
+
+    @staticmethod
+    def parts(options):
+        return ["classifier"]
+
+    @staticmethod
+    def specific(options):
+        return {"": "class"}
+
+    def need_images_of_tasks(self, labels):
+        """Raise a `UserError` where a task has no training images; `labels` (n,) are those of all."""
+        missing = set(range(len(self.tasks))) - set(self.model.task_of_class[labels].tolist())
+        if missing:
+            raise UserError(f"task {self.tasks[min(missing)].name!r} has no training images, which "
+                            f"{type(self).__name__} needs: add some, or leave the task out by DATASET.SUBSAMPLE_TASKS")
 
 
 class PerTaskTrainer(MultiTaskTrainer):

@@ -235,6 +235,11 @@ class MultiTaskCLIP(nn.Module):
         """
         return self.logits(self.image_features(images, labels), labels, self.class_features()), labels
 
+    def sum_over_tasks(self, losses, labels):
+        """Sum over the tasks of the mean of their samples' `losses` (B,); `labels` (B,). Each learns as if alone."""
+        tasks = self.task_of_class[labels]
+        return (losses / tasks.bincount()[tasks]).sum()
+
     def losses(self, images, labels):
         """What a method minimises on a batch, by default the mean cross-entropy.
 
@@ -247,6 +252,14 @@ class MultiTaskCLIP(nn.Module):
         """
         logits, targets = self(images, labels)
         return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+
+
+class ClassVectors(nn.Module):
+    """`weight` (n_cls, dim): a learned vector for each class, 0 at first."""
+
+    def __init__(self, n_cls, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_cls, dim))
 
 
 class ContextCLIP(MultiTaskCLIP):

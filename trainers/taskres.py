@@ -6,22 +6,11 @@ ImageNet it has OPTIM.LR 2e-4, for Flowers ALPHA 1.0. The "enhanced" bases, whic
 A batch has images of several tasks: the gradient of a class is the mean over the batch of that of its task's images.
 """
 
-import torch
-from torch import nn
-
 from common.keys import Key, Positive
 from runs.methods import PREC, WARM_COSINE, Row, register
 
-from .multitask import MultiTaskTrainer
-from .multitask_clip import MultiTaskCLIP
-
-
-class Residuals(nn.Module):
-    """`weight` (n_cls, dim) starts at 0."""
-
-    def __init__(self, n_cls, dim):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_cls, dim))
+from .multitask import PerClassTrainer
+from .multitask_clip import ClassVectors, MultiTaskCLIP
 
 
 class ResidualCLIP(MultiTaskCLIP):
@@ -30,10 +19,10 @@ class ResidualCLIP(MultiTaskCLIP):
     def __init__(self, clip_model, tasks, alpha):
         super().__init__(clip_model, tasks)
         self.alpha = alpha
-        self.residuals = Residuals(len(self.classnames), self.text_encoder.output_dim)
+        self.classifier = ClassVectors(len(self.classnames), self.text_encoder.output_dim)
 
     def class_features(self, classes=slice(None)):
-        return (self.mean_text_features + self.alpha * self.residuals.weight)[classes]
+        return (self.mean_text_features + self.alpha * self.classifier.weight)[classes]
 
 
 def n_epochs(cfg):
@@ -42,7 +31,7 @@ def n_epochs(cfg):
 
 
 @register
-class TaskRes(MultiTaskTrainer):
+class TaskRes(PerClassTrainer):
     """TaskRes; nothing is drawn but the batches."""
 
     node = "TASKRES"
@@ -51,14 +40,6 @@ class TaskRes(MultiTaskTrainer):
     optim = {**WARM_COSINE, "OPTIM.NAME": "adam", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": n_epochs,
              "DATALOADER.TRAIN_X.BATCH_SIZE": 256}
     reads_templates = True
-
-    @staticmethod
-    def parts(options):
-        return ["residuals"]
-
-    @staticmethod
-    def specific(options):
-        return {"": "class"}
 
     def build_clip_model(self, clip_model):
         return ResidualCLIP(clip_model, self.tasks, self.options.ALPHA)

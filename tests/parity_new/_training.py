@@ -42,7 +42,7 @@ def train(case, trainer, learned, batches):
     ours = {"losses": [], "lrs": []}
     with torch.no_grad():
         if "first_logits" in case.stored:
-            ours["first_logits"] = test_logits(case, trainer)
+            ours["first_logits"] = logits(case, trainer, "test")
     for epoch, loader in enumerate(batches):
         trainer.epoch = epoch
         for features, labels in loader:
@@ -52,16 +52,16 @@ def train(case, trainer, learned, batches):
                 ours |= {f"grad0/{name}": value.grad.clone() for name, value in learned.items()}
             if trainer.scheduler_per_step:
                 trainer.scheduler.step()
+        trainer.end_epoch()
         if not trainer.scheduler_per_step:
             parity.end_epoch(trainer)
-        trainer.end_epoch()
     ours |= {f"final/{name}": value for name, value in learned.items()}
-    ours["test_logits"] = test_logits(case, trainer)
+    ours["test_logits"] = logits(case, trainer, "test")
     return case.errors({name: value.reshape(case[name].shape) if isinstance(value, torch.Tensor) else value
                         for name, value in ours.items() if name in case.stored})
 
 
 @torch.no_grad()
-def test_logits(case, trainer, part="test"):
+def logits(case, trainer, part):
     """Logits of stored images of a part."""
     return trainer.model(*case.features(part))[0]

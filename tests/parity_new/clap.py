@@ -13,7 +13,7 @@ def check(case):
     epochs = ordered(probe.make_train_loader(), orders)
     if kind == "TR":
         trainer = case.trainer("TaskRes", **optim(case))
-        return train(case, trainer, {"prototypes": trainer.model.residuals.weight}, epochs)
+        return train(case, trainer, {"prototypes": trainer.model.classifier.weight}, epochs)
     if kind == "ClipA":
         trainer = case.trainer("CLIPAdapter", **optim(case))
         adapter = trainer.model.adapter
