@@ -52,7 +52,7 @@ class PrototypesCLIP(MultiTaskCLIP):
 
 
 class ViewLoader:
-    """Batches of features (n_views, n, dim) of all views, labels (n,): as many in an epoch as those of one view make."""
+    """Batches of features (n_views, n, dim) of all views, labels (n,): as many in an epoch as one view makes."""
 
     def __init__(self, features, labels, batch_size):
         self.features, self.labels = features.flatten(0, 1), labels.repeat(len(features))

@@ -26,8 +26,10 @@ class Adapters(nn.Module):
 
     def forward(self, features, tasks):
         """Features (B, dim), not normalised, and the number (B,) of each one's task -> (B, dim)."""
-        hidden = torch.einsum("bd,thd->bth", features, self.down).relu()
-        return torch.einsum("bth,tdh->btd", hidden, self.up).relu()[torch.arange(len(tasks), device=tasks.device), tasks]
+        hidden = torch.einsum("bd,thd->bth", features, self.down).relu()  # of all tasks: none is without a gradient
+        adapted = torch.einsum("bth,tdh->btd", hidden, self.up).relu()
+        own = tasks[:, None] == torch.arange(len(self.up), device=tasks.device)  # (B, n_tasks)
+        return (own[..., None] * adapted).sum(1)
 
 
 class AdapterCLIP(MultiTaskCLIP):

@@ -18,7 +18,7 @@ from runs.methods import PREC, Row, register
 from .multitask import PerClassTrainer
 from .multitask_clip import ClassVectors, MultiTaskCLIP
 
-SCALE = 4.60517  # its exponential is the published code's literal logit scale
+SCALE = 4.60517  # a literal of the published code, where others have the logarithm of the model's logit scale
 
 
 class HeadCLIP(MultiTaskCLIP):
@@ -43,7 +43,7 @@ class HeadCLIP(MultiTaskCLIP):
 
 
 class Passes:
-    """Shuffled passes over features (n, dim), labels (n,), in batches of `size` or of all; an incomplete one is dropped.
+    """Shuffled passes over features (n, dim), labels (n,), in whole batches of `size`, or of all if these are fewer.
 
     `generator(k)` is what pass k is drawn by.
     """
@@ -62,7 +62,7 @@ class Passes:
 
 
 class StepLoader:
-    """An epoch of `n` steps, each of which has a batch of each of `passes`; `epoch()` is the epoch's number."""
+    """`n` batches, of each of `passes` one; `epoch()` is the epoch's number."""
 
     def __init__(self, passes, n, epoch):
         self.passes, self.n, self.epoch = passes, n, epoch
@@ -110,9 +110,8 @@ class CrossModal(PerClassTrainer):
             if self.options.TEXTS:
                 classes = (model.task_of_class == number).nonzero()[:, 0]
                 sources["texts"] = texts.flatten(0, 1), classes.repeat_interleave(texts.shape[1])
-            for kind, (features, classes) in sources.items():
-                passes.append(Passes(features, classes, max(options.TRAIN_X.BATCH_SIZE // len(sources), 1),
-                                     partial(self.generator, task.name, kind)))
+            size = max(options.TRAIN_X.BATCH_SIZE // len(sources), 1)
+            passes += [Passes(*own, size, partial(self.generator, task.name, kind)) for kind, own in sources.items()]
         return StepLoader(passes, self.options.STEPS, lambda: self.epoch)
 
     @torch.no_grad()

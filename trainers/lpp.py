@@ -39,13 +39,13 @@ class BlendCLIP(MultiTaskCLIP):
 
     def class_features(self, classes=slice(None)):
         learned = self.classifier
-        return [part[classes] for part in (learned.weight, self.zero_shot_features, learned.alpha, learned.bias)]
+        blended = learned.weight + learned.alpha[:, None] * self.zero_shot_features
+        return torch.cat([blended, learned.bias[:, None]], dim=1)[classes]  # (n, dim + 1), the last is the bias
 
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
-            weight, texts, alpha, bias = class_features
             features = F.normalize(image_features.to(self.learned_dtype), dim=-1)
-            return features @ weight.t() + bias + alpha * (features @ texts.t())
+            return features @ class_features[:, :-1].t() + class_features[:, -1]
 
     def losses(self, images, labels):
         logits, targets = self(images, labels)
