@@ -26,10 +26,10 @@ class Adapters(nn.Module):
 
     def forward(self, features, tasks):
         """Features (B, dim), not normalised, and the number (B,) of each one's task -> (B, dim)."""
-        hidden = torch.einsum("bd,thd->bth", features, self.down).relu()  # of all tasks: none is without a gradient
-        adapted = torch.einsum("bth,tdh->btd", hidden, self.up).relu()
-        own = tasks[:, None] == torch.arange(len(self.up), device=tasks.device)  # (B, n_tasks)
-        return (own[..., None] * adapted).sum(1)
+        hidden = (features @ self.down.transpose(1, 2)).relu()  # (n_tasks, B, ...): none is without a gradient
+        adapted = (hidden @ self.up.transpose(1, 2)).relu()
+        own = torch.arange(self.up.shape[0], device=tasks.device)[:, None] == tasks  # (n_tasks, B)
+        return (own[..., None] * adapted).sum(0)
 
 
 class AdapterCLIP(MultiTaskCLIP):
