@@ -61,8 +61,8 @@ class LPplusplus(PerClassTrainer):
     keys = {"PREC": PREC}
     rows = (Row("LP++", 42, by_default=False),)
     optim = {"OPTIM.NAME": "sgd", "OPTIM.LR": 1.0, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.MOMENTUM": 0.9,
-             "OPTIM.MAX_EPOCH": 300, "OPTIM.LR_SCHEDULER": "single_step", "OPTIM.WARMUP_EPOCH": 0,
-             "DATALOADER.VIEWS": 1, "TEST.FINAL_MODEL": "best_val"}
+             "OPTIM.MAX_EPOCH": 300, "OPTIM.LR_SCHEDULER": "single_step", "OPTIM.STEPSIZE": (-1,),
+             "OPTIM.WARMUP_EPOCH": 0, "DATALOADER.VIEWS": 1, "TEST.FINAL_MODEL": "best_val"}
     reads_templates = True
 
     def build_clip_model(self, clip_model):

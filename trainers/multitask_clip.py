@@ -144,11 +144,12 @@ class MultiTaskCLIP(nn.Module):
     def text_features(self):
         """Text features of each task's classes in its templates, [(n_classes, n_templates, embed_dim)], not normalised.
 
-        They are made once, when the model has its device and precision.
+        They are made once, when the model has its device and precision; under amp in float32, so that they are the same
+        in whatever step they are first asked for.
         """
         texts = [template.format(words(name)) for task in self.tasks for name in task.classnames
                  for template in task.templates]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.task_of_class.device.type, enabled=False):
             prompts = build_prompts(texts, end="", tokenizer=self.text_encoder.tokenizer)
             features = self.text_encoder(prompts.to(self.task_of_class.device)).to(self.learned_dtype)
         sizes = [len(task.classnames) * len(task.templates) for task in self.tasks]
