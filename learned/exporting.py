@@ -44,8 +44,9 @@ class PixelsToLogits(nn.Module):
         super().__init__()
         # Pixels are fp32, so all else must be; rounded values stay rounded.
         self.model = classifier.trainer.model.float()
+        self.model.requires_grad_(False)
         features = classifier.class_features
-        self.class_features = features if features is None else features.float()
+        self.class_features = features if features is None else features.detach().float()
 
     def forward(self, pixels):
         return self.model.logits_of_all_tasks(pixels, self.class_features)

@@ -13,6 +13,9 @@ PREC = Key("fp16", "precision: towers in fp16 or bf16; amp: autocast; fp64: text
            Literal["fp32", "fp16", "bf16", "amp", "fp64"])
 POSITION = Key("end", "where the context goes: before the name, around it, or after it",
                Literal["end", "middle", "front"])
+# The schedule of CoOp, for `optim` of the methods that follow it: a first epoch at 1e-5, then a cosine.
+WARM_COSINE = {"OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": 1, "OPTIM.WARMUP_TYPE": "constant",
+               "OPTIM.WARMUP_CONS_LR": 1e-5, "OPTIM.WEIGHT_DECAY": 5e-4}
 
 
 @dataclass(frozen=True)

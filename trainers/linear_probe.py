@@ -10,7 +10,7 @@ from torch import nn
 from common.errors import UserError
 from runs.methods import Row, register
 
-from .multitask import MultiTaskTrainer
+from .multitask import PerClassTrainer
 from .multitask_clip import MultiTaskCLIP
 
 
@@ -48,7 +48,7 @@ class ProbeCLIP(MultiTaskCLIP):
 
 
 @register
-class LinearProbe(MultiTaskTrainer):
+class LinearProbe(PerClassTrainer):
     """The linear probe: fitted once by scikit-learn, C chosen by the validation images; no optimizer steps it."""
 
     rows = (Row("LP-CLIP", 40),)
@@ -58,14 +58,6 @@ class LinearProbe(MultiTaskTrainer):
     @classmethod
     def steps(cls, cfg):
         return False
-
-    @staticmethod
-    def parts(options):
-        return ["classifier"]
-
-    @staticmethod
-    def specific(options):
-        return {"": "class"}
 
     def precision(self):
         return "fp32"

@@ -45,6 +45,7 @@ class MultiTaskTrainer(SavesParts):
     - `prepare()` makes what a fresh run starts from of image features, such as a classifier or a cache of keys.
     - `step(images, labels, repeats)` is a batch, by default the gradients of `losses["loss"]`, then the optimizer.
       A method may override `backward`, `add_gradients` or `step`, and `make_train_loader` for other batches.
+    - `end_epoch()` is what a method does after an epoch, before the model is validated and saved.
     - `calibrate()` chooses on validation images what the trained model needs besides, before it is saved.
 
     `parts` names the submodules of the model that are trained and saved. docs/extending.md has worked examples.
@@ -156,6 +157,13 @@ class MultiTaskTrainer(SavesParts):
 
     def calibrate(self):
         """Choose, by `features("val")`, what the trained model needs besides; it is saved with the model."""
+
+    def end_epoch(self):
+        """What a method does after an epoch's batches, at its rate, before the model is validated and saved."""
+
+    def generator(self, *names):
+        """A CPU generator for what is drawn by these `names`, such as a task's: it follows from the seed and them."""
+        return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, (self.cfg.SEED, *names))).encode()))
 
     # ------------------------------------------------------------------ building
     def build_model(self):
@@ -291,6 +299,7 @@ class MultiTaskTrainer(SavesParts):
                     metrics = self.step(images, labels, self.repeats)  # losses, backward pass, so many optimizer steps
                     progress.add(self.epoch, batch, metrics, self.learning_rate())
                     self.step_rate(by_batch=True)
+                self.end_epoch()
                 self.step_rate(by_batch=False)
                 self.check_learned()
                 self.elapsed += time.time() - began
@@ -497,6 +506,25 @@ class MultiTaskTrainer(SavesParts):
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
             wall_seconds=wall_seconds, context_similarity=similar)
         self.folder.finish()
+
+
+class PerClassTrainer(MultiTaskTrainer):
+    """Base of the methods that learn something for every class, in the part `classifier`."""
+
+    @staticmethod
+    def parts(options):
+        return ["classifier"]
+
+    @staticmethod
+    def specific(options):
+        return {"": "class"}
+
+    def need_images_of_tasks(self, labels):
+        """Raise a `UserError` where a task has no training images; `labels` (n,) are those of all."""
+        missing = set(range(len(self.tasks))) - set(self.model.task_of_class[labels].tolist())
+        if missing:
+            raise UserError(f"task {self.tasks[min(missing)].name!r} has no training images, which "
+                            f"{type(self).__name__} needs: add some, or leave the task out by DATASET.SUBSAMPLE_TASKS")
 
 
 class PerTaskTrainer(MultiTaskTrainer):

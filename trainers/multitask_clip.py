@@ -146,11 +146,12 @@ class MultiTaskCLIP(nn.Module):
     def text_features(self):
         """Text features of each task's classes in its templates, [(n_classes, n_templates, embed_dim)], not normalised.
 
-        They are made once, when the model has its device and precision.
+        They are made once, when the model has its device and precision; under amp in float32, so that they are the same
+        in whatever step they are first asked for.
         """
         texts = [template.format(words(name)) for task in self.tasks for name in task.classnames
                  for template in task.templates]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.task_of_class.device.type, enabled=False):
             prompts = build_prompts(texts, end="", tokenizer=self.text_encoder.tokenizer)
             features = self.text_encoder(prompts.to(self.task_of_class.device)).to(self.learned_dtype)
         sizes = [len(task.classnames) * len(task.templates) for task in self.tasks]
@@ -161,6 +162,11 @@ class MultiTaskCLIP(nn.Module):
         """Text features (n_cls, embed_dim) at length 1: with several templates the mean of features at length 1."""
         unit = [F.normalize(features, dim=-1) for features in self.text_features]
         return torch.cat([own[:, 0] if own.shape[1] == 1 else F.normalize(own.mean(1), dim=-1) for own in unit])
+
+    @cached_property
+    def mean_text_features(self):
+        """Plain means (n_cls, embed_dim) over the templates of text features, none of them normalised."""
+        return torch.cat([own.mean(1) for own in self.text_features])
 
     def image_features(self, images, labels):
         """Features (B, ...) of a batch, as `logits` takes them. Pixels (B, 3, H, W) are encoded, features are kept.
@@ -232,6 +238,11 @@ class MultiTaskCLIP(nn.Module):
         """
         return self.logits(self.image_features(images, labels), labels, self.class_features()), labels
 
+    def sum_over_tasks(self, losses, labels):
+        """Sum over the tasks of the mean of their samples' `losses` (B,); `labels` (B,). Each learns as if alone."""
+        tasks = self.task_of_class[labels]
+        return (losses / tasks.bincount()[tasks]).sum()
+
     def losses(self, images, labels):
         """The losses of a batch, by default the mean cross-entropy.
 
@@ -244,6 +255,14 @@ class MultiTaskCLIP(nn.Module):
         """
         logits, targets = self(images, labels)
         return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+
+
+class ClassVectors(nn.Module):
+    """`weight` (n_cls, dim): a learned vector for each class, 0 at first."""
+
+    def __init__(self, n_cls, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_cls, dim))
 
 
 class ContextCLIP(MultiTaskCLIP):

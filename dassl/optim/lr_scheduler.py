@@ -75,7 +75,8 @@ def build_lr_scheduler(optimizer, optim_cfg, max_epoch=None):
     It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
     Args:
-        max_epoch: how many steps it is made for, where these are not epochs; default: MAX_EPOCH.
+        max_epoch: the number of steps in place of MAX_EPOCH, where it is stepped after every batch; STEPSIZE and
+            WARMUP_EPOCH count batches then.
 
     Raises:
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.

@@ -1,0 +1,120 @@
+"""ZS-LP and CLAP: a linear probe that starts from the texts, and one that is held near them, class by class.
+
+Silva-Rodriguez et al., A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models, CVPR 2024. Schedule of
+its repository: SGD 0.1 without weight decay, batch 256, 300 epochs, a first epoch at 1e-5, 20 augmented views, whose
+features are made once (DATALOADER.VIEWS; 0: OPTIM.MAX_EPOCH views). An epoch takes as many batches of them as one view
+makes. One with several tasks has the mean over its samples of cross-entropy and of the penalty of the sample's task.
+"""
+
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from common.keys import Key
+from runs.methods import PREC, WARM_COSINE, Row, register
+
+from .multitask import PerClassTrainer
+from .multitask_clip import ClassVectors, MultiTaskCLIP
+
+
+class Prototypes(ClassVectors):
+    """`weight` (n_cls, dim), `multipliers` (n_cls,) of its distance from the texts, `rho` (n_cls,) their rates."""
+
+    def __init__(self, n_cls, dim):
+        super().__init__(n_cls, dim)
+        self.register_buffer("multipliers", torch.zeros(n_cls))
+        self.register_buffer("rho", torch.zeros(n_cls))
+
+
+class PrototypesCLIP(MultiTaskCLIP):
+    """CLIP whose class features are learned; with multipliers of 0 nothing holds them near the texts."""
+
+    def __init__(self, clip_model, tasks):
+        super().__init__(clip_model, tasks)
+        self.classifier = Prototypes(len(self.classnames), self.text_encoder.output_dim)
+
+    def class_features(self, classes=slice(None)):
+        return self.classifier.weight[classes]
+
+    def distances(self):  # squared, (n_cls,), from where they started; neither is normalised
+        return (self.classifier.weight - self.mean_text_features).square().sum(1)
+
+    def task_means(self, values):
+        """For each class the mean (n_cls,) of `values` (n_cls,) over the classes of its task."""
+        tasks = self.task_of_class
+        return (values.new_zeros(len(self.tasks)).index_add(0, tasks, values) / tasks.bincount())[tasks]
+
+    def losses(self, images, labels):
+        logits, targets = self(images, labels)
+        penalties = self.task_means(self.classifier.multipliers * self.distances())[labels]  # of the samples' tasks
+        return {"loss": F.cross_entropy(logits, targets) + penalties.mean()}, logits, targets
+
+
+class ViewLoader:
+    """Batches of features (n_views, n, dim) of all views, labels (n,): as many in an epoch as one view makes."""
+
+    def __init__(self, features, labels, batch_size):
+        self.features, self.labels = features.flatten(0, 1), labels.repeat(len(features))
+        self.batch_size, self.n_batches = min(batch_size, len(self.labels)), max(len(labels) // batch_size, 1)
+
+    def __len__(self):
+        return self.n_batches
+
+    def __iter__(self):
+        order = torch.randperm(len(self.labels)).to(self.labels.device)
+        for index in order.split(self.batch_size)[:self.n_batches]:
+            yield self.features[index], self.labels[index]
+
+
+@register
+class ZSLP(PerClassTrainer):
+    """The zero-shot-initialised linear probe."""
+
+    node = "ZSLP"
+    keys = {"PREC": PREC}
+    rows = (Row("ZS-LP", 38, by_default=False),)
+    optim = {**WARM_COSINE, "OPTIM.NAME": "sgd", "OPTIM.LR": 0.1, "OPTIM.WEIGHT_DECAY": 0.0,
+             "OPTIM.MAX_EPOCH": 300, "DATALOADER.TRAIN_X.BATCH_SIZE": 256, "DATALOADER.VIEWS": 20}
+
+    def build_clip_model(self, clip_model):
+        return PrototypesCLIP(clip_model, self.tasks)
+
+    def prepare(self):
+        self.model.classifier.weight.data.copy_(self.model.mean_text_features)
+
+    def all_views(self):  # features (n_views, n, dim), labels (n,)
+        views = [self.features("train", view) for view in range(self.cfg.DATALOADER.VIEWS or self.max_epoch)]
+        return torch.stack([features for features, _ in views]), views[0][1]
+
+    def make_train_loader(self):
+        return ViewLoader(*self.all_views(), self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
+
+
+@register
+class CLAP(ZSLP):
+    """ZS-LP with a penalty; a class's multiplier is the mean zero-shot probability of it on its training images."""
+
+    node = "CLAP"
+    keys = {"PREC": PREC, "MULTIPLIERS": Key(
+        "class", "of a class's distance: its own; the task's mean; 1; growing with it; scaled to a mean of 1",
+        Literal["class", "constant", "balanced", "adaptive", "corrected"])}
+    rows = (Row("CLAP", 39, by_default=False),)
+
+    @torch.no_grad()
+    def prepare(self):
+        super().prepare()
+        (features, labels), model = self.all_views(), self.model
+        views = torch.stack([model(view, labels)[0].softmax(1) for view in features])  # (n_views, n, n_cls)
+        own = F.one_hot(labels, views.shape[2]).to(views)  # (n, n_cls)
+        multipliers = (views.mean(0) * own).sum(0) / own.sum(0).clamp(min=1)  # of a class without images 0
+        means, kind = model.task_means(multipliers), self.options.MULTIPLIERS
+        model.classifier.multipliers = {"constant": means, "balanced": torch.ones_like(means),
+                                        "corrected": multipliers / means}.get(kind, multipliers)
+
+    @torch.no_grad()
+    def end_epoch(self):
+        if self.options.MULTIPLIERS == "adaptive":
+            learned, distances = self.model.classifier, self.model.distances()
+            learned.multipliers = (learned.multipliers + learned.rho * distances).clamp(min=0)
+            learned.rho = distances
