@@ -7,7 +7,6 @@ A batch has images of several tasks: the gradient of a task's adapter is that of
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from common.keys import Count, Key, Share
 from runs.methods import PREC, WARM_COSINE, Row, register

@@ -4,8 +4,6 @@ from unittest import mock
 
 import torch
 
-from tests import parity
-
 
 def optim(case):
     """The stored schedule as {config key: value}."""

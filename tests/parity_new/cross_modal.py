@@ -2,8 +2,6 @@
 
 from unittest import mock
 
-import torch
-
 from runs.methods import TRAINERS
 
 from ._training import logits, train
