@@ -25,7 +25,7 @@ TRIED = [(10.0 ** -rate, weight) for rate in range(2, 9) for weight in (10, 1, 0
 
 
 class ProjectedCLIP(MultiTaskCLIP):
-    """CLIP whose last map of image features, a task's (width, dim), is learned or, with `adapter`, a (dim, dim) after it.
+    """CLIP whose last map of image features (width, dim) is learned or, with `adapter`, one (dim, dim) after it.
 
     `projections` holds the maps, and `settings` (n_tasks, 2), the rates and lambdas that they are learned with.
     """
@@ -68,7 +68,7 @@ class ProLIP(MultiTaskTrainer):
     node = "PROLIP"
     keys = {
         "PREC": PREC,
-        "LAMBDA": Key("1/shots", "weight of the distance, by shots per class", NotNegative | Literal["1/shots", "1/shots^2"]),
+        "LAMBDA": Key("1/shots", "weight of the distance", NotNegative | Literal["1/shots", "1/shots^2"]),
         "SEARCH": Key(False, "choose rate and lambda of each task on validation images, by 49 more trainings", bool),
         "ADAPTER": Key(False, "learn a map after the projection, from the identity, instead of the projection", bool),
     }
