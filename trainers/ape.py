@@ -50,7 +50,7 @@ def choose_channels(model, options, by_images):
     They have the largest -w1 x similarity + w2 x variance: the mean product of the features of two classes, and the
     variance of texts over classes. Features are a class's text and, with `by_images`, its keys.
     """
-    cache, chosen, (w1, w2) = model.cache, [], options.W
+    chosen, (w1, w2) = [], options.W
     for task in range(len(model.tasks)):
         texts, keys, labels = model.own(task)
         if by_images:
