@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     StrictInt,
     TypeAdapter,
     ValidationError,
@@ -29,6 +28,14 @@ def check_template(template):
     if template.count("{}") != 1 or re.search("[{}]", template.replace("{}", "")):
         raise ValueError(f"must hold exactly one {{}}, for the class name, and no other brace, but is {template!r}")
     return template
+
+
+def check_templates(value):
+    """`value`, a template or a list of them, which becomes a tuple; a ValueError as `check_template`."""
+    templates = tuple(check_template(str(template)) for template in (value if isinstance(value, list) else [value]))
+    if not templates:
+        raise ValueError("must hold a template, but is empty")
+    return templates if isinstance(value, list) else templates[0]
 
 
 def check_name(name):
@@ -60,7 +67,7 @@ def name_class_folders(classes):
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-Template = Annotated[str, AfterValidator(check_template)]
+Templates = Annotated[str | tuple[str, ...], BeforeValidator(check_templates)]
 Below = Annotated[str, AfterValidator(check_below)]
 # A path in a file that this package writes; by Windows with backslashes, in earlier versions.
 Stored = Annotated[str, AfterValidator(lambda path: path.replace("\\", "/"))]
@@ -71,7 +78,7 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # `name: 2024` is a name
 
-    template: Template | Annotated[tuple[Template, ...], Field(min_length=1)] | None = None
+    template: Templates | None = None
     metric: Literal[METRICS] | None = None
 
 

@@ -234,7 +234,7 @@ def test_softcpt_reads_task_names_and_makes_contexts(names, kind):
     soft.made_contexts = lambda classes=None: words.expand(2, -1, -1)
     expected = features_of([f"a photo of a {name.replace('_', ' ')}." for task in TASKS for name in task.classnames])
     close(soft.class_features(), expected)
-    del soft.contexts
+    del soft.made_contexts
     soft.class_features().sum().backward()
     assert soft.prompt_gen.proj.grad.abs().max() > 0 and soft.task_prompt_learner.ctx.grad.abs().max() > 0
 
