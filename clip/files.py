@@ -34,7 +34,7 @@ class UnusableModel(ClipError, ValueError):
 
 
 def one_line(error):
-    """An exception's text (str) on one line of at most 300 characters, for use inside a sentence."""
+    """Return an exception's text on one line of at most 300 characters, for use inside a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
@@ -44,8 +44,8 @@ def download(url, root=None):
 
     The second last part of the URL's path is the file's SHA-256, as in OpenAI's URLs. The file appears under
     its own name only when it is complete and right; until then it is `<name>.part`, which is never continued.
-    A file that is already there is used as it is, with a warning where its SHA-256 is another one: people put
-    converted weights there.
+    A file that is already there is used as it is, with a warning if its SHA-256 differs: people put converted
+    weights there.
 
     Args:
         url: what to fetch.
@@ -88,10 +88,10 @@ def _fetch(url, target, expected):
 
 
 def read_content(path):
-    """Read what a weight file holds, on the CPU: for the most part a dict of name -> tensor, perhaps in other dicts.
+    """Read a weight file into CPU memory: usually a dict of name -> tensor, perhaps inside of other dicts.
 
-    Takes safetensors, a TorchScript archive (OpenAI's own files), and what `torch.save` writes, whatever the file's
-    name. Only tensors and plain values are unpickled.
+    The file may be safetensors, a TorchScript archive (OpenAI's own files), or one that `torch.save` wrote, whatever
+    its name. Only tensors and plain values are unpickled.
 
     Raises:
         MissingFile: no such file.
@@ -117,7 +117,7 @@ def read_content(path):
 
 
 def check_weight_file(path):
-    """The first bytes of a weight file, after a look at what kind of file it is.
+    """Return the first bytes of a weight file.
 
     Raises:
         MissingFile: no such file.
@@ -146,10 +146,10 @@ def _is_torchscript(path):
 
 
 def download_pretrained(config, cache_dir=None):
-    """The weight file (str) of an entry of open_clip's table, from its cache or downloaded there.
+    """Return the weight file (str) of an entry of open_clip's table, from its cache or downloaded there.
 
-    What is in the cache is used without network. Without network the call fails at once, where the hub's and
-    urllib's own clients would try for minutes.
+    A cached file is used without network. A download without network fails at once; the hub's and urllib's own clients
+    would try for minutes.
 
     Raises:
         OSError, or what huggingface_hub raises: no connection.
@@ -185,5 +185,5 @@ def _check_connection(url):
 
 
 def _reason(error):
-    """What requests says of a failed connection has the address twice and the reason at its end: that, in a line."""
+    """Return the reason of a failed connection in a line, without the addresses that requests puts before it."""
     return one_line(getattr(error.args[0], "reason", error) if error.args else error)

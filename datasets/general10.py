@@ -19,7 +19,7 @@ SUN = "https://vision.princeton.edu/projects/2010/SUN/"
 
 @DATASET_REGISTRY.register()
 class Caltech101(ClassFolders):
-    """Caltech101 (Fei-Fei et al., CVPRW 2004): photos of objects of 100 kinds; background and close-up faces left out."""
+    """Caltech101 (Fei-Fei et al., CVPRW 2004): objects of 100 kinds, without background and close-up faces."""
 
     dataset_dir = "caltech-101"
     image_dir = "101_ObjectCategories"
@@ -83,7 +83,7 @@ class EuroSAT(ClassFolders):
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(SingleTaskDataset):
-    """FGVC-Aircraft (Maji et al., arXiv 1306.5151): aircraft by variant, with the official train, val and test lists."""
+    """FGVC-Aircraft (Maji et al., arXiv 1306.5151): aircraft by variant, with official train, val and test lists."""
 
     dataset_dir = "fgvc_aircraft"
     image_dir = "images"
@@ -159,7 +159,7 @@ class OxfordFlowers(SingleTaskDataset):
 
 @DATASET_REGISTRY.register()
 class OxfordPets(SingleTaskDataset):
-    """Oxford-IIIT Pets (Parkhi et al., CVPR 2012): breeds of cats and dogs, with the official trainval and test lists."""
+    """Oxford-IIIT Pets (Parkhi et al., CVPR 2012): breeds of cats and dogs, with official trainval and test lists."""
 
     dataset_dir = "oxford_pets"
     image_dir = "images"
@@ -189,7 +189,7 @@ class OxfordPets(SingleTaskDataset):
 
 @DATASET_REGISTRY.register()
 class StanfordCars(SingleTaskDataset):
-    """Stanford Cars (Krause et al., 3dRR 2013): cars by make, model and year, with the official train and test images."""
+    """Stanford Cars (Krause et al., 3dRR 2013): cars by make, model and year, with official train and test images."""
 
     dataset_dir = "stanford_cars"
     sources = (Source("https://github.com/pytorch/vision/issues/7545", folders=("cars_train", "cars_test"),
@@ -249,7 +249,7 @@ class SUN397(SingleTaskDataset):
 
 @DATASET_REGISTRY.register()
 class UCF101(SingleTaskDataset):
-    """UCF101 (Soomro et al., arXiv 1212.0402): human actions by the middle frame of each video, first official split."""
+    """UCF101 (Soomro et al., arXiv 1212.0402): human actions by the middle frame of a video, first official split."""
 
     dataset_dir = "ucf101"
     image_dir = "UCF-101-midframes"

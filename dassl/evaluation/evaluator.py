@@ -21,8 +21,8 @@ def build_evaluator(cfg, **kwargs):
 class EvaluatorBase:
     """Collects the model's output batch by batch and sums it up.
 
-    Subclasses have ``reset()``, ``process(mo, gt)`` (model output and ground truth of a batch) and ``evaluate()``, which
-    returns an ordered dict of results; models are selected by the first one.
+    Subclasses have ``reset()``, ``process(mo, gt)`` (model output and ground truth of a batch) and ``evaluate()``,
+    which returns an ordered dict of results; the first one selects models.
     """
 
     def __init__(self, cfg):
