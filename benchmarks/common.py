@@ -127,7 +127,7 @@ def main(module, work, bench, description, **options):
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, default=3, help="measured calls, of which the median is taken")
+    parser.add_argument("--repeats", type=int, default=3, help="measured calls; their median counts")
     parser.add_argument("--json", default="", help="file for the rows")
     for name, default in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,

@@ -12,13 +12,12 @@ import pooch
 import requests
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained as open_clip_download
 from safetensors.torch import load_file
 
-SAVE = "save a state dict alone with torch.save or safetensors"  # what to do with a file of another kind
+SAVE = "save a state dict alone with torch.save or safetensors"  # advice for a file of another kind
 
 
 class ClipError(RuntimeError):
@@ -68,7 +67,7 @@ def download(url, root=None):
 def _fetch(url, target, expected):
     part = Path(f"{target}.part")
     # Seconds to connect and between two packets. pooch.retrieve would do the rest, too, but a killed one leaves
-    # files of random names, and what it makes only its owner can read.
+    # files of random names, and only their owner can read its files.
     fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(4, 60))
     try:
         fetch(url, str(part), None)
@@ -77,7 +76,7 @@ def _fetch(url, target, expected):
             raise ClipError(f"{url} arrived with SHA-256 {actual} instead of {expected} and was removed; try again, "
                             f"or put the file at {target} by hand")
         os.replace(part, target)
-    except OSError as error:  # those of requests are such, too
+    except OSError as error:  # errors of requests are OSErrors, too
         if error.errno == errno.ENOSPC:
             raise ClipError(f"the disk is full, {url} could not be stored in {target.parent}; free space and try "
                             "again") from error
@@ -154,26 +153,18 @@ def download_pretrained(config, cache_dir=None):
     Raises:
         OSError, or what huggingface_hub raises: no connection.
     """
-    if "file" in config:
-        return config["file"]
-    place = config.get("hf_hub")
-    if not place:
-        cached = Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])
-        if not cached.is_file():
-            _check_connection(config["url"])
-        return open_clip_download(config, cache_dir=cache_dir)
-    repository, name = os.path.split(place)
-    name = name or HF_WEIGHTS_NAME
-    safe = HF_SAFE_WEIGHTS_NAME if name == HF_WEIGHTS_NAME else os.path.splitext(name)[0] + ".safetensors"
-    for cached in (True, False):
-        if not cached:
-            _check_connection(constants.ENDPOINT)
-        for file in dict.fromkeys((safe, name)):
-            try:
-                return hf_hub_download(repository, file, cache_dir=cache_dir, local_files_only=cached)
-            except EntryNotFoundError as error:
-                missing = error
-    raise missing
+    if config.get("hf_hub"):
+        repository, name = os.path.split(config["hf_hub"])
+        name = name or HF_WEIGHTS_NAME
+        safe = HF_SAFE_WEIGHTS_NAME if name == HF_WEIGHTS_NAME else os.path.splitext(name)[0] + ".safetensors"
+        for file in (safe, name):
+            cached = try_to_load_from_cache(repository, file, cache_dir=cache_dir)
+            if isinstance(cached, str):
+                return cached
+        _check_connection(constants.ENDPOINT)
+    elif not (Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])).is_file():
+        _check_connection(config["url"])
+    return open_clip_download(config, cache_dir=cache_dir)
 
 
 def _check_connection(url):

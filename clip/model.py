@@ -26,7 +26,7 @@ from torch import nn
 
 from .files import ClipError, MissingFile, UnusableModel, check_weight_file, download_pretrained, one_line, read_content
 from .layouts import NO_WEIGHTS
-from .text_towers import ClipTokenizer, TextTower, hub_folder, make_tokenizer
+from .text_towers import ClipTokenizer, TextTower, cast_all_but, hub_folder, make_tokenizer
 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
@@ -171,11 +171,7 @@ def convert_weights(model, dtype=torch.float16):
         if isinstance(module, CLIP):
             module.text_projection.data = module.text_projection.data.to(dtype)
         elif isinstance(module, TimmModel):
-            for part in module.modules():
-                if not isinstance(part, nn.modules.batchnorm._BatchNorm):
-                    for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                        if tensor.is_floating_point():
-                            tensor.data = tensor.data.to(dtype)
+            cast_all_but(nn.modules.batchnorm._BatchNorm, module, dtype)
 
 
 def convert_to_double(model):
@@ -314,7 +310,7 @@ def _open_clip_weights(name, arch, pretrained, download_root):
         file = Path(pretrained).expanduser()
         if pretrained and file.is_file():
             if file.suffix != ".npz":  # open_clip reads big_vision's
-                read_content(file)  # refuses what is no weight file
+                read_content(file)  # refuses other files
             return str(file), {}
         if file.suffix or "/" in pretrained:
             raise MissingFile(f"{name}: there is no weight file {file}")

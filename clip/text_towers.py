@@ -182,16 +182,19 @@ class TextTower(nn.Module):
 
     def cast(self, dtype):
         """Cast the matrices, in place, to torch.float16 or torch.bfloat16; open_clip's norms and embedding stay."""
-        if isinstance(self.module, HFTextEncoder):
-            self.module.to(dtype)
-            return
-        for part in self.module.modules():
-            if not isinstance(part, (nn.LayerNorm, nn.Embedding)):
-                for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                    tensor.data = tensor.data.to(dtype)
+        cast_all_but(() if isinstance(self.module, HFTextEncoder) else (nn.LayerNorm, nn.Embedding), self.module, dtype)
 
     def extra_repr(self):
         return self.difference
+
+
+def cast_all_but(kept, module, dtype):
+    """Cast, in place, the floating-point tensors of all parts of a module but those of the types `kept`."""
+    for part in module.modules():
+        if not isinstance(part, kept):
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtype)
 
 
 def make_tokenizer(text, folder=None, cache_dir=None):

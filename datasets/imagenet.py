@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al., CVPR 2009), tested on its validation images, and what its shifted test sets share."""
+"""ImageNet (Deng et al., CVPR 2009), tested on its validation images, and its shifted test sets."""
 
 import os.path as osp
 
@@ -22,7 +22,7 @@ class ImageNetClasses(SingleTaskDataset):
 
     @staticmethod
     def read_names(folder):
-        """{WordNet id: class name} in the order of `classnames.txt`, which is that of ImageNet's labels."""
+        """Read {WordNet id: class name} in the order of `classnames.txt`, which is that of ImageNet's labels."""
         def parse(line):  # "n01440764 tench"
             wordnet_id, name = line.split(" ", 1)
             return wordnet_id, name
@@ -67,7 +67,7 @@ class ShiftedTestSet(ImageNetClasses):
 
 
 class ImageNetSubset(ShiftedTestSet):
-    """A shifted test set whose classes are those of ImageNet's that have a folder."""
+    """A shifted test set of some of ImageNet's classes: those that have a folder."""
 
     class_count = 200
 

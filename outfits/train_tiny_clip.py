@@ -32,7 +32,7 @@ from .scenes import ASPECTS, USUAL, VALUES, Style, random_chances, random_scene
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY, POSITIONS = 49408, 77  # of CLIP's tokenizer and of OpenAI's text tower
 PAD, SOS, EOT = 0, VOCABULARY - 2, VOCABULARY - 1
-CAPTION_TOKENS = 40  # the longest caption with SOS and EOT; what is beyond is cut off
+CAPTION_TOKENS = 40  # longest caption with SOS and EOT; longer ones are cut
 EMBED_DIM = 128
 VISION = {"layers": (1, 1, 1, 1), "width": 8, "patch_size": None, "image_size": SIZE}
 TEXT = {"width": 64, "heads": 1, "layers": 4}
@@ -174,7 +174,7 @@ def name_loss(logits, values):
 
     Args:
         logits: (N, aspects), of images and the texts of `make_contrasts`.
-        values: (N, aspects), indices in `LOOKS`; only scenes in which something but not much stands out count.
+        values: (N, aspects), indices in `LOOKS`; only scenes in which one to FEW aspects stand out count.
     """
     usual = torch.tensor([looks.index(USUAL[attribute]) for looks, (_, attribute) in zip(LOOKS, ASPECTS)])
     out = (values != usual).float()

@@ -423,26 +423,21 @@ def test_a_run_and_its_test_use_and_record_the_backbone_s_own(photo_root, tmp_pa
 
 # ---------------------------------------------------------------- no network
 def test_the_hub_is_not_asked_for_what_is_cached(tmp_path, monkeypatch):
-    def fetch(repository, file, cache_dir, local_files_only):
-        asked.append((file, local_files_only))
-        if file != there:
-            raise files.EntryNotFoundError("not here")
-        return f"{cache_dir}/{file}"
+    def look_up(repository, file, cache_dir):
+        return f"{cache_dir}/{repository}/{file}" if file == there else None
 
-    monkeypatch.setattr(files, "hf_hub_download", fetch)
+    monkeypatch.setattr(files, "try_to_load_from_cache", look_up)
     monkeypatch.setattr(files.requests, "head", lambda *args, **kwargs: pytest.fail("the network was asked"))
-    asked, there = [], "open_clip_pytorch_model.bin"
-    assert files.download_pretrained({"hf_hub": "some/model/"}, "cache") == "cache/open_clip_pytorch_model.bin"
-    assert asked == [("open_clip_model.safetensors", True), ("open_clip_pytorch_model.bin", True)]
+    for there in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        assert files.download_pretrained({"hf_hub": "some/model/"}, "cache") == f"cache/some/model/{there}"
 
     def offline(url, timeout):
         assert timeout < 5
         raise files.requests.ConnectionError("no route")
 
     monkeypatch.setattr(files.requests, "head", offline)
+    monkeypatch.setattr(files, "open_clip_download", lambda *args, **kwargs: pytest.fail("it would wait for minutes"))
     there = ""
-    with pytest.raises(OSError, match="no route"):
-        files.download_pretrained({"hf_hub": "some/model/"}, "cache")
-    with pytest.raises(OSError, match="no route"):
-        files.download_pretrained({"url": "https://example.org/none.pt"}, str(tmp_path))
-    assert all(local for _, local in asked)
+    for config in ({"hf_hub": "some/model/"}, {"url": "https://example.org/none.pt"}):
+        with pytest.raises(OSError, match="no route"):
+            files.download_pretrained(config, str(tmp_path))

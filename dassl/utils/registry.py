@@ -5,7 +5,7 @@ class Registry:
     """A table from names to classes or functions.
 
     Args:
-        name: what the names are values of, such as ``DATASET.NAME``; messages use it.
+        name: config key whose values the names are, such as ``DATASET.NAME``; messages use it.
     """
 
     def __init__(self, name):

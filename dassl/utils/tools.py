@@ -1,4 +1,4 @@
-"""Seeds, messages, and what this machine is."""
+"""Seeds, messages, and a description of this machine."""
 
 import difflib
 import os

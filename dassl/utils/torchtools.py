@@ -46,7 +46,7 @@ def load_checkpoint(fpath):
     the dict that its ``load_state_dict`` takes.
 
     Returns:
-        What was saved: usually a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
+        The saved object: usually a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
 
     Raises:
         FileNotFoundError: no such file.

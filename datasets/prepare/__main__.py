@@ -1,4 +1,4 @@
-"""Download the public files of a dataset or suite, tell what has to be fetched by hand, and check what is there.
+"""Download the public files of a dataset or suite, list those to fetch by hand, and check the existing ones.
 
     python -m datasets.prepare general10 --root R
     python -m datasets.prepare general10 --root R --check
@@ -33,20 +33,20 @@ from ..splits import relative
 from .fetch import obtain
 
 CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
-NO_IMAGES = ("thumbs.db", "desktop.ini")  # that systems put beside images
+NO_IMAGES = ("thumbs.db", "desktop.ini")  # systems put these beside images
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is there of a dataset.
+    """Result of examining a dataset.
 
     Attributes:
         found: "yes", "partly" or "no".
         missing: paths of missing files and folders; one that ends with a separator stands for all images in it.
-        problem: why the files that are there cannot be read, or "".
+        problem: the reason why existing files cannot be read, or "".
         classes: number of classes; None while files that tell it are missing.
-        images: number of the dataset's images that are there.
-        notes: what is unusual about the images that are there.
+        images: number of the dataset's images that exist.
+        notes: sentences on unusual images.
     """
 
     found: str
@@ -123,7 +123,7 @@ def examine(cls, root, thorough=False):
 
 
 def describe_images(cls, tasks, absent):
-    """List what is unusual about the images of `tasks` [(Task, official parts)], without those that are `absent`."""
+    """Return sentences on unusual images of `tasks` [(Task, official parts)]; images in `absent` do not count."""
     notes = []
     parts = {}  # path -> names of its parts
     counts = Counter()  # class name -> images
@@ -208,7 +208,7 @@ def shortened(lines):
 
 
 def show(reports, members, root):
-    """Print the table of all reports, and what to do about what is missing."""
+    """Print the table of all reports, and say how to get the missing files."""
     rows = [(name, report.found, "-" if report.classes is None else f"{report.classes:,}", f"{report.images:,}",
              "\n".join(shortened([relative(path, root) for path in report.missing])))
             for name, report in reports.items()]
@@ -245,7 +245,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
     parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
-    parser.add_argument("--check", action="store_true", help="download nothing: tell what is there, open every image")
+    parser.add_argument("--check", action="store_true", help="download nothing, but open every image")
     args = parser.parse_args(argv)
     root = osp.abspath(osp.expanduser(args.root))
     try:
