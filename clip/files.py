@@ -162,8 +162,10 @@ def download_pretrained(config, cache_dir=None):
             if isinstance(cached, str):
                 return cached
         _check_connection(constants.ENDPOINT)
-    elif not (Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])).is_file():
-        _check_connection(config["url"])
+    elif "url" in config:
+        cached = Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])
+        if not cached.is_file():
+            _check_connection(config["url"])
     return open_clip_download(config, cache_dir=cache_dir)
 
 

@@ -29,7 +29,7 @@ class Key:
     accepts: object
 
     def check(self, value):
-        """Return `value` in the type of this key: 1 becomes True or 1.0, a list a tuple if the default is none.
+        """Return `value` in the type of this key: 0 and 1 as a switch, 1 as 1.0, a list like the default.
 
         Raises:
             ValueError: the key does not accept it; the message says what it accepts, as "must be ...".

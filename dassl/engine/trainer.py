@@ -141,8 +141,6 @@ class SimpleTrainer:
         model_file = BEST_MODEL if epoch is None else f"model.pth.tar-{epoch}"
         for name in self.get_model_names():
             model_path = os.path.join(directory, name, model_file)
-            if not os.path.isfile(model_path):
-                raise FileNotFoundError(f'Model not found at "{model_path}": check the folder and the epoch')
             checkpoint = load_checkpoint(model_path)
             print(f'Loading weights to {name} from "{model_path}" (epoch = {checkpoint["epoch"]})')
             self._models[name].load_state_dict(checkpoint["state_dict"])
