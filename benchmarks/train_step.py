@@ -31,10 +31,12 @@ def build_trainer(variant, tasks, arch, encoder, chunk):
     if encoder == "plain":
         use_plain_encoder()
     torch.manual_seed(1)
-    return trainer_class(make_cfg({
+    trainer = trainer_class(make_cfg({
         "TRAINER.NAME": trainer_class.__name__, f"TRAINER.{trainer_class.node}.PREC": "fp32",
         "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
         "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.FEATURE_CACHE": False, "MODEL.TEXT_CHUNK": chunk}), tasks)
+    trainer.build_optimizer()
+    return trainer
 
 
 def products(trainer):
