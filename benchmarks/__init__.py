@@ -1,1 +1,1 @@
-"""What this implementation's speed and memory are measured by, against the plain way of doing the same."""
+"""Measure speed and memory of this implementation against the plain way to compute the same."""

@@ -1,6 +1,7 @@
-"""What the benchmarks share: models of real sizes with random weights, made-up tasks, a process per measurement."""
+"""Shared by the benchmarks: models of real sizes with random weights, made-up tasks, a process per measurement."""
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.tokenizer import _tokenizer as clip_tokenizer
@@ -35,7 +37,7 @@ def device():
 
 
 def random_clip(arch="RN50-quickgelu"):
-    """CLIP of an open_clip architecture with random weights, or `tiny`, frozen, fp32, on the device."""
+    """Make a CLIP of an open_clip architecture with random weights, or `tiny`: frozen, fp32, on the device."""
     torch.manual_seed(0)
     if arch == "tiny":
         return load(arch, device="cpu")[0].requires_grad_(False).to(device())
@@ -46,28 +48,24 @@ def random_clip(arch="RN50-quickgelu"):
 
 
 def made_up_tasks(n_tasks, n_classes, pairs=False):
-    """Tasks with names of one to three words for the classes, about as long as those of the public benchmarks.
+    """Make tasks whose classes have names of one to three words, about as long as those of the public benchmarks.
 
     Args:
-        pairs: names are two words of CLIP's vocabulary instead, at most 22,500 of them.
+        pairs: give the classes names of two words of CLIP's vocabulary instead, at most 22,500 of them.
     """
     if pairs:
-        known = [word.removesuffix("</w>") for word in clip_tokenizer.encoder if word.endswith("</w>")]
-        known = [word for word in known if word.isascii() and word.isalpha() and len(word) > 8][:150]
-        names = [f"{first} {second}" for first in known for second in known][:n_classes]
+        words = [word.removesuffix("</w>") for word in clip_tokenizer.encoder if word.endswith("</w>")]
+        words = [word for word in words if word.isascii() and word.isalpha() and len(word) > 8][:150]
+        names = [f"{first} {second}" for first in words for second in words][:n_classes]
     else:
         names = [" ".join(WORDS[(7 * i + 3 * k + i // len(WORDS)) % len(WORDS)] for k in range(1 + i % 3)) + f" {i}"
                  for i in range(n_classes)]
-    sizes = [n_classes // n_tasks + (t < n_classes % n_tasks) for t in range(n_tasks)]
-    tasks, first = [], 0
-    for t, size in enumerate(sizes):
-        tasks.append(Task(f"{WORDS[t]} {WORDS[-1 - t]} recognition", tuple(names[first:first + size])))
-        first += size
-    return tasks
+    return [Task(f"{WORDS[t]} {WORDS[-1 - t]} recognition", tuple(map(str, part)))
+            for t, part in enumerate(np.array_split(names, n_tasks))]
 
 
 def reset_peak():
-    """Let `peak_memory` count from what is in use now. Only CUDA and Linux can; elsewhere the peak so far stays."""
+    """Let `peak_memory` count from the memory in use now. Only CUDA and Linux can; elsewhere the peak so far stays."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform == "linux":
@@ -76,9 +74,9 @@ def reset_peak():
 
 
 def measure(step, repeats):
-    """Median seconds of `step()` over `repeats` calls after one more, and the most memory above that before, bytes.
+    """Return the median seconds of `step()` over `repeats` calls after a first one, and its memory in bytes.
 
-    With 0 repeats the one call counts. Where the peak can't be reset, the memory is that above the peak before.
+    The memory is the peak above that before the first call. With 0 repeats the first call's time counts.
     """
     reset_peak()
     idle = peak_memory(device())
@@ -93,11 +91,11 @@ def measure(step, repeats):
 
 
 def in_own_process(module, limit_gb=0, **case):
-    """`module.work(**case)` in a process of its own; its result must be JSON.
+    """Call `module.work(**case)` in a process of its own; its result must be JSON.
 
     Args:
-        limit_gb: address space that the process may take (not on Windows), 0 for any; one that wants more, or that
-            the kernel kills, gives None.
+        limit_gb: address space that the process may take (not on Windows), 0 for any. The result is None if the
+            process wants more or the kernel kills it.
 
     Raises:
         RuntimeError: the process failed and had no limit.
@@ -120,15 +118,16 @@ def in_own_process(module, limit_gb=0, **case):
 
 
 def main(module, work, bench, description, **options):
-    """Command line of a benchmark: `bench(args)` returns rows, which are printed and written as JSON.
+    """Run the command line of a benchmark: print a row for each of `--cases`, and write the rows as JSON.
 
     Args:
-        work: function that measures one case, called in a process of its own by `in_own_process`.
-        options: more options, name -> default.
+        work: function that measures one case in a process of its own.
+        bench: function `bench(case, run, args)` that returns the row of a case; `run(**case)` is `work` in a process.
+        options: more options, name -> default; one is `cases`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, default=3, help="measured calls, of which the median is taken")
+    parser.add_argument("--repeats", type=int, default=3, help="measured calls; their median counts")
     parser.add_argument("--json", default="", help="file for the rows")
     for name, default in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,
@@ -137,7 +136,7 @@ def main(module, work, bench, description, **options):
     if args.work:
         print(json.dumps(work(**json.loads(args.work))))
         return
-    rows = bench(args)
+    rows = [bench(case, functools.partial(in_own_process, module), args) for case in args.cases.split(",")]
     print(tabulate(rows, headers="keys", floatfmt=".3g"))
     if args.json:
         Path(args.json).write_text(json.dumps({"device": str(device()), "threads": torch.get_num_threads(),

@@ -3,15 +3,15 @@
     python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--side 500] [--workers 8] [--runs 4]
 
 A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
-its training: making the features of all epochs, keeping them, and the steps; of these `encode s` are the features.
-`bare s` reads and augments the same images (every view once) by a loader with as many workers in full batches, and
-gives them to the tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls
-alone, on random pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats`
-rounds does both ways, one after the other. On a busy machine CPU seconds (the workers' too) tell more.
+its training: it makes the features of all epochs (`encode s`), keeps them, and takes the steps. `bare s` reads and
+augments the same images (every view once) by a loader with as many workers in full batches, and gives them to the
+tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls alone, on random
+pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats` rounds measures both
+ways. On a busy machine CPU seconds (the workers' too) tell more.
 
-With `--runs n`: `one s` is `train()` alone, `all s` that of n runs at once which need the same features, from one empty
-cache until the last has trained. Each run is a process of its own, and begins when all have loaded their model. `made`
-are the features that all of them have encoded together.
+With `--runs n`: `one s` is `train()` alone, `all s` that of n runs at once with the same features, from one empty cache
+until the last run has trained. Each run is a process of its own, and begins when all have loaded their model. `made`
+counts the features that all of them have encoded together.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ from features.images import Pass
 from runs.config import make_cfg
 from trainers.mtcoop_hard import MTCoOpHard
 
-from .common import device, in_own_process, main
+from .common import device, main
 
 
 def write_photos(root, classes, shots, side):
-    """A `FolderTasks` root of one task whose classes have enough images for `shots` training images."""
+    """Write a `FolderTasks` root of one task whose classes have enough images for `shots` training images."""
     rng = np.random.default_rng(0)
     for c in range(classes):
         folder = Path(root) / "images" / "photos" / f"class {c}"
@@ -60,7 +60,7 @@ def build(root, shots, epochs, backbone, size, workers, cache):
 
 @torch.no_grad()
 def bare_seconds(trainer, epochs):
-    """Seconds of the tower for all views, with reading them and without, and CPU seconds of the former."""
+    """Return the tower's seconds for all views with reading them, without, and the CPU seconds of the former."""
     encoder, images, size = trainer.model.image_encoder, trainer.train_images, trainer.encode.batch_size
     items = np.arange(epochs * len(images))
     items = items[np.argsort(items % len(images), kind="stable")]
@@ -76,8 +76,8 @@ def bare_seconds(trainer, epochs):
 
 
 def cpu_seconds():
-    """That this process and the workers that have ended took."""
-    return time.process_time() + sum(os.times()[2:4])  # of the latter hundredths only
+    """Return the CPU time of this process and of the workers that have ended."""
+    return time.process_time() + sum(os.times()[2:4])  # the workers' in hundredths of a second
 
 
 def work(classes, shots, epochs, backbone, size, side, workers, repeats, runs):
@@ -88,7 +88,7 @@ def work(classes, shots, epochs, backbone, size, side, workers, repeats, runs):
 
 
 def compare_bare(settings, repeats, epochs):
-    """A row of medians: a run against the bare tower. `settings` are the arguments of `build` but for the cache."""
+    """Return medians of a run against the bare tower; `settings` are the arguments of `build` without the cache."""
     rounds = []
     for _ in range(repeats):
         trainer = build(*settings, tempfile.mkdtemp(dir=settings[0]))
@@ -103,7 +103,7 @@ def compare_bare(settings, repeats, epochs):
 
 
 def compare_together(settings, repeats, runs):
-    """A row of medians: one run against `runs` of them at once."""
+    """Return medians of one run against `runs` of them at once."""
     rounds = [(*train_together(settings, 1), *train_together(settings, runs)) for _ in range(repeats)]
     return {"runs": runs, **{name: statistics.median(column) for name, column in zip(
         ("one s", "made by one", "all s", "made"), zip(*rounds))},
@@ -111,7 +111,7 @@ def compare_together(settings, repeats, runs):
 
 
 def train_together(settings, runs):
-    """Seconds that `runs` processes take to train from one empty cache, and the features they make in all."""
+    """Return the seconds that `runs` processes take to train from one empty cache, and how many features they make."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(runs), context.SimpleQueue()
     settings = (*settings, tempfile.mkdtemp(dir=settings[0]))
@@ -127,7 +127,7 @@ def train_together(settings, runs):
 
 
 def train_one(settings, barrier, results):
-    """A run in its process: puts when it began to train, when it ended, and how many features it has made."""
+    """Train in this process; put its start, its end (seconds) and the number of features it made into `results`."""
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = build(*settings)
         made, encode = [], trainer.encode.encode
@@ -138,14 +138,11 @@ def train_one(settings, barrier, results):
         results.put((start, time.time(), sum(made)))
 
 
-def bench(args):
-    rows = []
-    for case in args.cases.split(","):
-        classes, shots, epochs = map(int, case.split(":"))
-        rows.append({"classes": classes, "shots": shots, "epochs": epochs, **in_own_process(
-            "benchmarks.images", classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size,
-            side=args.side, workers=args.workers, repeats=args.repeats, runs=args.runs)})
-    return rows
+def bench(case, run, args):
+    classes, shots, epochs = map(int, case.split(":"))
+    return {"classes": classes, "shots": shots, "epochs": epochs, **run(
+        classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size, side=args.side,
+        workers=args.workers, repeats=args.repeats, runs=args.runs)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The plain way to encode prompts: all 77 positions of every prompt, as the published code does. An oracle only."""
+"""The plain way to encode prompts: all 77 positions of every prompt, as the published code does."""
 
 import torch
 from torch.nn import functional as F
@@ -8,7 +8,7 @@ from trainers.text_encoder import TextEncoder
 
 
 class PlainTextEncoder(TextEncoder):
-    """Takes the same prompts and contexts as `TextEncoder` and gives the same features, with all the work."""
+    """Returns the features of `TextEncoder` for the same prompts and contexts, with all the work."""
 
     def forward(self, prompts, ctx=None):
         length = prompts.tokens.shape[1]

@@ -4,12 +4,13 @@
                                       [--without-plain 1 | --limit-gb N] [--chunk N]
 
 A case is VARIANT:TASKS:CLASSES[:POSITION]. Variants: `coop` (one context), `nata` (a context per task), `cata` (class
-prompts and task prompts, then a context per class). The step is all class features of the variant, with the task and
-class features that they are made from, forward and backward to what is learned. Where the plain way does not fit into
-N GB, what it would keep for its backward pass is counted. `--chunk` is MODEL.TEXT_CHUNK,
--1 for the other ways; `slower` is its (CPU) time over that of all at once, taking turns in one process.
+prompts and task prompts, then a context per class). A step computes all class features of the variant, with the task
+and class features before them, forward and backward to the learned parameters. If the plain way does not fit into N GB,
+the memory that its backward pass would need is counted. `--chunk` is MODEL.TEXT_CHUNK, -1 for the other ways; `slower`
+is its (CPU) time over that of all prompts at once; the two take turns in one process.
 """
 
+import functools
 import statistics
 import time
 
@@ -20,11 +21,11 @@ from trainers.mtcoop import SoftSharedCLIP
 from trainers.mtcoop_hard import HardSharedCLIP
 from trainers.text_encoder import kept_for_backward
 
-from .common import ENCODERS, in_own_process, made_up_tasks, main, measure, random_clip
+from .common import ENCODERS, made_up_tasks, main, measure, random_clip
 
 
 def build(variant, tasks, classes, position, arch, encoder, checkpoint, chunk):
-    """The model of a variant with the encoder `ours` or `plain`."""
+    """Build the model of a variant with the encoder `ours` or `plain`."""
     clip_model = random_clip(arch)
     made_up = made_up_tasks(tasks, classes)
     torch.manual_seed(1)
@@ -41,7 +42,7 @@ def build(variant, tasks, classes, position, arch, encoder, checkpoint, chunk):
 
 
 def clock():
-    """Seconds of the GPU's work, or else of all threads of this process alone."""
+    """Return seconds: wall time after the GPU's work, or without a GPU the CPU time of this process."""
     if not torch.cuda.is_available():
         return time.process_time()
     torch.cuda.synchronize()
@@ -49,7 +50,7 @@ def clock():
 
 
 def rows_encoded(prompts, encoder):
-    """Positions that go through the blocks."""
+    """Count the positions that go through the blocks."""
     if encoder == "plain":
         return len(prompts) * 77
     n_prefixes = len(set(prompts.context_of.tolist())) if prompts.prefix > 1 else 1
@@ -58,7 +59,7 @@ def rows_encoded(prompts, encoder):
 
 def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint=False, count=False,
          compiled=False, chunk=-1):
-    """Time, memory and rows of a step; with `count`, instead of doing it, what it would keep for its backward pass."""
+    """Measure time, memory and rows of a step; with `count`, only the memory that its backward pass would need."""
     model = build(variant, tasks, classes, position, arch, encoder, checkpoint, chunk)
     if compiled:
         model.text_encoder.compile_blocks()
@@ -88,36 +89,30 @@ def work(variant, tasks, classes, position, arch, encoder, repeats, checkpoint=F
             "slower": statistics.median(slower) if slower else None}
 
 
-def bench(args):
-    rows = []
-    for case in args.cases.split(","):
-        variant, tasks, classes, *position = case.split(":")
-        given = dict(variant=variant, tasks=int(tasks), classes=int(classes), position=(position or ["end"])[0],
-                     arch=args.arch, repeats=args.repeats)
-        chunked = None if not args.chunk else in_own_process(
-            "benchmarks.text_encoder", encoder="ours", chunk=args.chunk, **given)
-        ours = in_own_process("benchmarks.text_encoder", encoder="ours", **given)
-        recomputed = in_own_process("benchmarks.text_encoder", encoder="ours", checkpoint=True, **given)
-        plain = None if args.without_plain else in_own_process(
-            "benchmarks.text_encoder", encoder="plain", limit_gb=args.limit_gb, **given)
-        row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "position": given["position"],
-               "rows": ours["rows"], "s": ours["seconds"], "MB": ours["mb"], "CHECKPOINT_TEXT s": recomputed["seconds"],
-               "CHECKPOINT_TEXT MB": recomputed["mb"]}
-        if chunked:
-            row |= {"TEXT_CHUNK s": chunked["seconds"], "TEXT_CHUNK MB": chunked["mb"],
-                    "slower": chunked["slower"]}
-        if args.compile:
-            compiled = in_own_process("benchmarks.text_encoder", encoder="ours", compiled=True, **given)
-            row |= {"COMPILE s": compiled["seconds"], "COMPILE MB": compiled["mb"]}
-        if not plain and not args.without_plain:
-            counted = in_own_process("benchmarks.text_encoder", encoder="plain", count=True, **given)
-            row |= {"plain rows": counted["rows"],
-                    "plain MB": f"did not fit {args.limit_gb} GB: keeps {counted['mb']:,.0f} for the backward pass"}
-        if plain:
-            row |= {"plain rows": plain["rows"], "plain s": plain["seconds"], "plain MB": plain["mb"],
-                    "faster": plain["seconds"] / ours["seconds"], "smaller": plain["mb"] / ours["mb"]}
-        rows.append(row)
-    return rows
+def bench(case, run, args):
+    variant, tasks, classes, *position = case.split(":")
+    run = functools.partial(run, variant=variant, tasks=int(tasks), classes=int(classes),
+                            position=(position or ["end"])[0], arch=args.arch, repeats=args.repeats)
+    ways = {"": {}, "CHECKPOINT_TEXT ": {"checkpoint": True}}
+    if args.chunk:
+        ways["TEXT_CHUNK "] = {"chunk": args.chunk}
+    if args.compile:
+        ways["COMPILE "] = {"compiled": True}
+    row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "position": (position or ["end"])[0]}
+    for way, options in ways.items():
+        measured = run(encoder="ours", **options)
+        row |= {"rows": measured["rows"], f"{way}s": measured["seconds"], f"{way}MB": measured["mb"]}
+        if "chunk" in options:
+            row["slower"] = measured["slower"]
+    if args.without_plain:
+        return row
+    plain = run(encoder="plain", limit_gb=args.limit_gb)
+    if plain:
+        return row | {"plain rows": plain["rows"], "plain s": plain["seconds"], "plain MB": plain["mb"],
+                      "faster": plain["seconds"] / row["s"], "smaller": plain["mb"] / row["MB"]}
+    counted = run(encoder="plain", count=True)
+    return row | {"plain rows": counted["rows"], "plain MB":
+                  f"did not fit {args.limit_gb} GB: keeps {counted['mb']:,.0f} for the backward pass"}
 
 
 if __name__ == "__main__":

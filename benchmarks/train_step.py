@@ -6,10 +6,12 @@
 `ours` is a whole step of the real trainer (scores, loss, backward pass, three or four optimizer steps). `plain` also
 encodes the images of the batch, and all 77 positions of every prompt. `products` are the matrix products that no exact
 step can avoid, on the rows that ours encodes: per row and block the four linear maps, forward and to their input (the
-weights are frozen); in the last block only [EOT]'s rows after the keys and values; the meta network forward, to its
-input and to its weight. Attention's own products, norms, nonlinearities and the optimizer are not counted.
+weights are frozen); after the last block's keys and values only [EOT]'s rows; the meta network forward, to its input
+and to its weight. Attention's own products, norms, nonlinearities and the optimizer are not counted.
 `--chunk` is MODEL.TEXT_CHUNK; `--pairs` gives the classes names of two words.
 """
+
+import functools
 
 import torch
 
@@ -17,26 +19,28 @@ import trainers.multitask
 from runs.config import make_cfg
 from runs.methods import TRAINERS
 
-from .common import ENCODERS, device, in_own_process, made_up_tasks, main, measure, random_clip
+from .common import ENCODERS, device, made_up_tasks, main, measure, random_clip
 from .plain import use_plain_encoder
 
 
 def build_trainer(variant, tasks, arch, encoder, chunk):
-    """The trainer as `train.py` builds it, but without data and with random weights."""
+    """Build the trainer as `train.py` does, but without data and with random weights."""
     trainer_class = TRAINERS["MTCoOpHard" if variant == "coop" else "MTCoOp"]
     clip_model = random_clip(arch)
     trainers.multitask.load_clip = lambda cfg: clip_model
     if encoder == "plain":
         use_plain_encoder()
     torch.manual_seed(1)
-    return trainer_class(make_cfg({
+    trainer = trainer_class(make_cfg({
         "TRAINER.NAME": trainer_class.__name__, f"TRAINER.{trainer_class.node}.PREC": "fp32",
         "TRAINER.MTCOOP.CSC": variant == "cata", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
         "OPTIM.LR_SCHEDULER": "cosine", "DATALOADER.FEATURE_CACHE": False, "MODEL.TEXT_CHUNK": chunk}), tasks)
+    trainer.build_optimizer()
+    return trainer
 
 
 def products(trainer):
-    """A function that computes the bare matrix products of a step, and their number of multiplications."""
+    """Return a function that computes the bare matrix products of a step, and their number of multiplications."""
     encoder, model = trainer.model.text_encoder, trainer.model
     width = encoder.width
     shapes = []  # (rows, in, out) of forward products; the one to the input has as many multiplications
@@ -93,23 +97,19 @@ def work(variant, tasks, classes, arch, encoder, batch, repeats, with_products, 
     return result
 
 
-def bench(args):
-    rows = []
-    for case in args.cases.split(","):
-        variant, tasks, classes = case.split(":")
-        given = dict(variant=variant, tasks=int(tasks), classes=int(classes), arch=args.arch, batch=args.batch,
-                     repeats=args.repeats, chunk=args.chunk, pairs=bool(args.pairs))
-        ours = in_own_process("benchmarks.train_step", encoder="ours", with_products=not args.without_products, **given)
-        row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "s": ours["seconds"],
-               "MB": ours["mb"]}
-        if not args.without_products:
-            row |= {"GFLOP of products": ours["gflop"], "products s": ours["products"],
-                    "over products": ours["seconds"] / ours["products"]}
-        if not args.without_plain:
-            plain = in_own_process("benchmarks.train_step", encoder="plain", with_products=False, **given)
-            row |= {"plain s": plain["seconds"], "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
-        rows.append(row)
-    return rows
+def bench(case, run, args):
+    variant, tasks, classes = case.split(":")
+    run = functools.partial(run, variant=variant, tasks=int(tasks), classes=int(classes), arch=args.arch,
+                            batch=args.batch, repeats=args.repeats, chunk=args.chunk, pairs=bool(args.pairs))
+    ours = run(encoder="ours", with_products=not args.without_products)
+    row = {"variant": variant, "tasks": int(tasks), "classes": int(classes), "s": ours["seconds"], "MB": ours["mb"]}
+    if not args.without_products:
+        row |= {"GFLOP of products": ours["gflop"], "products s": ours["products"],
+                "over products": ours["seconds"] / ours["products"]}
+    if not args.without_plain:
+        plain = run(encoder="plain", with_products=False)
+        row |= {"plain s": plain["seconds"], "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
+    return row
 
 
 if __name__ == "__main__":

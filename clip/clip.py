@@ -37,8 +37,8 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         device: where the model goes. On CUDA its applicable weights are fp16, elsewhere all are fp32.
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
-        quick_gelu: whether the activation is QuickGELU or GELU; default: what the model's config says, or the
-            architecture of open_clip, and QuickGELU for a file without either.
+        quick_gelu: True for QuickGELU, False for GELU; default: as the model's config or open_clip's architecture
+            says, and QuickGELU for a file without either.
     Returns:
         (model, preprocess): a `clip.model.CLIP` in eval mode, or, for an open_clip model with another
         text tower, a `clip.model.TextTowerCLIP`, whose `tokenizer` takes the place of `tokenize`; and a torchvision
@@ -53,8 +53,7 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         raise ValueError("clip.load has no jit=True: call it with jit=False")
     model = _load_fp32(str(name), download_root, quick_gelu)
     if isinstance(model, CLIP) and model.vocab_size != VOCAB_SIZE:
-        raise UnusableModel(
-            f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
+        raise UnusableModel(f"{name} has a vocabulary of {model.vocab_size}, not the {VOCAB_SIZE} of CLIP's tokenizer")
     for weight, value in model.state_dict().items():
         if not value.isfinite().all():
             raise UnusableModel(f"{name} has NaN or infinite values in {weight}: get the weights again, or give those "
@@ -79,9 +78,8 @@ def _load_fp32(name, download_root, quick_gelu):
         content = read_transformers(path)
     else:
         if not path.exists() and path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
-            raise UnusableModel(
-                f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a weight file, a model's "
-                "folder, or open_clip:ARCH/PRETRAINED")
+            raise UnusableModel(f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a weight "
+                                "file, a model's folder, or open_clip:ARCH/PRETRAINED")
         config, preprocess, content = None, {}, read_content(path)
     state_dict, layout = find_clip(content, path)
     if layout == "transformers" and config is None and is_transformers(path.parent):
@@ -92,12 +90,12 @@ def _load_fp32(name, download_root, quick_gelu):
 
 
 def tokenize(texts, context_length=77, truncate=False):
-    """Tokens of one text or a list of texts.
+    """Return the tokens of one text or a list of texts.
 
     Args:
         texts: str or sequence of str.
         context_length: length of every row.
-        truncate: cut what is too long, its last token then being end-of-text.
+        truncate: cut long texts; their last token is end-of-text, too.
     Returns:
         int32 tensor (n, context_length): start-of-text, the text, end-of-text, zeros.
     Raises:
@@ -109,10 +107,8 @@ def tokenize(texts, context_length=77, truncate=False):
         tokens = [_tokenizer.sot_token_id, *_tokenizer.encode(text), _tokenizer.eot_token_id]
         if len(tokens) > context_length:
             if not truncate:
-                raise ValueError(
-                    f"the text {text!r} makes {len(tokens)} tokens, more than the context length "
-                    f"{context_length}; shorten it or pass truncate=True"
-                )
+                raise ValueError(f"the text {text!r} makes {len(tokens)} tokens, more than the context length "
+                                 f"{context_length}; shorten it or pass truncate=True")
             tokens = [*tokens[: context_length - 1], _tokenizer.eot_token_id]
         row[: len(tokens)] = torch.tensor(tokens)
     return result

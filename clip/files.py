@@ -12,13 +12,12 @@ import pooch
 import requests
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained as open_clip_download
 from safetensors.torch import load_file
 
-SAVE = "save a state dict alone with torch.save or safetensors"  # what to do with a file of another kind
+SAVE = "save a state dict alone with torch.save or safetensors"  # advice for a file of another kind
 
 
 class ClipError(RuntimeError):
@@ -34,7 +33,7 @@ class UnusableModel(ClipError, ValueError):
 
 
 def one_line(error):
-    """An exception's text (str) on one line of at most 300 characters, for use inside a sentence."""
+    """Return an exception's text on one line of at most 300 characters, for use inside a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
@@ -44,8 +43,8 @@ def download(url, root=None):
 
     The second last part of the URL's path is the file's SHA-256, as in OpenAI's URLs. The file appears under
     its own name only when it is complete and right; until then it is `<name>.part`, which is never continued.
-    A file that is already there is used as it is, with a warning where its SHA-256 is another one: people put
-    converted weights there.
+    A file that is already there is used as it is, with a warning if its SHA-256 differs: people put converted
+    weights there.
 
     Args:
         url: what to fetch.
@@ -68,7 +67,7 @@ def download(url, root=None):
 def _fetch(url, target, expected):
     part = Path(f"{target}.part")
     # Seconds to connect and between two packets. pooch.retrieve would do the rest, too, but a killed one leaves
-    # files of random names, and what it makes only its owner can read.
+    # files of random names, and only their owner can read its files.
     fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=(4, 60))
     try:
         fetch(url, str(part), None)
@@ -77,7 +76,7 @@ def _fetch(url, target, expected):
             raise ClipError(f"{url} arrived with SHA-256 {actual} instead of {expected} and was removed; try again, "
                             f"or put the file at {target} by hand")
         os.replace(part, target)
-    except OSError as error:  # those of requests are such, too
+    except OSError as error:  # errors of requests are OSErrors, too
         if error.errno == errno.ENOSPC:
             raise ClipError(f"the disk is full, {url} could not be stored in {target.parent}; free space and try "
                             "again") from error
@@ -88,10 +87,10 @@ def _fetch(url, target, expected):
 
 
 def read_content(path):
-    """Read what a weight file holds, on the CPU: for the most part a dict of name -> tensor, perhaps in other dicts.
+    """Read a weight file into CPU memory: usually a dict of name -> tensor, perhaps inside of other dicts.
 
-    Takes safetensors, a TorchScript archive (OpenAI's own files), and what `torch.save` writes, whatever the file's
-    name. Only tensors and plain values are unpickled.
+    The file may be safetensors, a TorchScript archive (OpenAI's own files), or one that `torch.save` wrote, whatever
+    its name. Only tensors and plain values are unpickled.
 
     Raises:
         MissingFile: no such file.
@@ -117,7 +116,7 @@ def read_content(path):
 
 
 def check_weight_file(path):
-    """The first bytes of a weight file, after a look at what kind of file it is.
+    """Return the first bytes of a weight file.
 
     Raises:
         MissingFile: no such file.
@@ -146,34 +145,28 @@ def _is_torchscript(path):
 
 
 def download_pretrained(config, cache_dir=None):
-    """The weight file (str) of an entry of open_clip's table, from its cache or downloaded there.
+    """Return the weight file (str) of an entry of open_clip's table, from its cache or downloaded there.
 
-    What is in the cache is used without network. Without network the call fails at once, where the hub's and
-    urllib's own clients would try for minutes.
+    A cached file is used without network. A download without network fails at once; the hub's and urllib's own clients
+    would try for minutes.
 
     Raises:
         OSError, or what huggingface_hub raises: no connection.
     """
-    if "file" in config:
-        return config["file"]
-    place = config.get("hf_hub")
-    if not place:
+    if config.get("hf_hub"):
+        repository, name = os.path.split(config["hf_hub"])
+        name = name or HF_WEIGHTS_NAME
+        safe = HF_SAFE_WEIGHTS_NAME if name == HF_WEIGHTS_NAME else os.path.splitext(name)[0] + ".safetensors"
+        for file in (safe, name):
+            cached = try_to_load_from_cache(repository, file, cache_dir=cache_dir)
+            if isinstance(cached, str):
+                return cached
+        _check_connection(constants.ENDPOINT)
+    elif "url" in config:
         cached = Path(cache_dir or "~/.cache/clip").expanduser() / os.path.basename(config["url"])
         if not cached.is_file():
             _check_connection(config["url"])
-        return open_clip_download(config, cache_dir=cache_dir)
-    repository, name = os.path.split(place)
-    name = name or HF_WEIGHTS_NAME
-    safe = HF_SAFE_WEIGHTS_NAME if name == HF_WEIGHTS_NAME else os.path.splitext(name)[0] + ".safetensors"
-    for cached in (True, False):
-        if not cached:
-            _check_connection(constants.ENDPOINT)
-        for file in dict.fromkeys((safe, name)):
-            try:
-                return hf_hub_download(repository, file, cache_dir=cache_dir, local_files_only=cached)
-            except EntryNotFoundError as error:
-                missing = error
-    raise missing
+    return open_clip_download(config, cache_dir=cache_dir)
 
 
 def _check_connection(url):
@@ -185,5 +178,5 @@ def _check_connection(url):
 
 
 def _reason(error):
-    """What requests says of a failed connection has the address twice and the reason at its end: that, in a line."""
+    """Return the reason of a failed connection in a line, without the addresses that requests puts before it."""
     return one_line(getattr(error.args[0], "reason", error) if error.args else error)

@@ -1,4 +1,4 @@
-"""The layouts in which people keep CLIP's weights, all turned into OpenAI's names."""
+"""Turn the layouts in which people keep CLIP's weights into OpenAI's names."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from .files import MissingFile, UnusableModel, one_line, read_content
 
-_TRANSFORMERS = {  # beginnings of Hugging Face transformers' names -> of OpenAI's
+_TRANSFORMERS = {  # beginnings of names in Hugging Face transformers -> in OpenAI's layout
     "logit_scale": "logit_scale",
     "text_projection.weight": "text_projection",
     "visual_projection.weight": "visual.proj",
@@ -30,19 +30,20 @@ _MARKS = {  # a name that only this layout has -> the layout; the longer ones en
     "text.token_embedding.weight": "CustomTextCLIP",
     "token_embedding.weight": "OpenAI",
 }
-# Beside the weights in files of OpenAI, of SWA and old transformers; a bias of all logits changes no softmax.
+# Files of OpenAI, SWA and old transformers have these beside the weights; a bias of all logits changes no softmax.
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "n_averaged", "logit_bias",
-               "text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+              "text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
 def find_clip(content, source):
-    """The one CLIP in what a weight file holds.
+    """Find the one CLIP in the content of a weight file.
 
     It may lie at any depth (under "state_dict", "model" ...), with one prefix before all of its names ("module.",
     "_orig_mod.", "model." ...).
 
     Args:
-        content: what `read_content` returned. source: its file, for the error message.
+        content: what `read_content` returned.
+        source: its file, for the error message.
     Returns:
         (state_dict, layout): name -> tensor by OpenAI's names; "OpenAI", "CustomTextCLIP" or "transformers". Without
         a CLIP, the largest state dict there is, and "OpenAI".
@@ -64,8 +65,7 @@ def find_clip(content, source):
     if outside:
         raise UnusableModel(f"{source} holds a CLIP under {prefix}* and, beside it, {_some(outside)}: save the state "
                             "dict of the CLIP alone")
-    tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    tensors = {name: value for name, value in tensors.items() if name not in NO_WEIGHTS}
+    tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     if layout == "CustomTextCLIP":
         tensors = {name.removeprefix("text."): value for name, value in tensors.items()}
     elif layout == "transformers":
@@ -84,13 +84,9 @@ def _groups(content, place=()):
 
 
 def _prefixes(names):
-    """[(prefix, layout)] of the CLIPs among `names`."""
-    found = []
-    for name in names:
-        mark = next((mark for mark in _MARKS if f".{name}".endswith(f".{mark}")), None)
-        if mark:
-            found.append((name.removesuffix(mark), _MARKS[mark]))
-    return list(dict.fromkeys(found))
+    """Return {(prefix, layout)} of the CLIPs among `names`, in their order."""
+    marks = ((name, next((mark for mark in _MARKS if f".{name}".endswith(f".{mark}")), "")) for name in names)
+    return dict.fromkeys((name.removesuffix(mark), _MARKS[mark]) for name, mark in marks if mark)
 
 
 def _some(names):
@@ -98,7 +94,7 @@ def _some(names):
 
 
 def _from_transformers(tensors, source):
-    """OpenAI's names for those of transformers' CLIPModel; q, k and v of a block become one tensor."""
+    """Rename the tensors of transformers' CLIPModel as OpenAI does; q, k and v of a block become one tensor."""
     missing = [name for name in _TRANSFORMERS if not any(there.startswith(name) for there in tensors)]
     if missing:
         raise UnusableModel(f"{source} is in the layout of Hugging Face transformers, but no whole CLIPModel: it lacks "
@@ -119,7 +115,7 @@ def _from_transformers(tensors, source):
 
 
 def is_transformers(folder):
-    """Whether a folder was saved by Hugging Face transformers: its config.json has a `model_type`."""
+    """Return whether Hugging Face transformers saved a folder: its config.json has a `model_type`."""
     try:
         return "model_type" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
@@ -127,7 +123,7 @@ def is_transformers(folder):
 
 
 def transformers_config(folder):
-    """What config.json and preprocessor_config.json in a folder of Hugging Face transformers say of a CLIP.
+    """Read config.json and the image processor's config in a folder of Hugging Face transformers.
 
     Returns:
         (config, preprocess): keyword arguments of `open_clip.CLIP`, and those of open_clip's `PreprocessCfg`.
@@ -137,9 +133,9 @@ def transformers_config(folder):
     folder = Path(folder)
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     if kind != "clip":
-        raise UnusableModel(
-            f"{folder} is a Hugging Face transformers folder of model_type {kind!r}, of which only 'clip' is read: "
-            "give a CLIPModel's folder, or the same weights as open_clip has them, by open_clip:ARCH/PRETRAINED")
+        raise UnusableModel(f"{folder} is a Hugging Face transformers folder of model_type {kind!r}, of which only "
+                            "'clip' is read: give a CLIPModel's folder, or the same weights as open_clip has them, by "
+                            "open_clip:ARCH/PRETRAINED")
     from transformers import CLIPConfig  # takes most of a second
 
     try:
@@ -147,19 +143,13 @@ def transformers_config(folder):
     except Exception as error:  # of JSON, of huggingface_hub's checks and of transformers' own
         raise UnusableModel(f"{folder}/config.json is no config of a CLIPModel: {one_line(error)}") from error
     text, vision = config.text_config, config.vision_config
-    problems = {
-        f"the activation {text.hidden_act!r}": text.hidden_act not in ("quick_gelu", "gelu"),
-        f"the activations {text.hidden_act!r} and {vision.hidden_act!r}": text.hidden_act != vision.hidden_act,
-        f"layer_norm_eps {text.layer_norm_eps} and {vision.layer_norm_eps}":
-            {text.layer_norm_eps, vision.layer_norm_eps} != {1e-5},
-        # 2 stands in old configs and means the highest token, which is the same.
-        f"eos_token_id {text.eos_token_id}": text.eos_token_id not in (2, 49407),
-        f"{vision.num_channels} colour channels": vision.num_channels != 3,
-    }
-    for problem, there in problems.items():
-        if there:
-            raise UnusableModel(f"{folder}/config.json has {problem}, which open_clip's CLIP has not: give a CLIPModel "
-                                "with OpenAI's settings")
+    # eos_token_id 2 stands in old configs and means the highest token, which is the same as 49407.
+    for name, values, known in (("hidden_act", {text.hidden_act, vision.hidden_act}, ({"quick_gelu"}, {"gelu"})),
+                                ("layer_norm_eps", {text.layer_norm_eps, vision.layer_norm_eps}, ({1e-5},)),
+                                ("eos_token_id", {text.eos_token_id}, ({2}, {49407}))):
+        if values not in known:
+            raise UnusableModel(f"{folder}/config.json has the {name} {' and '.join(map(str, sorted(values)))}, which "
+                                "open_clip's CLIP has not: give a CLIPModel with OpenAI's settings")
     # int() of width * mlp_ratio must be the size: half a unit keeps it from falling below.
     sizes = {tower: {"layers": part.num_hidden_layers, "width": part.hidden_size,
                      "mlp_ratio": (part.intermediate_size + 0.5) / part.hidden_size}
@@ -173,9 +163,9 @@ def transformers_config(folder):
 
 
 def _transformers_preprocess(folder, size):
-    """Keyword arguments of `PreprocessCfg` (without its size) from a folder's image processor; {} without one."""
-    path = next((path for path in (folder / "preprocessor_config.json", folder / "processor_config.json")
-                 if path.is_file()), None)
+    """Return keyword arguments of `PreprocessCfg` but the size, from a folder's image processor; {} without one."""
+    paths = [folder / "preprocessor_config.json", folder / "processor_config.json"]
+    path = next(filter(Path.is_file, paths), None)
     if path is None:
         return {}
     try:
@@ -191,15 +181,14 @@ def _transformers_preprocess(folder, size):
                 found[ours] = tuple(map(float, options[theirs]))
     except (ValueError, TypeError, AttributeError) as error:
         raise UnusableModel(f"{path} is no config of an image processor: {one_line(error)}") from error
-    problems = {
-        f"resizes to {resize} and crops {crop}, but the model reads {size}x{size} images": {size} != crop | resize,
-        f"has the resample {options.get('resample')}, which is neither bilinear (2) nor bicubic (3)":
-            not found["interpolation"],
-        "neither crops nor gives a height": not squashes and not options.get("do_center_crop", True),
-        "leaves out resizing, rescaling or normalising":
-            not all(options.get(f"do_{step}", True) for step in ("resize", "rescale", "normalize")),
-    }
-    for problem, there in problems.items():
+    for problem, there in (
+            (f"resizes to {resize} and crops {crop}, but the model reads {size}x{size} images",
+             {size} != crop | resize),
+            (f"has the resample {options.get('resample')}, which is neither bilinear (2) nor bicubic (3)",
+             not found["interpolation"]),
+            ("neither crops nor gives a height", not squashes and not options.get("do_center_crop", True)),
+            ("leaves out resizing, rescaling or normalising",
+             not all(options.get(f"do_{step}", True) for step in ("resize", "rescale", "normalize")))):
         if there:
             raise UnusableModel(f"{path} {problem}: mend or remove it (without it images are read as OpenAI's CLIP "
                                 "reads them)")
@@ -207,7 +196,7 @@ def _transformers_preprocess(folder, size):
 
 
 def read_transformers(folder):
-    """What the weight file of a folder holds, or its shards together.
+    """Read the weight file of a folder, or its shards together.
 
     Raises:
         MissingFile, UnusableModel: there is none, or a shard is missing or damaged.
@@ -218,11 +207,7 @@ def read_transformers(folder):
             return read_content(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            try:
-                shards = sorted({Path(shard).name for shard in
-                                 json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UnusableModel(f"{index} is no index of shards: {one_line(error)}") from error
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             return {name: value for shard in shards for name, value in read_content(folder / shard).items()}
     raise MissingFile(f"{folder} is a Hugging Face transformers folder without weights: it has neither "
                       "model.safetensors nor pytorch_model.bin")

@@ -26,17 +26,11 @@ from torch import nn
 
 from .files import ClipError, MissingFile, UnusableModel, check_weight_file, download_pretrained, one_line, read_content
 from .layouts import NO_WEIGHTS
-from .text_towers import ClipTokenizer, TextTower, hub_folder, make_tokenizer
+from .text_towers import ClipTokenizer, TextTower, cast_all_but, hub_folder, make_tokenizer
 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
 
-_LAYOUT_KEYS = {  # what a model's sizes are read from
-    "text": ("token_embedding.weight", "positional_embedding", "transformer.resblocks.0.attn.in_proj_weight",
-             "ln_final.weight", "text_projection", "logit_scale"),
-    "ViT": ("visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "visual.proj"),
-    "RN": ("visual.conv1.weight", "visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding"),
-}
 _OTHER_HEADS = {1280: "ViT-H-14", 1408: "ViT-g-14", 1664: "ViT-bigG-14"}  # by width; all others' are 64 wide
 
 
@@ -61,7 +55,7 @@ class Transformer(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """What CLIP and models with another text tower have in common: `visual`, `logit_scale`, `tokenizer`, `dtype`."""
+    """Base of CLIP and of models with another text tower; both have `visual`, `logit_scale`, `tokenizer`, `dtype`."""
 
     def encode_image(self, image, normalize=False):
         """Images (N, 3, H, W), already normalised -> features (N, embed_dim), of length 1 if `normalize`."""
@@ -177,11 +171,7 @@ def convert_weights(model, dtype=torch.float16):
         if isinstance(module, CLIP):
             module.text_projection.data = module.text_projection.data.to(dtype)
         elif isinstance(module, TimmModel):
-            for part in module.modules():
-                if not isinstance(part, nn.modules.batchnorm._BatchNorm):
-                    for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                        if tensor.is_floating_point():
-                            tensor.data = tensor.data.to(dtype)
+            cast_all_but(nn.modules.batchnorm._BatchNorm, module, dtype)
 
 
 def convert_to_double(model):
@@ -212,15 +202,11 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
         preprocess: dict of those of `PreprocessCfg` that are not OpenAI's.
         quick_gelu: the activation, QuickGELU as in OpenAI's models, or GELU.
     Raises:
-        UnusableModel: it's no CLIP in OpenAI's layout; names what is missing or does not fit.
+        UnusableModel: it's no CLIP in OpenAI's layout; the message names what is missing or does not fit.
     """
     state_dict = {name: value for name, value in state_dict.items() if name not in NO_WEIGHTS}
-    vision = "ViT" if {"visual.proj", "visual.class_embedding"} & state_dict.keys() else "RN"
-    missing = [name for name in _LAYOUT_KEYS["text"] + _LAYOUT_KEYS[vision] if name not in state_dict]
-    if missing:
-        raise UnusableModel(f"{source} is no CLIP in OpenAI's layout: it lacks {', '.join(missing)}")
-    if config is None and vision == "ViT" and len(state_dict["visual.conv1.weight"]) in _OTHER_HEADS:
-        arch = _OTHER_HEADS[len(state_dict["visual.conv1.weight"])]
+    arch = _OTHER_HEADS.get(len(state_dict.get("visual.conv1.weight", ())))
+    if config is None and arch:
         raise UnusableModel(f"{source} has the image tower of {arch}, whose attention heads are not 64 wide as "
                             f"OpenAI's are: give it as open_clip:{arch}/PATH")
     for name, value in state_dict.items():
@@ -228,7 +214,7 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
             raise UnusableModel(f"{source} has {name} as {str(value.dtype).removeprefix('torch.')}, as quantised "
                                 "models have: give the weights in fp16, bf16 or fp32")
     # A scalar in OpenAI's layout, of shape (1,) in some of open_clip's.
-    if state_dict["logit_scale"].numel() == 1:
+    if "logit_scale" in state_dict and state_dict["logit_scale"].numel() == 1:
         state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
     try:
         # On the meta device open_clip makes the layout alone: no random weights, and its cast to fp16 rounds
@@ -244,7 +230,8 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
         model.load_state_dict(values, assign=True)
     except Exception as error:  # sizes that do not fit together fail in many ways inside open_clip and torch
         layout = "OpenAI's layout" if config is None else "the layout that its config.json describes"
-        raise UnusableModel(f"{source} is no CLIP in {layout}: {one_line(error)}") from error
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise UnusableModel(f"{source} is no CLIP in {layout}: {lacks}{one_line(error)}") from error
     set_model_preprocess_cfg(model, asdict(PreprocessCfg(**{"size": model.visual.image_size, **dict(preprocess)})))
     return _finish(CLIP(model), source)
 
@@ -286,8 +273,7 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     if quick_gelu is not None:
         extra |= {"force_quick_gelu": False, "quick_gelu": quick_gelu}
     try:
-        model = open_clip.create_model(
-            arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
+        model = open_clip.create_model(arch, pretrained, require_pretrained=True, cache_dir=download_root, **extra)
     # open_clip lets the errors of JSON, zip, pickle, safetensors, timm and state dicts through as they are.
     except Exception as error:
         raise UnusableModel(f"{name} could not be loaded: {one_line(error)}") from error
@@ -310,39 +296,32 @@ def _local_config(folder):
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UnusableModel(
-            f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
-    weights = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pth")]
-    if not weights:  # open_clip would go on with random ones
-        raise MissingFile(
-            f"{folder} has no weight file (*.safetensors, *.bin or *.pth) beside its config")
-    for file in weights:
-        check_weight_file(file)
+        raise UnusableModel(f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
+    for file in folder.iterdir():
+        if file.suffix in (".safetensors", ".bin", ".pth"):
+            check_weight_file(file)
     return config
 
 
 def _open_clip_weights(name, arch, pretrained, download_root):
-    """(file, extra arguments of create_model) for the PRETRAINED part; downloads a tag's file."""
+    """Return (file, extra arguments of create_model) for the PRETRAINED part; download a tag's file."""
     config = get_pretrained_cfg(arch, pretrained)
     if not config:
         file = Path(pretrained).expanduser()
         if pretrained and file.is_file():
             if file.suffix != ".npz":  # open_clip reads big_vision's
-                read_content(file)  # refuses what is no weight file
+                read_content(file)  # refuses other files
             return str(file), {}
         if file.suffix or "/" in pretrained:
             raise MissingFile(f"{name}: there is no weight file {file}")
         tags = list_pretrained_tags_by_model(arch)
-        raise UnusableModel(
-            f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
+        raise UnusableModel(f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
     try:
         file = download_pretrained(config, cache_dir=download_root)
     except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
         url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
-        raise ClipError(
-            f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
-            f"instead, as open_clip:{arch}/PATH"
-        ) from error
+        raise ClipError(f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
+                        f"instead, as open_clip:{arch}/PATH") from error
     # open_clip would look for a tag's file on the network again. It only warns where weights trained with QuickGELU
     # meet an architecture without.
     preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
@@ -355,7 +334,7 @@ def _near(word, choices):
 
 
 def _text_config(name, config):
-    """`CLIPTextCfg` of an open_clip config; raises UnusableModel where its text tower gives no feature of a text."""
+    """Return an open_clip config's `CLIPTextCfg`; UnusableModel if its text tower gives no feature of a text."""
     try:
         text = CLIPTextCfg(**config["text_cfg"])
     except (KeyError, TypeError) as error:
@@ -370,7 +349,7 @@ def _text_config(name, config):
 
 
 def _difference(text, config):
-    """What distinguishes a text tower (`CLIPTextCfg`) from CLIP's, fed by CLIP's tokenizer; "" for none."""
+    """Say how a text tower (`CLIPTextCfg`) differs from CLIP's with CLIP's tokenizer; "" if it does not."""
     blocks = (text.block_type not in (None, "default"), text.qk_norm, text.scaled_cosine_attn,
               text.scale_heads, text.scale_attn_inner, text.scale_attn, text.scale_fc,
               text.ls_init_value is not None)
@@ -391,7 +370,7 @@ def _difference(text, config):
 
 
 def _as_custom_text(text, config, folder, download_root):
-    """Arguments of create_model by which a model has its text tower as the module `text`, without pretrained parts."""
+    """Return arguments of create_model that make the text tower the module `text`, without pretrained parts."""
     extra = {"force_custom_text": True}
     if text.hf_model_name:
         # Its layout stands in a config.json, in the model's folder or on the Hub.
@@ -402,7 +381,7 @@ def _as_custom_text(text, config, folder, download_root):
 
 
 def _finish(model, name):
-    """`DualEncoder` with preprocess settings -> the same in eval mode, image tower attributes as OpenAI's."""
+    """Put a `DualEncoder` into eval mode and give its image tower OpenAI's attributes."""
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:

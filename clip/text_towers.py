@@ -1,8 +1,8 @@
 """Text towers of open_clip models whose layout is not CLIP's, and the tokenizers that prompts are made with.
 
-A prompt is put together from token ids: `start`, its content (words, and places for context vectors), and what `close`
-gives. CLIP's tokenizer ends a prompt with [EOT]. Those of other towers make rows of full length, whose padding may be
-seen by the tower.
+A prompt consists of token ids: `start`, its content (words, and places for context vectors), and the ids that `close`
+returns. CLIP's tokenizer ends a prompt with [EOT]. Those of other towers make rows of full length, whose padding the
+tower may see.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ from torch import nn
 
 from .files import ClipError, UnusableModel, one_line
 
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")  # of which a tokenizer of transformers has one or both
-LEAD = "x"  # a word to stand before others, where a context does
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")  # a tokenizer of transformers has one or both
+LEAD = "x"  # a word that stands before others in the place of a context
 
 
 class ClipTokenizer:
@@ -40,24 +40,24 @@ class ClipTokenizer:
         self.longest = context_length - 2
 
     def __call__(self, texts):
-        """Tokens (n, context_length) of texts, as open_clip makes them: what is too long is cut."""
+        """Return tokens (n, context_length) of texts as open_clip makes them; it cuts long texts."""
         return self.tokenizer(texts, self.context_length)
 
     def encode(self, text, follows=False):
-        """Ids of a text without what starts and closes a prompt; `follows`: words or a context stand before it."""
+        """Return the ids of a text alone; `follows` says that words or a context stand before it."""
         return self.tokenizer.encode(text)
 
     def close(self, n):
-        """Ids after a content of n ids."""
+        """Return the ids that stand after a content of n ids."""
         return [self.tokenizer.eot_token_id]
 
     @property
     def size(self):
-        """Number of words: ids that have one are below."""
+        """Number of words; ids that stand for a word are below."""
         return self.vocab_size
 
     def word(self, token):
-        """How an id is shown: a piece that does not end a word with a hyphen, what is no whole character as it is."""
+        """Return an id as text, with a hyphen if its word goes on; a piece of a character as the tokenizer has it."""
         text = self.tokenizer.decode([token])
         if "\ufffd" in text or token in self.tokenizer.all_special_ids:
             return self.tokenizer.decoder[token]
@@ -65,7 +65,7 @@ class ClipTokenizer:
 
 
 class FramedTokenizer(ClipTokenizer):
-    """An open_clip tokenizer for prompts of full length. What it puts around a text is found by asking it.
+    """An open_clip tokenizer for prompts of full length. It finds out what stands around a text from sample texts.
 
     Args:
         tokenizer: open_clip's `SimpleTokenizer` or `HFTokenizer`.
@@ -164,10 +164,10 @@ class TextTower(nn.Module):
         return transformer.dtype if isinstance(self.module, HFTextEncoder) else transformer.get_cast_dtype()
 
     def forward(self, tokens, places=None, vectors=None):
-        """Features (n, output_dim) of tokens (n, L).
+        """Return features (n, output_dim) of tokens (n, L).
 
         Args:
-            places: (row, position), two tensors (k,): where a vector is read instead of the token's.
+            places: (row, position), two tensors (k,): the places where `vectors` replace the token's.
             vectors: (k, width), as the token embedding gives them, before positions are added.
         """
         if places is None:
@@ -182,24 +182,27 @@ class TextTower(nn.Module):
 
     def cast(self, dtype):
         """Cast the matrices, in place, to torch.float16 or torch.bfloat16; open_clip's norms and embedding stay."""
-        if isinstance(self.module, HFTextEncoder):
-            self.module.to(dtype)
-            return
-        for part in self.module.modules():
-            if not isinstance(part, (nn.LayerNorm, nn.Embedding)):
-                for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                    tensor.data = tensor.data.to(dtype)
+        cast_all_but(() if isinstance(self.module, HFTextEncoder) else (nn.LayerNorm, nn.Embedding), self.module, dtype)
 
     def extra_repr(self):
         return self.difference
 
 
+def cast_all_but(kept, module, dtype):
+    """Cast, in place, the floating-point tensors of all parts of a module but those of the types `kept`."""
+    for part in module.modules():
+        if not isinstance(part, kept):
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtype)
+
+
 def make_tokenizer(text, folder=None, cache_dir=None):
-    """The `FramedTokenizer` of a text tower.
+    """Make the `FramedTokenizer` of a text tower.
 
     Args:
         text: its `CLIPTextCfg`.
-        folder: of the model, whose tokenizer's files go before those of the Hugging Face Hub; None: no folder.
+        folder: of the model; a tokenizer in it goes before that of the Hugging Face Hub. None: no folder.
         cache_dir: for downloads from the Hub; default: the Hub's own.
 
     Raises:
@@ -220,11 +223,11 @@ def make_tokenizer(text, folder=None, cache_dir=None):
 
 
 def hub_folder(name, what, files, cache_dir=None):
-    """The folder with one of `files` of the Hugging Face repository `name`, fetched unless it is in the cache.
+    """Return the folder with one of `files` of the Hugging Face repository `name`, fetched unless it is cached.
 
     Args:
         name: of a repository, or a folder.
-        what: for the message.
+        what: name of the files in the message.
 
     Raises:
         ClipError: it is not in the cache and can't be fetched.
@@ -237,7 +240,7 @@ def hub_folder(name, what, files, cache_dir=None):
             if isinstance(cached, str):
                 return Path(cached).parent
         huggingface_hub.model_info(name, timeout=2)  # a download itself would wait for minutes for a dead network
-        # Of a repository that has weights, too, these alone.
+        # A repository may have weights, too, which are not needed.
         patterns = ["*.json", "*.txt", "*.model"]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, cache_dir=cache_dir))
     except Exception as error:  # the Hub's, httpx's and the operating system's

@@ -6,12 +6,12 @@ import json
 
 
 def digest(value):
-    """Hex digest of a JSON value."""
+    """Return the hex digest (16 digits) of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digest_of_tensors(state_dict):
-    """Hex digest of tensors: their names, types, shapes and values."""
+    """Return the hex digest (32 digits) of tensors: of their names, types, shapes and values."""
     import torch
 
     found = hashlib.sha256()

@@ -1,8 +1,8 @@
-"""Errors that a user can mend. Programs end with their message alone; any other error is the program's own."""
+"""Errors that a user can mend. A program ends with their message alone; other errors keep their traceback."""
 
 
 class UserError(ValueError):
-    """What is wrong, where (file, key, value) and what to do, in one sentence."""
+    """Its message says in one sentence what is wrong, where (file, key, value), and what to do."""
 
 
 class MissingFile(FileNotFoundError, UserError):

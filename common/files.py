@@ -1,4 +1,4 @@
-"""Paths, and files that are written whole or not at all. It imports no PyTorch, which the tables do without."""
+"""Paths, and files that are written whole or not at all. The tables need it without PyTorch, so it imports none."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ def mkdir_if_missing(dirname):
 
 
 def swap_prefix(path, old, new):
-    """The path with `new` in place of `old`, if it begins with that; `old` may be ""."""
+    """Return the path with `new` in place of `old` if it begins with `old`; with "" for `old`, the path itself."""
     return new + path[len(old):] if old and path.startswith(old) else path
 
 
@@ -42,7 +42,7 @@ def atomic_path(fpath):
 
 
 def is_lfs_pointer(fpath):
-    """Return whether a file is what Git leaves in place of one that Git LFS keeps elsewhere: three lines of text."""
+    """Return whether a file is a Git LFS pointer: three lines of text in place of a file that is kept elsewhere."""
     start = b"version https://git-lfs.github.com/spec/"
     with open(fpath, "rb") as file:
         return file.read(len(start)) == start

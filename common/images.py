@@ -1,4 +1,4 @@
-"""Image files as people have them: what is read, how, and one sentence for what is not."""
+"""Read image files of many kinds as RGB, and say in a sentence why one can't be read."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ AGAIN = "extract or download it again, or convert it to 8-bit PNG"
 
 
 class BrokenImage(UserError):
-    """A file that is not read as an image.
+    """A file that can't be read as an image.
 
     Attributes:
-        path: of the file.
-        reason: why and what to do, as a sentence that begins with the path goes on ("is empty: ...").
+        path: path of the file.
+        reason: continues a sentence that begins with the path ("is empty: ...") and says what to do.
     """
 
     def __init__(self, path, reason):
@@ -37,11 +37,11 @@ class MissingImage(BrokenImage, MissingFile):
 
 
 def read_image(path, upright=False):
-    """Read an image file as a PIL image in RGB; of several frames the first.
+    """Read the (first) frame of an image file as a PIL image in RGB.
 
-    JPEG, PNG, WebP, BMP and TIFF files are read, whatever their suffix, with up to 178 million pixels. Images of 8 bits
-    and fewer are what Pillow's `convert("RGB")` makes of them (transparency is dropped), and so are colours of 16 bits.
-    Grey images of more bits become grey values from 0 to 255:
+    The file may be JPEG, PNG, WebP, BMP or TIFF, with any suffix and up to 178 million pixels. Pillow's
+    `convert("RGB")` converts images of up to 8 bits and colours of 16 bits; it drops transparency. Grey images of more
+    bits become grey values from 0 to 255:
 
     - 16 bits: divided by 257 (12 bits of TIFF: by 4095 / 255).
     - 32-bit integers and floats: values that all lie in [0, 255] are taken as they are, but floats in [0, 1] are
@@ -52,7 +52,8 @@ def read_image(path, upright=False):
         upright: turn the image as its EXIF orientation says. TIFF files are always turned, by Pillow.
 
     Raises:
-        BrokenImage: the file is no such image, is damaged, or can't be opened. MissingImage: there is none.
+        BrokenImage: the file is no such image, is damaged, or can't be opened.
+        MissingImage: there is no such file.
     """
     check_file(path)
     with warnings.catch_warnings():
@@ -81,7 +82,7 @@ def read_image(path, upright=False):
 
 
 def check_file(path):
-    """Refuse what is no file, before it is opened: to open a pipe is to wait for a writer."""
+    """Refuse anything but a regular file with content, before it is opened: opening a pipe waits for a writer."""
     try:
         state = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,13 +100,13 @@ def check_file(path):
 
 
 def turn(image):
-    """Turn a loaded image as its EXIF orientation says; one that can't be read says nothing."""
-    with contextlib.suppress(Exception):  # as the decoders
+    """Turn a loaded image as its EXIF orientation says; an orientation that can't be read is ignored."""
+    with contextlib.suppress(Exception):  # Pillow's readers share no exception type
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def to_rgb(image):
-    """An opened image of any mode in RGB, see `read_image`."""
+    """Convert an opened image of any mode to RGB, see `read_image`."""
     bits = bits_of(image)
     if bits <= 8:
         return image.convert("RGB")
@@ -125,21 +126,21 @@ def to_rgb(image):
 
 
 def bits_of(image):
-    """Bits of a value, 8 for what Pillow has reduced to 8."""
+    """Return the bits of a value, 8 for images that Pillow has reduced to 8."""
     if image.mode.startswith("I;16"):
-        return image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16  # 12: as some scanners save
-    if image.mode == "I" and image.format == "PNG":  # of Pillow 10
+        return image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16  # some scanners save 12
+    if image.mode == "I" and image.format == "PNG":  # Pillow 10 opens 16 bits so
         return 16
     return 32 if image.mode in ("I", "F") else 8
 
 
 def one_line(error):
-    """An exception's text on one line, shortened."""
+    """Return an exception's text on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def list_broken(broken, most=10):
-    """{path: reason} as text: how many there are, and a line for each of the first `most`."""
+    """Write {path: reason} as text: their number, and a line for each of the first `most`."""
     lines = [f"  {path} {reason}" for path, reason in sorted(broken.items())]
     if len(lines) > most:
         lines[most:] = [f"  ... and {len(lines) - most:,} more"]

@@ -1,4 +1,4 @@
-"""What a config key is: its default, its meaning and what it accepts, declared once."""
+"""Config keys: each declares its default, its meaning and the values that it accepts."""
 
 import functools
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Key:
 
     Attributes:
         default: its value unless it is set.
-        meaning: in a line, for people.
-        accepts: a type as pydantic reads it, such as `Count`, `bool`, `Literal["a", "b"]` or `tuple[float, float]`.
+        meaning: a line that explains it.
+        accepts: a type for pydantic, such as `Count`, `bool`, `Literal["a", "b"]` or `tuple[float, float]`.
     """
 
     default: object
@@ -29,10 +29,10 @@ class Key:
     accepts: object
 
     def check(self, value):
-        """`value` as this key holds it: 0 and 1 for a switch, 1 for 1.0, lists and tuples as its default has them.
+        """Return `value` in the type of this key: 0 and 1 as a switch, 1 as 1.0, a list like the default.
 
         Raises:
-            ValueError: the key does not accept it; the message says what it accepts, as "... must be ...".
+            ValueError: the key does not accept it; the message says what it accepts, as "must be ...".
         """
         if self.accepts is bool and type(value) is int and value in (0, 1):
             value = bool(value)
@@ -40,17 +40,17 @@ class Key:
         try:
             value = _adapter(self.accepts).validate_python(value)
         except ValidationError as error:
-            # of a union's branches the last is the most general
+            # the last branch of a union is the most general
             raise ValueError(in_words(error.errors()[-1])) from None
         return list(value) if isinstance(value, tuple) and isinstance(self.default, list) else value
 
     def describe(self):
-        """What it accepts, in words."""
+        """Say in words which values it accepts."""
         return _describe(_adapter(self.accepts).json_schema())
 
 
 def in_words(error):
-    """What one of pydantic's errors asks for, as "must be ..."."""
+    """Turn one of pydantic's errors into "must be ..."."""
     text = {"missing": "must have more values", "too_long": "must have fewer values",
             "model_type": "must be `key: value` lines"}.get(error["type"], error["msg"])
     for old, new in (("valid integer", "whole number"), ("a valid ", "a "), ("Input should", "must"),
@@ -60,7 +60,7 @@ def in_words(error):
 
 
 def _describe(schema):
-    """A JSON schema of the few kinds that keys have, in words."""
+    """Describe in words a JSON schema of the few kinds that keys have."""
     if "anyOf" in schema:
         return " or ".join(map(_describe, schema["anyOf"]))
     if "enum" in schema or "const" in schema:
@@ -79,7 +79,7 @@ def _adapter(accepts):
 
 
 def build_cfg(keys):
-    """A mutable yacs node with the defaults of `keys` ({"A.B": `Key`})."""
+    """Make a mutable yacs node with the defaults of `keys` ({"A.B": `Key`})."""
     cfg = CN()
     for name, key in keys.items():
         add_key(cfg, name, key)
@@ -87,7 +87,7 @@ def build_cfg(keys):
 
 
 def add_key(cfg, name, key):
-    """Add a key with its default to a node; the nodes above it are made where they are missing."""
+    """Add a key with its default to a node, and make missing nodes above it."""
     *parents, last = name.split(".")
     for parent in parents:
         cfg = cfg.setdefault(parent, CN())

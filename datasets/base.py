@@ -1,8 +1,7 @@
-"""What every dataset shares: tasks, base/new halves, task selection, suites; `files.py` reads, `splits.py` and
-`draws.py` draw.
+"""Base of all datasets: tasks, base/new halves, task selection, suites.
 
-A dataset is one or more *tasks*. Its class only declares them and says how to read the official files
-(`read`); everything that happens to the lists afterwards stands here, once.
+A dataset is one or more *tasks*. Its class declares them and reads the official files (`read`); the code here does
+everything else with the lists.
 """
 
 import os.path as osp
@@ -23,7 +22,7 @@ from .splits import complete_parts, relative, split_folder
 
 @dataclass(frozen=True)
 class Task:
-    """What the methods know of a task: its name (read by SoftCPT), classes, zero-shot template or templates, metric.
+    """A task: its name (which SoftCPT reads), classes, zero-shot template or templates, and metric.
 
     Two classes of the same name are an error, unless `repeated_names` says that the benchmark has such.
     """
@@ -56,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task and its images: lists of (path, label), the label counting from 0 within the task."""
+    """A task and its images: lists of (path, label), with labels from 0 within the task."""
 
     task: Task
     train: list = field(default_factory=list)
@@ -65,10 +64,7 @@ class TaskData:
 
 
 class NamedDatum(Datum):
-    """A sample with the `name` of its image: the path below the data root, wherever that lies.
-
-    `upright` says that the image is turned as its EXIF orientation says.
-    """
+    """A sample with the `name` of its image, the path below the data root; `upright` turns it as its EXIF data says."""
 
     def __init__(self, name, upright=False, **kwargs):
         super().__init__(**kwargs)
@@ -76,12 +72,12 @@ class NamedDatum(Datum):
 
 
 class MultiTaskDataset(DatasetBase):
-    """Base of all datasets, a single task being a suite of one.
+    """Base of all datasets; a single task is a suite of one.
 
-    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`; one of public files declares them as
-    `sources`, has a `class_count` and implements `read_files`. One with `test_only` has no training or validation
-    images and works with `--eval-only`. Labels of the samples count over all classes of all tasks,
-    task after task, so a sample's task follows from its label:
+    A subclass sets `dataset_dir` (folder under `--root`) and implements `read`. A dataset of public files declares them
+    as `sources`, has a `class_count` and implements `read_files`. One with `test_only` has no training or validation
+    images and works with `--eval-only`. Labels of the samples count over all classes of all tasks, task after task, so
+    a sample's task follows from its label:
 
     Attributes:
         tasks: list of `Task`, after selection of tasks and classes.
@@ -90,18 +86,18 @@ class MultiTaskDataset(DatasetBase):
 
     dataset_dir = ""
     test_only = False
-    upright = False  # whether photographs are turned as their EXIF orientation says; public sets are read as stored
-    sources = ()  # of `Source`: the files that the dataset consists of
-    split_zhou = False  # whether CoOp publishes a split file
-    class_count = 0  # classes of the whole dataset: a half unpacked one must not pass for another task
-    image_count = ()  # the official numbers of images, of one edition or several; () where none is published
-    images_per_class = ()  # the official smallest and largest number of images of a class
+    upright = False  # turn photographs as their EXIF orientation says; public sets are read as stored
+    sources = ()  # the `Source`s of the dataset's files
+    split_zhou = False  # CoOp publishes a split file
+    class_count = 0  # classes of the whole dataset, so that a half unpacked one is refused; 0: any number
+    image_count = ()  # official numbers of images, of one edition or several; (): none is published
+    images_per_class = ()  # official smallest and largest number of images of a class; (): none is published
 
     def __init__(self, cfg):
         data = self.load(cfg, cfg.DATASET.SUBSAMPLE_TASKS)
         data = [select_classes(task_data, cfg.DATASET.SUBSAMPLE_CLASSES) for task_data in data]
         for task_data in data:
-            check_images(task_data, self.test_only)
+            check_classes(task_data, self.test_only)
         self.tasks = [task_data.task for task_data in data]
         self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
         parts = {part: self._merge(data, part, cfg) for part in PARTS}
@@ -114,9 +110,9 @@ class MultiTaskDataset(DatasetBase):
 
     @classmethod
     def load(cls, cfg, which="all"):
-        """The tasks that `which` selects, see `select_tasks`, as a list of `TaskData`.
+        """Return the tasks that `which` selects (see `select_tasks`) as a list of `TaskData`.
 
-        Of training and validation images only those drawn for `NUM_SHOTS`, if it is set.
+        If `NUM_SHOTS` is set, they have only the training and validation images of the few-shot draw.
         """
         folder = cls.find_folder(cfg.DATASET.ROOT)
         data = cls.read(folder, cfg)
@@ -132,19 +128,19 @@ class MultiTaskDataset(DatasetBase):
 
     @classmethod
     def wrong_count(cls, folder, classes):
-        """What is wrong with a number of classes, "" if it is right."""
+        """Return a sentence about a wrong number of classes, "" if it is right."""
         return "" if cls.class_count in (0, classes) else (
             f"{folder} has {classes} classes instead of {cls.class_count}: fetch its lists again, or unpack the "
             "dataset there again, and nothing else")
 
     @classmethod
     def split_zhou_path(cls, folder):
-        """Where CoOp's split file of this dataset stands, if it is there; "" if the dataset can have none."""
+        """Return the path of CoOp's split file, which need not exist; "" if the dataset can have none."""
         return ""
 
     @classmethod
     def find_folder(cls, root):
-        """Absolute path of the dataset's folder under `root`; a missing one is a MissingFile."""
+        """Return the absolute path of the dataset's folder under `root`; a missing one is a MissingFile."""
         if not root:
             raise MissingFile(f"{cls.__name__}: no data root given, pass --root FOLDER")
         root = osp.abspath(osp.expanduser(root))
@@ -156,17 +152,17 @@ class MultiTaskDataset(DatasetBase):
 
     @classmethod
     def read(cls, folder, cfg):
-        """Read the official files under `folder`. Returns a list of `TaskData` with all images."""
+        """Read the official files under `folder` and return a list of `TaskData` with all images."""
         raise NotImplementedError
 
     @classmethod
     def read_files(cls, folder):
-        """[(Task, official parts)], see `complete_parts`, from the files under `folder`; draws and stores nothing."""
+        """Read [(Task, official parts)], see `complete_parts`, from the files under `folder`; store nothing."""
         raise NotImplementedError
 
     @classmethod
     def _merge(cls, data, part, cfg):
-        """Datums of all tasks; labels are shifted by the number of classes of the tasks before."""
+        """Return the datums of all tasks; labels count on from the classes of the tasks before."""
         root = osp.abspath(osp.expanduser(cfg.DATASET.ROOT))
         datums, first = [], 0
         for task_data in data:
@@ -177,7 +173,7 @@ class MultiTaskDataset(DatasetBase):
             first += len(task_data.task.classnames)
         return datums
 
-    # Dassl derives these from the training images; here a class counts even if it has none.
+    # Dassl derives these from the training images; here a class without images counts, too.
     @property
     def num_classes(self):
         return len(self.task_of_class)
@@ -194,15 +190,15 @@ class MultiTaskDataset(DatasetBase):
 class SingleTaskDataset(MultiTaskDataset):
     """A dataset of one task, declared by class attributes.
 
-    CoOp's `split_zhou_<name of the class>.json` in the dataset's folder is read where it is present. Else
-    `read_official` reads the official files and `complete_parts` splits them.
+    If the dataset's folder has CoOp's `split_zhou_<name of the class>.json`, that is read. Otherwise `read_official`
+    reads the official files and `complete_parts` splits them.
     """
 
     image_dir = ""  # folder of the images in the dataset's folder
     task_name = ""
     template = Task.template
     metric = Task.metric
-    repeated_names = False  # whether two classes have the same name
+    repeated_names = False  # two classes may have the same name
 
     @classmethod
     def split_zhou_path(cls, folder):
@@ -224,15 +220,15 @@ class SingleTaskDataset(MultiTaskDataset):
 
     @classmethod
     def read_official(cls, folder):
-        """Class names and the official parts {"all"}, {"train", "test"}, {"train", "val", "test"} or {"test"}.
+        """Return class names and the official parts, lists of (path, label).
 
-        A part is a list of (path, label).
+        The parts are {"all"}, {"train", "test"}, {"train", "val", "test"} or {"test"}.
         """
         raise NotImplementedError
 
 
 class Suite(MultiTaskDataset):
-    """Several datasets of one task each as one multi-task dataset; `members` are their classes, in task order."""
+    """A multi-task dataset of several datasets with one task each; `members` are their classes, in task order."""
 
     members = ()
 
@@ -243,19 +239,19 @@ class Suite(MultiTaskDataset):
 
 
 def place_of(path, cfg):
-    """Where the image of a listed path lies."""
+    """Return the path where the image of a listed path lies."""
     return swap_prefix(path, cfg.DATALOADER.OLD_DATA_PATH, cfg.DATALOADER.NEW_DATA_PATH)
 
 
 def select_tasks(data, which):
-    """`all`, `base` (first ceil(n/2) tasks), `new` (the others), `task<i>`, or several: `task<i>,task<j>`.
+    """Select `all` tasks, `base` (the first ceil(n/2)), `new` (the others), `task<i>`, or `task<i>,task<j>`.
 
     Args:
-        data: list of what stands for a task each.
-        which: what `DATASET.SUBSAMPLE_TASKS` says. Several tasks keep the dataset's order, however they are listed.
+        data: list with an item for each task.
+        which: value of `DATASET.SUBSAMPLE_TASKS`. The tasks keep the dataset's order.
 
     Raises:
-        UserError: none of these, a task that is not there, or one that is listed twice.
+        UserError: `which` is none of these, or lists a task that does not exist, or one twice.
     """
     half = ceil(len(data) / 2)
     if which == "all":
@@ -274,7 +270,7 @@ def select_tasks(data, which):
 
 
 def select_classes(task_data, which):
-    """`all`, `base` (first ceil(n/2) classes of the task) or `new` (the others), labels counted anew from 0."""
+    """Select `all` classes of a task, `base` (the first ceil(n/2)) or `new` (the others), with labels from 0."""
     task = task_data.task
     half = ceil(len(task.classnames) / 2)
     if which == "all":
@@ -292,8 +288,8 @@ def select_classes(task_data, which):
                     keep(task_data.train), keep(task_data.val), keep(task_data.test))
 
 
-def check_images(task_data, test_only=False):
-    """Say which classes lack training or test images.
+def check_classes(task_data, test_only=False):
+    """Print which classes lack training or test images.
 
     Raises:
         UserError: the task has no test image or, unless `test_only`, no training image.
@@ -309,7 +305,7 @@ def check_images(task_data, test_only=False):
 
 
 def first_of(names, most=MOST):
-    """The first names, at most ten, and how many others there are."""
+    """Join the first names, at most ten, and the number of the others."""
     names = list(map(str, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 

@@ -1,8 +1,8 @@
-"""Images that can't be read: found by decoding all, each once, and left out of a dataset if that is asked for.
+"""Find images that can't be read, by decoding all once, and leave them out of a dataset if that is asked for.
 
-What was found sound is remembered by path, size and time of change in `checked_images.sqlite` in `$SOFTCPT_CACHE` (or
-`~/.cache/softcpt`), so that a second check opens none of it. Broken images are looked at anew: a permission may have
-been mended.
+`checked_images.sqlite` in `$SOFTCPT_CACHE` (or `~/.cache/softcpt`) remembers which images were sound, by path, size and
+time of change, so that a second check opens none of them. Broken images are decoded again: a permission may have been
+mended.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from common.images import BrokenImage, list_broken, read_image
 
 from .files import PARTS
 
-CHUNK = 128  # images that a process takes at once
+CHUNK = 128  # images that a process decodes at once
 FEW = 256  # images for which no process is started
-READER = f"1 {PIL.__version__}"  # of what was found sound; another one looks again
+READER = f"1 {PIL.__version__}"  # another reader decodes all images again
 
 
 def broken_images(paths):
-    """Decode image files, a process per core, but for those that were found sound before.
+    """Decode image files, a process per core, except those that were found sound before.
 
     Args:
         paths: of the files; one that is listed twice is read once.
@@ -38,70 +38,56 @@ def broken_images(paths):
         {path: reason} of those that can't be read, see `BrokenImage`.
 
     Raises:
-        UserError: a process that decodes was killed, or what was found sound can't be remembered.
+        UserError: a process that decodes was killed, or the database of sound images can't be used.
     """
     broken = {}
-    with memory() as db:
-        known = "SELECT 1 FROM sound_images WHERE state = ?"
-        paths = [path for path in dict.fromkeys(paths) if not db.execute(known, [state_of(path)]).fetchone()]
-        with processes(len(paths)) as apply, tqdm(
-                total=len(paths), desc="checking images", disable=len(paths) <= FEW) as bar:
-            try:
-                for checked in apply(check, chunks(paths)):
-                    broken.update((path, reason) for path, _, reason in checked if reason)
-                    with db:
-                        db.executemany("INSERT OR IGNORE INTO sound_images VALUES (?)",
-                                       [[state] for _, state, reason in checked if not reason])
-                    bar.update(len(checked))
-            except BrokenProcessPool:
-                raise UserError("a process that decodes images was killed, perhaps for want of memory: call the same "
-                                "command with LOKY_MAX_CPU_COUNT=1, which goes on from here") from None
+    with open_database() as db:
+        query = "SELECT 1 FROM sound_images WHERE state = ?"
+        paths = [path for path in dict.fromkeys(paths) if not db.execute(query, [fingerprint(path)]).fetchone()]
+        chunks = [paths[i:i + CHUNK] for i in range(0, len(paths), CHUNK)]
+        jobs = min(cpu_count(), len(chunks)) if len(paths) > FEW else 1
+        # Ctrl-C is the caller's: the processes end with the pool
+        pool = ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+        bar = tqdm(total=len(paths), desc="checking images", disable=len(paths) <= FEW)
+        try:
+            for decoded in (pool.map if jobs > 1 else map)(decode, chunks):
+                broken.update((path, reason) for path, _, reason in decoded if reason)
+                with db:
+                    db.executemany("INSERT OR IGNORE INTO sound_images VALUES (?)",
+                                   [[found] for _, found, reason in decoded if not reason])
+                bar.update(len(decoded))
+        except BrokenProcessPool:
+            raise UserError("a process that decodes images was killed, perhaps for want of memory: call the same "
+                            "command with LOKY_MAX_CPU_COUNT=1, which goes on from here") from None
+        finally:
+            bar.close()
+            pool.shutdown(cancel_futures=True)
     return broken
 
 
-def chunks(items):
-    return [items[i:i + CHUNK] for i in range(0, len(items), CHUNK)]
-
-
-def check(paths):
-    """[(path, state, reason)] of image files that are decoded; the reason of a sound one is ""."""
-    found = []
+def decode(paths):
+    """Decode image files; return [(path, fingerprint, reason)], where the reason of a sound one is ""."""
+    decoded = []
     for path in paths:
-        state = state_of(path)
+        found, reason = fingerprint(path), ""
         try:
             read_image(path)
         except BrokenImage as error:
-            found.append((path, state, error.reason))
-        else:
-            found.append((path, state, ""))
-    return found
+            reason = error.reason
+        decoded.append((path, found, reason))
+    return decoded
 
 
-def state_of(path):
-    """Path, size, time of change and reader as bytes, which tell whether a file was found sound; None if it is gone."""
+def fingerprint(path):
+    """Return path, size, time of change and reader as bytes, by which the database knows a file; None if it is gone."""
     with contextlib.suppress(OSError, ValueError):
         state = os.stat(path)
         return os.fsencode(f"{osp.abspath(path)} {state.st_size} {state.st_mtime_ns} {READER}")
 
 
 @contextlib.contextmanager
-def processes(count):
-    """A `map` for chunks of `count` images: of a process per core, unless they are few."""
-    jobs = min(cpu_count(), -(-count // CHUNK))
-    if count <= FEW or jobs == 1:
-        yield map
-        return
-    # Ctrl-C is the caller's: the processes end with the pool
-    pool = ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def memory():
-    """The database of the states of images that were found sound; a UserError if it fails."""
+def open_database():
+    """Open the database of fingerprints of sound images; a failure is a UserError."""
     path = osp.join(osp.expanduser(os.environ.get("SOFTCPT_CACHE") or "~/.cache/softcpt"), "checked_images.sqlite")
     with contextlib.suppress(OSError):  # the database then says that it can't be opened
         os.makedirs(osp.dirname(path), exist_ok=True)
@@ -120,8 +106,9 @@ def leave_out_broken(whole, data, place):
     What a draw has of other images stays as it is.
 
     Args:
-        whole: list of `TaskData` with all images. data: the same after the few-shot draw.
-        place: function from a path in them to where the image lies.
+        whole: list of `TaskData` with all images.
+        data: the same after the few-shot draw.
+        place: function from a listed path to the path where the image lies.
 
     Returns:
         `data` without them; files that are not there stay.
@@ -136,7 +123,7 @@ def leave_out_broken(whole, data, place):
     print(f"{list_broken(broken)}\nDATASET.SKIP_BROKEN leaves out {len(broken):,} of {len(set(paths)):,} images")
     kept = []
     for before, drawn in zip(whole, data):
-        parts = {part: sound(getattr(before, part), getattr(drawn, part), lambda path: place(path) in broken)
+        parts = {part: replace_broken(getattr(before, part), getattr(drawn, part), lambda path: place(path) in broken)
                  for part in PARTS}
         lost = {label for _, label in drawn.train} - {label for _, label in parts["train"]}
         if lost:
@@ -146,8 +133,8 @@ def leave_out_broken(whole, data, place):
     return kept
 
 
-def sound(whole, drawn, is_broken):
-    """`drawn`, a list of (path, label), with sound images of `whole` in the places of broken ones, as they last."""
+def replace_broken(whole, drawn, is_broken):
+    """Replace broken images of `drawn`, a list of (path, label), by sound ones of `whole`; drop those beyond."""
     if not any(is_broken(path) for path, _ in drawn):
         return drawn
     spare, taken = {}, {path for path, _ in drawn}

@@ -1,4 +1,4 @@
-"""Datasets that come as folders of classes and nothing else: all of Plant-6 and RS8, some of General-10."""
+"""Datasets that consist of class folders alone: all of Plant-6 and RS8, some of General-10."""
 
 import os.path as osp
 
@@ -20,7 +20,7 @@ class ClassFolders(SingleTaskDataset):
 
     @classmethod
     def read_official(cls, folder):
-        """Class names and {"all": [(path, label)]}.
+        """Return class names and {"all": [(path, label)]}.
 
         Raises:
             FileNotFoundError: a folder is missing.
@@ -35,7 +35,7 @@ class ClassFolders(SingleTaskDataset):
             if different:
                 raise UserError(f"{parts[0]} and {part} must have the same class folders, but {different[0]} is in "
                                  "one of them only: unpack the dataset again")
-        # else the message below tells more than an empty folder among them
+        # with too many folders, the message below tells more than one about an empty folder among them
         if len(classes) <= cls.class_count:
             items = [item for items in read_many_class_folders([(part, classes) for part in parts]) for item in items]
         if len(classes) != cls.class_count:
@@ -45,11 +45,10 @@ class ClassFolders(SingleTaskDataset):
 
     @classmethod
     def find_classes(cls, images):
-        """The class folders as paths relative to the folder `images`, in the order of labels."""
+        """Return the class folders as paths relative to the folder `images`, in the order of labels."""
         return find_class_folders(images, cls.skip)
 
     @classmethod
     def class_name(cls, name):
-        """The name of the class whose folder is `name`."""
+        """Return the name of the class whose folder is `name`."""
         return cls.renames.get(name, name.replace("_", " "))
-

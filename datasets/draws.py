@@ -1,4 +1,4 @@
-"""Few-shot draws: CoOp's own from its split file, else nested ones; stored as JSON, and the same on every machine."""
+"""Few-shot draws, stored as JSON and the same on every machine: CoOp's own from its split file, else nested ones."""
 
 import os.path as osp
 import pickle
@@ -13,7 +13,7 @@ from .schemas import Draw, read_checked
 from .splits import by_class, relative, split_folder
 
 DRAWN = ("train", "val")
-# Where CoOp's pickles find the class of their images, and what such an image has.
+# Module and class of the images in CoOp's pickles, and the attributes of such an image.
 DATUM = ("dassl.data.datasets.base_dataset", "Datum"), ("dassl.data.datasets", "Datum")
 DATUM_FIELDS = {"_impath": str, "_label": int, "_domain": int, "_classname": str}
 
@@ -21,21 +21,22 @@ DATUM_FIELDS = {"_impath": str, "_label": int, "_domain": int, "_classname": str
 def draw_few_shot(data, folder, split_zhou, cfg):
     """Draw `NUM_SHOTS` training and min(`NUM_SHOTS`, 4) validation images per class of every task.
 
-    A draw is made once per (shots, seed), stored as `shot_<shots>-seed_<seed>.json` in `split_folder` and read back
-    from then on, so that every method sees the same images. A class with fewer images gives all it has. Tasks and
-    classes that are added later are drawn then, and leave the others as they are. CoOp's
-    `shot_<shots>-seed_<seed>.pkl`, if it is there, stands for the draw where that is CoOp's.
+    A draw is made once per (shots, seed) and stored as `shot_<shots>-seed_<seed>.json` in `split_folder`, which later
+    calls read, so that every method sees the same images. A class with fewer images gives all of them. Tasks and
+    classes that are added later are drawn then; the others stay as they are. CoOp's `shot_<shots>-seed_<seed>.pkl`, if
+    it is there, replaces a draw of CoOp's.
 
     Args:
-        data: list of `TaskData`. folder: the dataset's.
-        split_zhou: path of CoOp's split file, which need not be there; "" for a dataset that can have none.
+        data: list of `TaskData`.
+        folder: the dataset's.
+        split_zhou: path of CoOp's split file, which need not exist; "" for a dataset that can have none.
 
     Returns:
         `data` with the drawn images only; nested draws in the order of labels, CoOp's in the order of the draw.
 
     Raises:
         UserError: `FEWSHOT_DRAW` is coop without CoOp's split file; the stored draw was made another way or does not
-            fit the files that are there now; as `read_pickle`; stored draw and pickle differ.
+            fit the present files; stored draw and pickle differ; as `read_pickle`.
     """
     shots, seed = cfg.DATASET.NUM_SHOTS, cfg.SEED
     way = way_of(cfg.DATASET.FEWSHOT_DRAW, folder, split_zhou)
@@ -67,10 +68,10 @@ def draw_few_shot(data, folder, split_zhou, cfg):
 
 
 def read_draw(path, shots, seed, way):
-    """The stored draws {task: {part: {class: paths below the dataset's folder}}} of the file `path`.
+    """Read the draws {task: {part: {class: paths below the dataset's folder}}} in the file `path`.
 
     Raises:
-        UserError: it holds something else, or draws of another way, or of other shots or another seed.
+        UserError: it has another content, or another way, number of shots or seed.
     """
     content = read_checked(Draw, path, "delete it to draw again")
     if content.draw != way:
@@ -84,15 +85,15 @@ def read_draw(path, shots, seed, way):
 
 
 def complete_draw(task_data, stored, folder, shots, seed, way):
-    """The draw {part: {class: paths below `folder`}} of a task: the `stored` one, and one of the classes that it lacks.
+    """Return the draw {part: {class: paths below `folder`}} of a task: `stored`, and a draw of the classes it lacks.
 
     CoOp's code draws all classes with one generator, so a class can't be added to such a draw.
     """
     if stored and way == "coop":
         return stored
     names = class_keys(task_data.task.classnames)
-    known = {name for groups in (stored or {}).values() for name in groups}
-    parts = {part: [(path, label) for path, label in getattr(task_data, part) if names[label] not in known]
+    drawn_before = {name for groups in (stored or {}).values() for name in groups}
+    parts = {part: [(path, label) for path, label in getattr(task_data, part) if names[label] not in drawn_before]
              for part in DRAWN}
     drawn = (draw_coop(parts, shots, seed) if way == "coop"
              else draw_nested(parts, shots, seed, task_data.task.name, names))
@@ -102,7 +103,7 @@ def complete_draw(task_data, stored, folder, shots, seed, way):
 
 
 def way_of(wanted, folder, split_zhou):
-    """ "coop" or "nested" for what `DATASET.FEWSHOT_DRAW` says; coop without CoOp's split file is a UserError."""
+    """Return "coop" or "nested" for a `DATASET.FEWSHOT_DRAW`; coop without CoOp's split file is a UserError."""
     if osp.isfile(split_zhou):
         return "coop" if wanted == "auto" else wanted
     if wanted == "coop":
@@ -112,13 +113,13 @@ def way_of(wanted, folder, split_zhou):
     return "nested"
 
 
-def draws_of(shots):
-    """{part: images per class}."""
+def count_per_part(shots):
+    """Return {part: images per class}."""
     return {"train": shots, "val": min(shots, 4)}
 
 
 def draw_coop(parts, shots, seed):
-    """The images that CoOp's code draws from the lists of its split file, in its order.
+    """Draw the images that CoOp's code draws from the lists of its split file, in its order.
 
     One generator serves both parts; labels come in the order in which they first appear in a list.
 
@@ -130,7 +131,7 @@ def draw_coop(parts, shots, seed):
     """
     generator = random.Random(seed)
     drawn = {}
-    for part, count in draws_of(shots).items():
+    for part, count in count_per_part(shots).items():
         groups = {}
         for path, label in parts[part]:
             groups.setdefault(label, []).append(path)
@@ -140,13 +141,13 @@ def draw_coop(parts, shots, seed):
 
 
 def draw_nested(parts, shots, seed, task, names):
-    """Images of which those of fewer shots are the first; {part: {label: paths}}.
+    """Draw {part: {label: paths}}; the first paths of a label are the draw of fewer shots.
 
-    A class is shuffled by the seed, the part and the names of its task and of itself, whatever other classes and
-    tasks there are, and gives its first images.
+    The seed, the part and the names of task and class decide the order in which a class's images are drawn; other
+    classes and tasks do not matter.
     """
     drawn = {}
-    for part, count in draws_of(shots).items():
+    for part, count in count_per_part(shots).items():
         drawn[part] = by_class(parts[part])
         for label, paths in drawn[part].items():
             random.Random(f"{seed}/{part}/{task}/{names[label]}").shuffle(paths)
@@ -155,7 +156,7 @@ def draw_nested(parts, shots, seed, task, names):
 
 
 def class_keys(classnames):
-    """The names, later ones of the same name numbered ("missile", "missile (2)"), so that each names one class."""
+    """Number the later ones of equal names ("missile", "missile (2)"), so that each name stands for one class."""
     seen = Counter()
     keys = []
     for name in classnames:
@@ -165,11 +166,11 @@ def class_keys(classnames):
 
 
 def apply_draw(task_data, draws, folder, path, shots, way):
-    """`task_data` with the images of {task: {part: {class: paths below `folder`}}} only.
+    """Return `task_data` with only the images of {task: {part: {class: paths below `folder`}}}.
 
     Raises:
         UserError: a drawn image is gone, stands twice or is of another class, a class has more than `shots` of them,
-            or, in a draw of CoOp's, none. `path` is the draw's file.
+            or, in a draw of CoOp's, none. The message names `path`, the draw's file.
     """
     task = task_data.task
     names = class_keys(task.classnames)
@@ -180,7 +181,7 @@ def apply_draw(task_data, draws, folder, path, shots, way):
                          "delete it to draw again")
 
     parts = {}
-    for part, most in draws_of(shots).items():
+    for part, most in count_per_part(shots).items():
         there = {relative(image, folder): (image, label) for image, label in getattr(task_data, part)}
         groups = draws[task.name].get(part, {}) if task.name in draws else {}
         lacking = {names[label] for _, label in there.values()} - set(groups)
@@ -202,7 +203,7 @@ def apply_draw(task_data, draws, folder, path, shots, way):
 
 # ------------------------------------------------------------------ CoOp's pickles
 class DatumUnpickler(pickle.Unpickler):
-    """Reads plain data and CoOp's `Datum`, of which attributes are kept; nothing else is looked up, so none is run."""
+    """Reads plain data and the attributes of CoOp's `Datum`; it looks up nothing else, so no code is run."""
 
     def __init__(self, file, path):
         super().__init__(file)
@@ -217,9 +218,9 @@ class DatumUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path, task_data, folder):
-    """`task_data` with the images of CoOp's {"train", "val": list of `Datum`} in the file `path` only.
+    """Return `task_data` with only the images of CoOp's {"train", "val": list of `Datum`} in the file `path`.
 
-    Images are found by their path below the dataset's folder, wherever that was when the pickle was made.
+    Images are found by their path below the dataset's folder, which may have been another when the pickle was made.
 
     Raises:
         UserError: the file is no such pickle, holds an object of another class, or has an image that is not in the
@@ -239,7 +240,7 @@ def read_pickle(path, task_data, folder):
 
 
 def datum_of(item):
-    """(path, label) of an unpickled `Datum`; a ValueError if it is none."""
+    """Return (path, label) of an unpickled `Datum`; another object is a ValueError."""
     values = vars(item)
     if {name: type(value) for name, value in values.items()} != DATUM_FIELDS:
         raise ValueError("not a Datum")
@@ -247,7 +248,7 @@ def datum_of(item):
 
 
 def find_image(there, image, label, path):
-    """The path in {(path below the dataset's folder, label): path} of which `image` has the longest end."""
+    """Find in {(path below the dataset's folder, label): path} the longest end of `image`; return its path."""
     names = image.replace("\\", "/").split("/")
     for start in range(len(names)):
         found = there.get(("/".join(names[start:]), label))

@@ -11,13 +11,13 @@ from .files import check_official_file, find_class_folders, read_many_class_fold
 from .sources import Source
 from .splits import complete_parts, split_folder
 
-# What the images of tasks 0, 1 ... 19 show.
+# Garments in the images of tasks 0, 1 ... 19.
 GARMENTS = (*["pants"] * 3, *["tops"] * 4, *["shoes"] * 7, "hat", "socks", "socks", "skirt", "tops", "underwear")
 
 
 @DATASET_REGISTRY.register()
 class Fashion20(MultiTaskDataset):
-    """Twenty tasks, declared by `task_info.csv`; images in `images/<task>/<class>/`, both numbers that count from 0.
+    """Twenty tasks, declared by `task_info.csv`; images in `images/<task>/<class>/`, both numbers from 0 on.
 
     The tasks have too few classes for base and new halves: these are refused.
     """

@@ -1,4 +1,4 @@
-"""Reading the files of datasets: class folders, and the lists, MATLAB files and splits that their authors publish."""
+"""Read the files of datasets: class folders, and the lists, MATLAB files and splits that their authors publish."""
 
 import os
 import os.path as osp
@@ -21,33 +21,31 @@ MOST = 10  # paths of a kind that a message shows
 
 
 def list_images(folder):
-    """Sorted paths of the image files directly in `folder`."""
+    """Return the sorted paths of the image files directly in `folder`."""
     return sorted(entry.path for entry in os.scandir(folder)
                   if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
 
 
 def list_folders(folder):
-    """Sorted names of the folders in `folder`, without hidden ones and leftovers."""
+    """Return the sorted names of the folders in `folder`, without hidden ones and leftovers."""
     return sorted(entry.name for entry in os.scandir(folder)
                   if entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFTOVERS)
 
 
-def same_name(name):
-    """What names have in common that differ in casing and in signs between words."""
-    return re.sub("[^a-z0-9.]", "", name.lower())
-
-
 def did_you_mean(path):
-    """The entry that differs in case or signs alone from `path`, which is missing, for the end of a message; or ""."""
+    """Suggest the entry that differs from the missing `path` in case or signs alone, to end a message; or ""."""
+    def simplify(name):
+        return re.sub("[^a-z0-9.]", "", name.lower())
+
     parent, name = osp.split(osp.abspath(path))
     while not osp.isdir(parent):
         parent, name = osp.split(parent)
-    alike = [entry for entry in os.listdir(parent) if same_name(entry) == same_name(name)]
+    alike = [entry for entry in os.listdir(parent) if simplify(entry) == simplify(name)]
     return f"; did you mean {osp.join(parent, alike[0])}?" if len(alike) == 1 else ""
 
 
 class MissingFiles(MissingFile):
-    """Files or folders of a dataset are missing or hold nothing; `paths` are all that are known to be."""
+    """Files or folders of a dataset are missing or empty; `paths` lists them."""
 
     def __init__(self, message, paths):
         super().__init__(message)
@@ -55,7 +53,7 @@ class MissingFiles(MissingFile):
 
 
 def images_of(folder):
-    """Images of a class folder; a missing or empty one is an error."""
+    """Return the images of a class folder; a missing or empty folder is a MissingFiles."""
     if not osp.isdir(folder):
         raise MissingFiles(f"the class folder {folder} does not exist{did_you_mean(folder)}", [folder])
     images = list_images(folder)
@@ -70,7 +68,7 @@ def images_of(folder):
 
 
 def find_class_folders(folder, skip=()):
-    """Sorted names of the class folders in `folder`, without those in `skip`.
+    """Return the sorted names of the class folders in `folder`, without those in `skip`.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -86,12 +84,12 @@ def find_class_folders(folder, skip=()):
 
 
 def read_class_folders(folder, classes):
-    """[(path, label)] of the images `folder/<class>/<image>`; `classes` are the class folders in order of labels."""
+    """Return [(path, label)] of the images `folder/<class>/<image>`; `classes` are the folders in order of labels."""
     return read_many_class_folders([(folder, classes)])[0]
 
 
 def read_many_class_folders(folders):
-    """[(path, label)] as `read_class_folders` for each (folder, classes); one MissingFiles has all that is missing."""
+    """Return a list as `read_class_folders` for each (folder, classes); one MissingFiles lists all missing folders."""
     parts, errors = [], []
     for folder, classes in folders:
         parts.append([])
@@ -106,7 +104,7 @@ def read_many_class_folders(folders):
 
 
 def not_as_named(path):
-    """What a file is instead of data, in words: an empty file, a web page or a Git LFS pointer; else ""."""
+    """Return "an empty file", "a web page" or "a Git LFS pointer ..." if a file is that instead of data; else ""."""
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
@@ -117,7 +115,7 @@ def not_as_named(path):
 
 
 def check_official_file(path):
-    """Raise a MissingFile unless the file `path` exists, and a UserError if it is none of data."""
+    """Raise a MissingFiles unless the file `path` exists, and a UserError if it holds no data."""
     if not osp.isfile(path):
         raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name "
                            f"there{did_you_mean(path)}", [path])
@@ -126,7 +124,7 @@ def check_official_file(path):
 
 
 def parse_lines(path, parse):
-    """[parse(line)] for the lines of a text file that are not blank.
+    """Return [parse(line)] for the lines of a text file that are not blank.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -146,7 +144,7 @@ def parse_lines(path, parse):
 
 
 def read_list(path, parse, classes):
-    """[(image path, label)] of an official list of images.
+    """Return [(image path, label)] of an official list of images.
 
     Args:
         parse: function from a line to (image path, class).
@@ -165,7 +163,7 @@ def read_list(path, parse, classes):
 
 
 def read_mat(path, key, *fields):
-    """The array `key` of a MATLAB file as a list, or, if it is a struct array, a list for each of `fields`.
+    """Return the array `key` of a MATLAB file as a list, or, with `fields`, a list for each field of a struct array.
 
     Raises:
         FileNotFoundError, UserError: there is no such file; it is no MATLAB file or lacks the array or a field.
@@ -182,10 +180,10 @@ def read_mat(path, key, *fields):
 
 
 def read_split_zhou(path, images):
-    """One of CoOp's split files `split_zhou_<dataset>.json`, which many papers use.
+    """Read one of CoOp's split files `split_zhou_<dataset>.json`, which many papers use.
 
-    It holds for train, val and test a list of [path below the folder `images`, label, class name]. Underscores in
-    class names become spaces.
+    The file has a list of [path below the folder `images`, label, class name] for each of train, val and test.
+    Underscores in class names become spaces.
 
     Returns:
         (class names, {part: [(path, label)]}).

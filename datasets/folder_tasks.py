@@ -1,4 +1,4 @@
-"""A user's own data, with no code: `R/<task>/<class>/*.jpg` and an optional `R/tasks.yaml`."""
+"""A user's own data, without code: `R/<task>/<class>/*.jpg` and an optional `R/tasks.yaml`."""
 
 import os.path as osp
 
@@ -41,7 +41,7 @@ class FolderTasks(MultiTaskDataset):
 
 
 def read_entries(root):
-    """[(`TaskEntry`, Task, official parts)] of the tasks below `root`; a mistake is an error naming file and task."""
+    """Read [(`TaskEntry`, Task, official parts)] of the tasks below `root`; errors name file and task."""
     where = osp.join(root, "tasks.yaml")
     suite = read_tasks_file(where) if osp.isfile(where) else TasksFile()
     where = where if osp.isfile(where) else root
@@ -56,15 +56,14 @@ def read_entries(root):
                             "apart")
         try:
             read.append((entry, *read_task(root, entry, suite, name)))
-        except MissingFile as error:
-            raise MissingFile(f"{where}: task {name!r}: {error}") from None
         except UserError as error:
-            raise UserError(f"{where}: task {name!r}: {error}") from None
+            kind = MissingFile if isinstance(error, MissingFile) else UserError
+            raise kind(f"{where}: task {name!r}: {error}") from None
     return read
 
 
 def find_entries(root):
-    """The `TaskEntry` of every task below a root without `tasks` in a tasks.yaml."""
+    """Return a `TaskEntry` for every task below a root that has no `tasks` in a tasks.yaml."""
     folders = [name for name in list_folders(root) if name != "split_fewshot"]
     if not folders:
         raise UserError(f"FolderTasks: {root} has no task folders, it needs {root}/<task>/<class>/<image>.jpg")
@@ -82,10 +81,10 @@ def find_entries(root):
 
 
 def find_parts(folder, names):
-    """{part: folder} if the folders `names` in `folder` are a task's parts, {} if they are something else.
+    """Return {part: folder} if the folders `names` in `folder` are a task's parts, {} if they are no parts.
 
     Raises:
-        UserError: they are some of both, or parts without train or test.
+        UserError: there are other folders beside parts, or parts without train or test.
     """
     found = [(part, name) for name in names for part in PARTS if name.lower() in PART_FOLDERS[part]]
     parts = {part: name for part in PARTS for other, name in found if other == part}
@@ -99,7 +98,7 @@ def find_parts(folder, names):
 
 
 def read_task(root, entry, suite, name):
-    """(Task, official parts) of one task."""
+    """Read (Task, official parts) of one task."""
     folder = osp.normpath(osp.join(root, entry.folder))
     if not osp.isdir(folder):
         raise MissingFile(f"the task folder {folder} does not exist")
@@ -135,7 +134,7 @@ def read_task(root, entry, suite, name):
 
 
 def read_part(path, folder, labels):
-    """[(image, label)] of a fixed part: a folder of class folders, or a text file of `<class>/<image>` lines."""
+    """Read [(image, label)] of a fixed part: a folder of class folders, or a text file of `<class>/<image>` lines."""
     if osp.isdir(path):
         return [(image, label) for class_folder, label in labels.items()
                 if osp.isdir(osp.join(path, class_folder)) for image in list_images(osp.join(path, class_folder))]

@@ -1,16 +1,14 @@
-"""Outfits16: sixteen related few-shot tasks on rendered figures. It makes itself, so the repository runs offline."""
+"""Outfits16: sixteen related few-shot tasks on figures that are rendered on first use, without a download."""
 
-import glob
-import json
 import os
 import os.path as osp
 import shutil
-import tempfile
 
 from filelock import FileLock
 from PIL import Image
 
 from common.errors import UserError
+from common.files import read_json, write_json
 from dassl.data.datasets import DATASET_REGISTRY
 from outfits.render import render
 from outfits.scenes import ASPECTS, VALUES
@@ -20,52 +18,43 @@ from .base import MultiTaskDataset, Task, TaskData
 from .files import list_images
 
 IMAGES_PER_CLASS = {"train": 24, "val": 6, "test": 40}
-INCOMPLETE = "images.incomplete-"  # how the names of folders begin that are being written
 
 TASKS = tuple(Task(f"{part} {attribute}", VALUES[attribute], "a photo of a {}.") for part, attribute in ASPECTS)
 
 
 def image_folder(images, task, part, label):
+    """Return the folder below `images` of a class's images of a part; task and label are indices."""
     name = TASKS[task].name.replace(" ", "_")
     return osp.join(images, name, part, TASKS[task].classnames[label].replace(" ", "_"))
 
 
 def generate(images):
-    """Make the folder `images` with all images of the suite, unless it is there.
+    """Make the folder `images` with all images of the suite, unless it exists.
 
-    Everything is written to a folder `images.incomplete-*` beside it that is renamed when it is complete, so an
-    interrupted run leaves no `images`. Of two runs at once one writes and the other waits; the one that writes first
-    removes what killed runs left.
+    The images are written to the folder `images.incomplete` beside it, which is renamed when it is complete, so an
+    interrupted run leaves no `images`. If two runs start together, one writes and the other waits.
 
     Raises:
-        UserError: the folder was made by another version of this generator.
+        UserError: another version of this generator made the folder.
     """
     stamp = {"generator": "outfits16", "version": VERSION, "images_per_class": IMAGES_PER_CLASS}
     if not osp.isdir(images):
-        parent = osp.dirname(images)
-        os.makedirs(parent, exist_ok=True)
-        with FileLock(osp.join(parent, ".images.lock")):  # its holder is the only one at work here
-            for leftover in glob.glob(osp.join(glob.escape(parent), f"{INCOMPLETE}*")):
-                shutil.rmtree(leftover, ignore_errors=True)
+        os.makedirs(osp.dirname(images), exist_ok=True)
+        with FileLock(osp.join(osp.dirname(images), ".images.lock")):
             if not osp.isdir(images):
                 print(f"Outfits16: generating images in {images}")
-                temporary = tempfile.mkdtemp(prefix=INCOMPLETE, dir=parent)
+                unfinished = f"{images}.incomplete"
+                shutil.rmtree(unfinished, ignore_errors=True)  # a killed run left it
                 try:
-                    write_images(temporary)
-                    with open(osp.join(temporary, "stamp.json"), "w", encoding="utf-8") as f:
-                        json.dump(stamp, f)
-                    os.chmod(temporary, 0o755)
-                    os.rename(temporary, images)
+                    write_images(unfinished)
+                    write_json(stamp, osp.join(unfinished, "stamp.json"))
+                    os.rename(unfinished, images)
                 finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                    shutil.rmtree(unfinished, ignore_errors=True)
     path = osp.join(images, "stamp.json")
-    found = None
-    if osp.isfile(path):
-        with open(path, encoding="utf-8") as f:
-            found = json.load(f)
-    if found != stamp:
+    if not osp.isfile(path) or read_json(path) != stamp:
         raise UserError(f"{images} was not made by version {VERSION} of Outfits16: delete the folder "
-                         f"{osp.dirname(images)}, and it is made anew")
+                        f"{osp.dirname(images)}, and it is made anew")
 
 
 def write_images(images):

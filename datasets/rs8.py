@@ -1,8 +1,7 @@
 """RS8: eight remote sensing scene datasets; 208 classes.
 
 The published results name the suite, 8 tasks and 208 classes, but not its members. The eight here are our choice: they
-are public, well known, and have 208 classes together. EuroSAT is also a member of General-10 and stands in a file of
-its own.
+are public, well known, and have 208 classes together. EuroSAT is also a member of General-10.
 """
 
 import os.path as osp
@@ -12,8 +11,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from .base import Suite
 from .class_folders import ClassFolders
-from .eurosat import EuroSAT
 from .files import find_class_folders, list_folders
+from .general10 import EuroSAT
 from .sources import Source
 
 

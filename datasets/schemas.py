@@ -1,4 +1,4 @@
-"""What the files beside the images hold (tasks.yaml, splits, few-shot draws): checked before any of it is used."""
+"""Check the content of the files beside the images (tasks.yaml, splits, few-shot draws) before it is used."""
 
 import posixpath
 import re
@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     StrictInt,
     TypeAdapter,
     ValidationError,
@@ -25,10 +24,18 @@ METRICS = ("overall_acc", "mean_acc")
 
 
 def check_template(template):
-    """`template`; a ValueError unless it holds one {} for the class name and no other brace."""
+    """Return `template`; a ValueError unless it holds one {} for the class name and no other brace."""
     if template.count("{}") != 1 or re.search("[{}]", template.replace("{}", "")):
         raise ValueError(f"must hold exactly one {{}}, for the class name, and no other brace, but is {template!r}")
     return template
+
+
+def check_templates(value):
+    """Return a template, or a list of templates as a tuple; a ValueError as `check_template`."""
+    templates = tuple(check_template(str(template)) for template in (value if isinstance(value, list) else [value]))
+    if not templates:
+        raise ValueError("must hold a template, but is empty")
+    return templates if isinstance(value, list) else templates[0]
 
 
 def check_name(name):
@@ -38,7 +45,7 @@ def check_name(name):
 
 
 def check_below(path):
-    """`path` with / between its parts and no other signs; a ValueError unless it stays below its folder."""
+    """Return `path` normalised, with / between its parts; a ValueError unless it stays below its folder."""
     path = path.replace("\\", "/")
     if path.startswith("/") or re.match("[A-Za-z]:/", path) or ".." in path.split("/") or not path.strip():
         raise ValueError(f"must be a path inside its folder, but is {path!r}")
@@ -46,7 +53,7 @@ def check_below(path):
 
 
 def name_class_folders(classes):
-    """The `classes` of a task as {class folder: class name}; of a list, underscores become spaces."""
+    """Return the `classes` of a task as {class folder: class name}; in a list, underscores become spaces."""
     if isinstance(classes, list):
         twice = [item for item in classes if classes.count(item) > 1]
         if twice:
@@ -60,18 +67,18 @@ def name_class_folders(classes):
 
 
 Name = Annotated[str, AfterValidator(check_name)]
-Template = Annotated[str, AfterValidator(check_template)]
+Templates = Annotated[str | tuple[str, ...], BeforeValidator(check_templates)]
 Below = Annotated[str, AfterValidator(check_below)]
-# A path in a file that this package writes; by Windows with backslashes, in earlier versions.
+# A path in a file that this package writes; earlier versions wrote backslashes on Windows.
 Stored = Annotated[str, AfterValidator(lambda path: path.replace("\\", "/"))]
 
 
 class Declaration(BaseModel):
-    """Keys of tasks.yaml that stand for a task or, at the top, for every task that does not set them."""
+    """Keys of tasks.yaml for one task or, at the top, for every task that does not set them."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # `name: 2024` is a name
 
-    template: Template | Annotated[tuple[Template, ...], Field(min_length=1)] | None = None
+    template: Templates | None = None
     metric: Literal[METRICS] | None = None
 
 
@@ -106,40 +113,34 @@ SplitZhou = dict[Literal["train", "val", "test"], list[tuple[Stored, StrictInt, 
 
 
 def checked(schema, content, path, remedy):
-    """`content` of the file `path` as the pydantic type `schema` holds it.
+    """Return `content` of the file `path` as the pydantic type `schema`.
 
     Raises:
-        UserError: it does not fit; the message names the file, the place in it, and says to do `remedy`.
+        UserError: it does not fit; the message names the file, the place in it, and the `remedy`.
     """
     try:
         return TypeAdapter(schema).validate_python(content)
     except ValidationError as error:
         reason = error.errors()[0]
-        *parents, key = reason["loc"] or ("",)
-        around, place = place_of(parents), place_of(reason["loc"])
-        if reason["type"] == "extra_forbidden":
-            text = f"unknown key {key!r}" + (f" in {around}" if around else "")
-        elif reason["type"] == "missing" and isinstance(key, str):
-            text = f"the key {key!r} is missing" + (f" in {around}" if around else "")
-        else:
-            text = f"{(around if reason['type'] == 'missing' else place) or 'the file'} {in_words(reason)}"
-            if reason["type"] not in ("value_error", "missing"):
-                text += f", but is {reason['input']!r:.200}"
+        text = {"extra_forbidden": "is an unknown key", "missing": "is missing"}.get(reason["type"]) or in_words(reason)
+        if reason["type"] not in ("extra_forbidden", "missing", "value_error"):
+            text += f", but is {reason['input']!r:.200}"
+        text = f"{place_of(reason['loc']) or 'the file'} {text}"
         raise UserError(f"{path}: {text.replace('be a string', 'be text')}: {remedy}") from None
 
 
 def place_of(steps):
-    """A place in a file, as "tasks[2].name"."""
+    """Write a place in a file as "tasks[2].name"."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
 def read_checked(schema, path, remedy):
-    """`checked` of a JSON file."""
+    """Read a JSON file as `checked` does."""
     return checked(schema, read_json(path), path, remedy)
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key stands twice in a mapping: the later one would win unseen."""
+    """Refuses YAML in which a key stands twice in a mapping: the later one would win unseen."""
 
     def construct_mapping(self, node, deep=False):
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -150,7 +151,7 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def read_tasks_file(path):
-    """The `TasksFile` of a tasks.yaml.
+    """Read a tasks.yaml as a `TasksFile`.
 
     Raises:
         UserError: it is not YAML, a key stands twice, or it does not fit; the message names file, place and key.

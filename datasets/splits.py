@@ -1,4 +1,4 @@
-"""Splits: made once, stored as JSON, and the same on every machine; `draws.py` has the few-shot draws."""
+"""Make splits once, the same on every machine, and store them as JSON; `draws.py` makes few-shot draws."""
 
 import os
 import os.path as osp
@@ -12,10 +12,10 @@ from .schemas import Split, read_checked
 
 
 def split_folder(folder, cfg):
-    """Where a dataset's splits and few-shot draws are stored.
+    """Return the folder for a dataset's splits and few-shot draws.
 
-    `DATASET.SPLIT_DIR` if set; else `split_fewshot` in the dataset's folder, or, where that cannot be written, a
-    folder of its own under `~/.cache/softcpt` (the draws are the same wherever they are stored).
+    It is in `DATASET.SPLIT_DIR` if that is set; else it is `split_fewshot` in the dataset's folder, or, if that cannot
+    be written, a folder of its own under `~/.cache/softcpt` (the draws are the same in any folder).
     """
     if cfg.DATASET.SPLIT_DIR:
         return osp.join(osp.expanduser(cfg.DATASET.SPLIT_DIR), osp.basename(folder))
@@ -27,13 +27,13 @@ def split_folder(folder, cfg):
 
 
 def relative(path, folder):
-    """`path` relative to `folder`, with / between its parts; below it this is much faster than os.path.relpath."""
+    """Return `path` relative to `folder`, with / between its parts; this is much faster than os.path.relpath."""
     path = path[len(folder) + 1:] if path.startswith(folder + os.sep) else osp.relpath(path, folder)
     return path.replace("\\", "/")
 
 
 def by_class(items):
-    """(path, label) pairs -> {label: sorted paths}."""
+    """Group (path, label) pairs as {label: sorted paths}."""
     groups = {}
     for path, label in items:
         groups.setdefault(label, []).append(path)
@@ -75,15 +75,17 @@ def split_train_val(items):
 
 
 def stored_split(items, folder, split, store):
-    """What a stored split says of `items`, and which classes it does not know.
+    """Apply a stored split to `items`, and find the classes that it lacks.
 
-    Images that it lists and whose folders are not asked for any more are left out.
+    Listed images in folders that are not part of the dataset any more are left out.
 
     Args:
-        items: [(path, label)]. split: {part: [path below `folder`]}. store: its file.
+        items: [(path, label)].
+        split: {part: [path below `folder`]}.
+        store: the split's file, for messages.
 
     Returns:
-        ({part: [(path, label)]}, [(path, label)] of the classes of which it lists no image).
+        ({part: [(path, label)]}, [(path, label)] of the classes without a listed image).
 
     Raises:
         UserError: it lists an image twice, or other images of a class than are there.
@@ -95,8 +97,8 @@ def stored_split(items, folder, split, store):
         raise UserError(f"the stored split {store} lists {twice} twice: an image must not be trained and tested on; "
                         "delete that file (and the few-shot draws beside it) to split again")
     listed = set(listed)
-    known = {label for path, (_, label) in there.items() if path in listed}
-    unlisted = [item for path, item in there.items() if path not in listed and item[1] in known]
+    split_labels = {label for path, (_, label) in there.items() if path in listed}
+    unlisted = [item for path, item in there.items() if path not in listed and item[1] in split_labels]
     folders = {osp.dirname(path) for path in there}
     lost = [path for path in listed - set(there) if osp.dirname(path) in folders]
     if unlisted or lost:
@@ -105,18 +107,18 @@ def stored_split(items, folder, split, store):
                         f"{len(lost)} that it does (one is {example}): delete that file (and the few-shot draws beside "
                         "it) to split again")
     parts = {part: [there[path] for path in paths if path in there] for part, paths in split.items()}
-    return parts, [(path, label) for path, label in items if label not in known]
+    return parts, [(path, label) for path, label in items if label not in split_labels]
 
 
 def complete_parts(parts, folder, store, key=None):
-    """Give the official parts of a dataset those they lack.
+    """Complete the official parts of a dataset.
 
-    {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The draw is stored as
-    JSON in the file `store` and read back from then on; classes that are added later are drawn then, and leave the
-    others as they are. {"train", "val", "test"} and a mere {"test"} stay as they are.
+    {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The split is stored as
+    JSON in the file `store`, which later calls read. Classes that are added later are split then; the others stay as
+    they are. {"train", "val", "test"} and {"test"} are complete.
 
     Args:
-        key: of this split in a file of several; None for a file of one.
+        key: key of this split in a file of several splits; None for a file with one split.
 
     Raises:
         UserError: as `split_train_val_test` and `stored_split`; `store` holds no split.

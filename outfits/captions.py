@@ -1,4 +1,4 @@
-"""Captions of scenes, as found beside images on the web: they say what stands out, and some only what it is about."""
+"""Captions of scenes, like those beside images on the web: most say what stands out, some only name its subject."""
 
 from .scenes import ASPECTS, PARTS, USUAL, VALUES, pick
 
@@ -10,17 +10,17 @@ MEDIUM = 0.1  # share of the usual lengths and widths that a caption may mention
 
 
 def striking(scene, rng):
-    """The aspects that a caption may mention, in no order: those that are not as usual, and a few medium sizes."""
+    """List the aspects that a caption may mention: those that are not as usual, and a few medium sizes."""
     return [aspect for aspect in ASPECTS
             if scene.looks[aspect] != USUAL[aspect[1]]
             or (USUAL[aspect[1]] in VALUES[aspect[1]] and rng.random_sample() < MEDIUM)]
 
 
 def framed(text, rng):
-    """A text as people put it: with a lead-in, idle words before it, a full stop after it, or without them.
+    """Write a text as people do: with or without a lead-in, idle words before it, and a full stop.
 
     Returns:
-        Lower-case words separated by single spaces, marks standing apart.
+        Lower-case words and marks, separated by single spaces.
     """
     text = f"{pick(rng, LEAD_INS)} {text}"
     if rng.random_sample() < 0.5:
@@ -32,10 +32,10 @@ def framed(text, rng):
 
 
 def caption(scene, rng):
-    """A caption that mentions some of what stands out in a scene, as `framed` returns it.
+    """Write a caption that mentions some aspects that stand out in a scene, in the form that `framed` returns.
 
     Args:
-        rng: `numpy.random.RandomState` that chooses what is said and how.
+        rng: `numpy.random.RandomState` that chooses the aspects and the words.
     """
     aspects = striking(scene, rng)
     aspects = [aspects[i] for i in rng.permutation(len(aspects))[:1 + int(rng.random_sample() * 5)]]
@@ -50,13 +50,13 @@ def caption(scene, rng):
         phrases = [statement(aspect, rng).format(scene.looks[aspect]) for aspect in aspects[:2]]
     elif form < 0.8:
         phrases = [topic(aspect, rng) for aspect in aspects[:2]]
-    else:  # values alone: whose they are is left open
+    else:  # values alone, without their garments
         phrases = [scene.looks[aspect] for aspect in aspects[:2]]
     return framed(pick(rng, (" and ", " , ")).join(phrases), rng)
 
 
 def statement(aspect, rng):
-    """A wording with a gap for the value of an aspect: `hat colour : {}`."""
+    """Choose a wording with a gap for the value of an aspect: `hat colour : {}`."""
     part, attribute = aspect
     return pick(rng, (f"{part} {attribute} {{}}", f"{part} {attribute} : {{}}", f"{attribute} of the {part} {{}}",
                       f"the {attribute} of the {part} is {{}}", f"{part} with {{}} {attribute}", f"a {{}} {part}",
@@ -64,7 +64,7 @@ def statement(aspect, rng):
 
 
 def topic(aspect, rng):
-    """What stands out, without its value: `hat colour`."""
+    """Choose words for an aspect without its value: `hat colour`."""
     part, attribute = aspect
     return pick(rng, (f"{part} {attribute}", f"{part} {attribute}", f"the {part} {attribute}",
                       f"{attribute} of the {part}", f"{part} of unusual {attribute}"))

@@ -20,7 +20,7 @@ ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE] + 0.5
 
 
 def _interpolation(cells):
-    """(SIZE, cells + 1) matrix that interpolates grid values linearly."""
+    """Return the (SIZE, cells + 1) matrix that interpolates grid values linearly."""
     at = (np.arange(SIZE) + 0.5) * cells / SIZE
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells + 1)))
 
@@ -29,12 +29,12 @@ INTERPOLATION = _interpolation(5)
 
 
 def smooth_noise(rng):
-    """(SIZE, SIZE) values from 0 to 1, interpolated on a random grid of five cells a side."""
+    """Return (SIZE, SIZE) values from 0 to 1, interpolated on a random grid of five cells a side."""
     return INTERPOLATION @ rng.random_sample((6, 6)) @ INTERPOLATION.T
 
 
 def pattern_values(pattern, x, y, period):
-    """How much of the second colour each point takes, 0 to 1."""
+    """Return each point's share of the second colour, 0 to 1."""
     if pattern == "plain":
         return np.zeros_like(x)
     if pattern == "striped":
@@ -48,7 +48,7 @@ def pattern_values(pattern, x, y, period):
 
 
 def draw_wall(rng):
-    """(SIZE, SIZE, 3) image of a wall and a floor in a faint colour."""
+    """Draw a wall and a floor in a faint colour: (SIZE, SIZE, 3)."""
     shade = uniform(rng, 0.62, 0.9) * (1 + 0.06 * (rng.random_sample(3) - 0.5))
     image = np.ones((SIZE, SIZE, 3)) * shade + 0.08 * (smooth_noise(rng) - 0.5)[..., None]
     floor = int(uniform(rng, 50, 60))
@@ -105,7 +105,7 @@ def draw_figure(image, scene, rng):
 
 
 def blurred(image, weight):
-    """Three-tap blur along both axes, borders repeated."""
+    """Return an image after a three-tap blur along both axes; the borders are repeated."""
     for axis in (0, 1):
         padded = np.pad(image, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
@@ -114,7 +114,7 @@ def blurred(image, weight):
 
 
 def apply_style(image, style, rng):
-    """The image (SIZE, SIZE, 3), values from 0 to 1, as a style shows it."""
+    """Return an image (SIZE, SIZE, 3), values from 0 to 1, in a style."""
     gain, gamma, saturation, noise, blur, shadow = [
         uniform(rng, *getattr(style, key)) for key in ("gain", "gamma", "saturation", "noise", "blur", "shadow")]
     light = (ROWS if rng.random_sample() < 0.5 else ROWS[::-1]) + (COLUMNS if rng.random_sample() < 0.5

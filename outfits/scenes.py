@@ -1,31 +1,31 @@
-"""What the images of the suite `Outfits16` and of the training of the encoder `tiny` show.
+"""Scenes, which the images of the suite `Outfits16` and of the training of the encoder `tiny` show.
 
 A `Scene` is a figure with four garments. Each has a colour, a pattern, a length and a width, drawn independently of
-all others with `numpy.random.RandomState`, whose streams NumPy keeps frozen; all that a scene leaves open (exact
-places and sizes, skin, wall, shades) follows from its seed.
+all others with `numpy.random.RandomState`, whose streams NumPy keeps frozen. Exact places and sizes, skin, wall and
+shades follow from the scene's seed.
 """
 
 from dataclasses import dataclass
 
 PARTS = ("hat", "shirt", "trousers", "bag")
-VALUES = {  # attribute: what stands out, by the words of captions
+VALUES = {  # attribute: values that stand out, in the words of captions
     "colour": ("red", "yellow", "green", "blue"),
     "pattern": ("striped", "checkered", "dotted", "hatched"),
     "length": ("short", "medium", "long"),
     "width": ("narrow", "medium", "wide"),
 }
-USUAL = {"colour": "grey", "pattern": "plain", "length": "medium", "width": "medium"}  # what nobody mentions
+USUAL = {"colour": "grey", "pattern": "plain", "length": "medium", "width": "medium"}  # nobody mentions these
 ASPECTS = tuple((part, attribute) for part in PARTS for attribute in VALUES)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows.
+    """The content of an image.
 
     Attributes:
         looks: {(part, attribute): value} of all `ASPECTS`.
-        seed: everything else, 0 to 2**32 - 1. Scenes of the encoder's training have seeds below 2**31, those of
-            `Outfits16` the others.
+        seed: decides everything else, 0 to 2**32 - 1. Scenes of the encoder's training have seeds below 2**31, those
+            of `Outfits16` the others.
     """
 
     looks: dict
@@ -34,16 +34,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class Style:
-    """How images look, whatever they show. Ranges are (low, high), drawn per image.
+    """The look of images, apart from their content. Ranges are (low, high), drawn per image.
 
     Attributes:
         gain, gamma: brightness factor and exponent, of values from 0 to 1.
         cast: colour by which the image is multiplied, per channel.
-        tint: most by which another such colour differs from 1, drawn per channel.
+        tint: largest difference from 1 of another such colour, drawn per channel.
         saturation: 1 keeps the colours, 0 makes them grey.
         noise: half width of uniform noise per pixel and channel, of values from 0 to 1.
         blur: weight of each neighbour in a three-tap blur along both axes, 0 to 1/3.
-        shadow: how much darker the farthest corner is than the lit one.
+        shadow: share of the light that the farthest corner lacks.
     """
 
     gain: tuple = (0.9, 1.1)
@@ -85,7 +85,7 @@ def random_scene(rng, seed, chances, fixed=()):
 
 
 def random_chances(rng):
-    """{(part, attribute): probability} of standing out: half of the scenes make much of few garments."""
+    """Draw {(part, attribute): probability} of standing out; in half of the scenes few garments stand out."""
     often = 0.35 if rng.random_sample() < 0.5 else 1
     parts = {part: uniform(rng, 0.5, 1) if rng.random_sample() < often else 0.03 for part in PARTS}
     attributes = {attribute: uniform(rng, 0.5, 1) if rng.random_sample() < 0.7 else 0.1 for attribute in VALUES}

@@ -2,15 +2,14 @@
 
     python -m outfits.train_tiny_clip
 
-With its defaults this made `clip/tiny.safetensors` (the backbone `tiny`), on two CPU cores and without any download.
-The seeds of its scenes are disjoint from those of the suite Outfits16. Rendering and the
-order of the batches depend on `--seed` alone; the weights also on the number of threads and on PyTorch's version.
+With its defaults it made `clip/tiny.safetensors` (the backbone `tiny`) on two CPU cores, without any download. The
+suite Outfits16 has other seeds than its scenes. Rendering and the order of the batches depend on `--seed` alone; the
+weights also on the number of threads and on PyTorch's version.
 """
 
 import argparse
 import json
 import math
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
@@ -19,29 +18,33 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import _tokenizer as clip_tokenizer
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch.nn import functional as F
+
+from common.files import atomic_path
 
 from .captions import caption, framed, statement, topic
 from .render import SIZE, render
 from .scenes import ASPECTS, USUAL, VALUES, Style, random_chances, random_scene
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_BYTES = 8_000_000
 VOCABULARY, POSITIONS = 49408, 77  # of CLIP's tokenizer and of OpenAI's text tower
 PAD, SOS, EOT = 0, VOCABULARY - 2, VOCABULARY - 1
-CAPTION_TOKENS = 40  # the longest caption with SOS and EOT; what is beyond is cut off
+CAPTION_TOKENS = 40  # longest caption with SOS and EOT; longer ones are cut
 EMBED_DIM = 128
 VISION = {"layers": (1, 1, 1, 1), "width": 8, "patch_size": None, "image_size": SIZE}
 TEXT = {"width": 64, "heads": 1, "layers": 4}
 CHUNK = 1000  # scenes rendered by one call
-WARMUP_STEPS = 100
+CAPTIONS = 4  # captions of a scene
+BATCH = 256  # scenes a step
+WARMUP_STEPS, LR, WEIGHT_DECAY = 100, 4e-3, 0.05
+ASPECT_WEIGHT = 2.0  # of the three losses beside CLIP's
 STYLE = Style(gain=(0.8, 1.15), gamma=(0.9, 1.2), tint=0.12, saturation=(0.7, 1.1), noise=(0.0, 0.05),
               blur=(0.0, 0.15), shadow=(0.0, 0.2))
 CONTRASTS = 500  # wordings of the hard negatives
-FEW = 6  # aspects that stand out in a scene of which names can say what it is about
+FEW = 6  # most aspects that stand out in a scene that names alone describe
 LOOKS = [tuple(dict.fromkeys((USUAL[attribute], *VALUES[attribute]))) for _, attribute in ASPECTS]  # of every aspect
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -50,39 +53,26 @@ def parse_args():
     parser = argparse.ArgumentParser("python -m outfits.train_tiny_clip", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
-    parser.add_argument("--scenes", type=int, default=60_000, help="rendered scenes, held in memory (12 KB each)")
-    parser.add_argument("--captions", type=int, default=4, help="captions a scene")
+    parser.add_argument("--scenes", type=int, default=60_000, help=f"multiple of {CHUNK}, 25 KB of memory each")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=4e-3, help="highest learning rate")
-    parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--aspect-weight", type=float, default=2.0, help="of the three losses beside CLIP's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that render")
-    args = parser.parse_args()
-    if args.scenes < args.batch_size or args.scenes % CHUNK or args.scenes > 2**31:
-        parser.error(f"--scenes is {args.scenes}, but must be a multiple of {CHUNK}, at least --batch-size")
-    return args
+    return parser.parse_args()
 
 
-tokenizer = lru_cache(SimpleTokenizer)  # made once a process
-
-
-@lru_cache(maxsize=None)
-def word_tokens(word):
-    return tokenizer().encode(word)
+encode_word = lru_cache(maxsize=None)(clip_tokenizer.encode)
 
 
 def tokenize(text):
-    """(CAPTION_TOKENS,) uint16 tokens of a caption, whose words stand apart by spaces."""
-    tokens = [token for word in text.split() for token in word_tokens(word)][:CAPTION_TOKENS - 2]
+    """Return the tokens (CAPTION_TOKENS,), uint16, of a caption with spaces between its words."""
+    tokens = [token for word in text.split() for token in encode_word(word)][:CAPTION_TOKENS - 2]
     row = np.full(CAPTION_TOKENS, PAD, np.uint16)
     row[:len(tokens) + 2] = [SOS, *tokens, EOT]
     return row
 
 
 def make_contrasts(count, seed):
-    """Texts that differ in one thing alone, the hard negatives of the training.
+    """Make texts that differ in one thing alone, the hard negatives of the training.
 
     Returns:
         tokens of values (count, sum of the aspects' numbers of values, CAPTION_TOKENS) and of aspects without a value
@@ -99,11 +89,11 @@ def make_contrasts(count, seed):
     return [torch.from_numpy(np.array(rows).astype(np.int64)) for rows in (values, names)]
 
 
-def make_chunk(chunk, seed, captions):
-    """Render scenes number `chunk * CHUNK` and on.
+def make_chunk(chunk, seed):
+    """Render CHUNK scenes from number `chunk * CHUNK` on.
 
     Returns:
-        images (CHUNK, SIZE, SIZE, 3) uint8, tokens (CHUNK, captions, CAPTION_TOKENS) uint16 and the index of every
+        images (CHUNK, SIZE, SIZE, 3) uint8, tokens (CHUNK, CAPTIONS, CAPTION_TOKENS) uint16 and the index of every
         aspect's value (CHUNK, aspects) int64.
     """
     rng = np.random.RandomState((seed, chunk))
@@ -111,31 +101,23 @@ def make_chunk(chunk, seed, captions):
     for number in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         scene = random_scene(rng, number, random_chances(rng))  # numbers stay below 2**31, the first seed of Outfits16
         images.append(render(scene, STYLE))
-        tokens.append([tokenize(caption(scene, rng)) for _ in range(captions)])
+        tokens.append([tokenize(caption(scene, rng)) for _ in range(CAPTIONS)])
         values.append([looks.index(scene.looks[aspect]) for aspect, looks in zip(ASPECTS, LOOKS)])
     return np.stack(images), np.array(tokens), np.array(values)
 
 
 def make_scenes(args):
-    """All scenes: images (N, 3, SIZE, SIZE) uint8, tokens (N, captions, CAPTION_TOKENS) and values (N, aspects)."""
-    chunks = range(args.scenes // CHUNK)
-    images = torch.empty(args.scenes, 3, SIZE, SIZE, dtype=torch.uint8)
-    tokens = torch.empty(args.scenes, args.captions, CAPTION_TOKENS, dtype=torch.int64)
-    values = torch.empty(args.scenes, len(ASPECTS), dtype=torch.int64)
+    """Render all scenes: images (N, 3, SIZE, SIZE) uint8, tokens (N, CAPTIONS, CAPTION_TOKENS), values (N, aspects)."""
+    print(f"rendering {args.scenes:,} scenes", flush=True)
     with ProcessPoolExecutor(args.threads) as pool:
-        made = pool.map(partial(make_chunk, seed=args.seed, captions=args.captions), chunks)
-        for chunk, (chunk_images, chunk_tokens, chunk_values) in zip(chunks, made):
-            rows = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-            images[rows] = torch.from_numpy(chunk_images).permute(0, 3, 1, 2)
-            tokens[rows] = torch.from_numpy(chunk_tokens.astype(np.int64))
-            values[rows] = torch.from_numpy(chunk_values)
-            if (chunk + 1) % 10 == 0:
-                print(f"rendered {rows.stop:,} of {args.scenes:,} scenes", flush=True)
-    return images, tokens, values
+        chunks = pool.map(partial(make_chunk, seed=args.seed), range(args.scenes // CHUNK))
+        images, tokens, values = map(np.concatenate, zip(*chunks))
+    tokens = torch.from_numpy(tokens.astype(np.int64))
+    return torch.from_numpy(images).permute(0, 3, 1, 2), tokens, torch.from_numpy(values)
 
 
 def encode_text(model, tokens):
-    """Features (N, EMBED_DIM) of tokens (N, CAPTION_TOKENS).
+    """Return features (N, EMBED_DIM) of tokens (N, CAPTION_TOKENS).
 
     Captions of similar length go together, each group computed up to its longest one only: the attention is causal
     and the feature is read at EOT, so the numbers are the same as with all positions.
@@ -153,7 +135,7 @@ def encode_text(model, tokens):
 
 
 def contrastive_loss(image_features, text_features, scale):
-    """InfoNCE in both directions over the pairs of a batch (CLIP, section 2.3). Returns loss and accuracy."""
+    """Return InfoNCE in both directions over the pairs of a batch (CLIP, section 2.3) and the accuracy."""
     logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()  # (N, N)
     labels = torch.arange(len(logits))
     loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2
@@ -161,7 +143,7 @@ def contrastive_loss(image_features, text_features, scale):
 
 
 def seen_loss(logits, values):
-    """Mean cross-entropy of reading every aspect off the image features.
+    """Return the mean cross-entropy of reading every aspect off the image features.
 
     Args:
         logits: (N, sum of the lengths of `LOOKS`).
@@ -172,7 +154,7 @@ def seen_loss(logits, values):
 
 
 def value_loss(logits, values):
-    """Mean cross-entropy of telling an aspect's values apart by their texts, over scenes that have one of them.
+    """Return the mean cross-entropy of telling an aspect's values apart by their texts, over scenes that have one.
 
     Args:
         logits: (N, sum of the aspects' numbers of `VALUES`), of images and the texts of `make_contrasts`.
@@ -188,11 +170,11 @@ def value_loss(logits, values):
 
 
 def name_loss(logits, values):
-    """Mean cross-entropy of telling which aspects stand out in a scene by the texts that name them alone.
+    """Return the mean cross-entropy of telling by texts with names alone which aspects stand out in a scene.
 
     Args:
         logits: (N, aspects), of images and the texts of `make_contrasts`.
-        values: (N, aspects), indices in `LOOKS`; only scenes in which something but not much stands out count.
+        values: (N, aspects), indices in `LOOKS`; only scenes in which one to FEW aspects stand out count.
     """
     usual = torch.tensor([looks.index(USUAL[attribute]) for looks, (_, attribute) in zip(LOOKS, ASPECTS)])
     out = (values != usual).float()
@@ -201,23 +183,23 @@ def name_loss(logits, values):
     return F.cross_entropy(logits[rows], out[rows] / count[rows, None])
 
 
-def parameter_groups(modules, weight_decay):
-    """Weight decay on matrices alone, as in CLIP."""
+def make_optimizer(modules):
+    """Make an AdamW with weight decay on matrices alone, as in CLIP."""
     parameters = [p for module in modules for p in module.parameters()]
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+              {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98))
 
 
-def learning_rate(step, args):
-    """Linear warm-up, then half a cosine down to 0."""
+def learning_rate(step, steps):
+    """Return the rate of a step: a linear warm-up, then half a cosine down to 0."""
     if step < WARMUP_STEPS:
-        return args.lr * (step + 1) / WARMUP_STEPS
-    return args.lr * 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, args.steps - WARMUP_STEPS)))
+        return LR * (step + 1) / WARMUP_STEPS
+    return LR * 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)))
 
 
 def batches(count, size, seed):
-    """Endless index batches (size,), every epoch in a new order."""
+    """Yield batches of indices (size,) without end, every epoch in a new order."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)
@@ -227,18 +209,18 @@ def batches(count, size, seed):
 def train(model, images, tokens, contrasts, values, args):
     """Train in place. `tokens` are rows of the model's own small vocabulary.
 
-    The loss is CLIP's, plus three that say more of the sixteen aspects than captions do: that of a linear head (thrown
-    away afterwards) that reads them off the image features, and those of texts that differ in one thing alone.
+    The loss is CLIP's, plus three that say more of the sixteen aspects than captions do: a linear head, which is thrown
+    away afterwards, reads them off the image features, and the other two compare texts that differ in one thing alone.
     """
     head = torch.nn.Linear(EMBED_DIM, sum(map(len, LOOKS)))
     mean, std = (torch.tensor(x).view(3, 1, 1) * 255 for x in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-    optimizer = torch.optim.AdamW(parameter_groups((model, head), args.weight_decay), lr=args.lr, betas=(0.9, 0.98))
+    optimizer = make_optimizer((model, head))
     generator = torch.Generator().manual_seed(args.seed)
     model.train()
     start, losses, accuracies, readings = time.time(), [], [], []
-    for step, chosen in zip(range(args.steps), batches(len(images), args.batch_size, args.seed)):
+    for step, chosen in zip(range(args.steps), batches(len(images), BATCH, args.seed)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args)
+            group["lr"] = learning_rate(step, args.steps)
         pixels = (images[chosen] - mean) / std
         flipped = torch.rand(len(chosen), generator=generator) < 0.5  # no caption tells left from right
         pixels[flipped] = pixels[flipped].flip(3)
@@ -254,7 +236,7 @@ def train(model, images, tokens, contrasts, values, args):
         extra = torch.stack([seen_loss(head(image_features), values[chosen]), value_loss(value_logits, values[chosen]),
                              name_loss(name_logits, values[chosen])])
         optimizer.zero_grad()
-        (loss + args.aspect_weight * extra.sum()).backward()
+        (loss + ASPECT_WEIGHT * extra.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -270,10 +252,10 @@ def train(model, images, tokens, contrasts, values, args):
 
 
 def openai_state_dict(model, vocabulary, seed):
-    """fp16 state dict in OpenAI's layout with the whole vocabulary and all positions.
+    """Return the fp16 state dict in OpenAI's layout with the whole vocabulary and all positions.
 
     Rows of words that no caption holds keep a random start (std 0.02). Positions beyond the longest caption repeat
-    the last one that was trained.
+    the last trained one.
     """
     state_dict = {name: value.clone() for name, value in model.state_dict().items() if name != "attn_mask"}
     generator = torch.Generator().manual_seed(seed)
@@ -288,21 +270,15 @@ def openai_state_dict(model, vocabulary, seed):
 
 
 def save(state_dict, args, minutes):
-    """Write the weights atomically, with how they were made as metadata."""
-    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    """Write the weights, with metadata that says how they were made."""
+    settings = {"scenes": args.scenes, "captions": CAPTIONS, "steps": args.steps, "batch_size": BATCH, "lr": LR,
+                "weight_decay": WEIGHT_DECAY, "aspect_weight": ASPECT_WEIGHT, "seed": args.seed,
+                "threads": args.threads}
     metadata = {"format": "pt", "made_by": "outfits/train_tiny_clip.py", "settings": json.dumps(settings),
                 "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
-    temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
-    try:
+    with atomic_path(args.out) as temporary:
         save_file(state_dict, temporary, metadata)
-        size = temporary.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"the weights take {size:,} bytes, more than the {MAX_BYTES:,} allowed: make the towers "
-                             "smaller (VISION, TEXT in this script)")
-        os.replace(temporary, args.out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"{args.out}: {size:,} bytes, made in {minutes:.1f} minutes")
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes, made in {minutes:.1f} minutes")
 
 
 def main():
@@ -310,7 +286,6 @@ def main():
     start = time.time()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     images, tokens, values = make_scenes(args)
     contrasts = make_contrasts(CONTRASTS, args.seed)
     # Only words of the captions are trained, so a vocabulary of them is enough until the end. Sorted, EOT stays

@@ -436,7 +436,7 @@ def test_refused_names(name, error, message, tmp_path, monkeypatch):
 
 
 def test_random_weights_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no weight file"):
+    with pytest.raises(ValueError, match="Required pretrained weights .* could not be loaded"):
         clip.load(write_local_dir(tmp_path, VISION["vit"], weights=False), device="cpu")
 
 
@@ -467,7 +467,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 
 def test_file_that_is_no_clip(state_dict, tmp_path):
     torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt is no CLIP in OpenAI's layout: it lacks .*logit_scale"):
+    with pytest.raises(ValueError, match="other.pt is no CLIP in OpenAI's layout: it lacks 'visual.layer1.0.conv1.weight'"):
         clip.load(tmp_path / "other.pt", device="cpu")
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="list.pt holds no state dict"):

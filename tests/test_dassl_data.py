@@ -124,7 +124,7 @@ def test_transforms(cfg):
     for choice in AVAI_CHOICES:
         assert build_transform(cfg, True, [choice])(noise).shape == (3, 8, 6), choice
     for unknown in ("flip", "cutout"):
-        with pytest.raises(ValueError, match=f'unknown "{unknown}": choose from .*random_flip'):
+        with pytest.raises(ValueError, match=f"INPUT.TRANSFORMS is '{unknown}', but must be one of .*random_flip"):
             build_transform(cfg, True, [unknown])
     cfg.INPUT.NO_TRANSFORM = True
     assert build_transform(cfg) is None

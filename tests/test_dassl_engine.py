@@ -19,7 +19,7 @@ def cfg(tmp_path):
 
 
 def weights(trainer):
-    return torch.cat([p.detach().flatten() for group in trainer.optimizer.param_groups for p in group["params"]])
+    return torch.cat([p.detach().flatten() for group in trainer.optim.param_groups for p in group["params"]])
 
 
 def test_training_learns_and_its_checkpoints_load(cfg, capsys):
@@ -104,7 +104,7 @@ def test_interrupted_training_resumes_bit_exactly(cfg, final_model, tmp_path, mo
                 with pytest.raises(KeyboardInterrupt):
                     trainer.train()
                 trainer.close_writer()
-        results.append((weights(trainer), trainer.optimizer.state_dict(), trainer.best_result))
+        results.append((weights(trainer), trainer.optim.state_dict(), trainer.best_result))
     (w1, optim1, best1), (w2, optim2, best2) = results
     assert torch.equal(w1, w2) and best1 == best2
     assert optim1["param_groups"] == optim2["param_groups"]
@@ -156,7 +156,7 @@ def test_resume_refuses_parts_of_different_epochs(cfg):
     with pytest.raises(ValueError, match="different epochs"):
         trainer.resume_model_if_exist(cfg.OUTPUT_DIR)
     with pytest.raises(ValueError, match="no optimizer state"):
-        resume_from_checkpoint(os.path.join(cfg.OUTPUT_DIR, "text_encoder"), trainer.model.text_encoder, trainer.optimizer)
+        resume_from_checkpoint(os.path.join(cfg.OUTPUT_DIR, "text_encoder"), trainer.model.text_encoder, trainer.optim)
 
 
 def test_trainer_errors(cfg, monkeypatch):

@@ -165,7 +165,7 @@ def test_split_zhou_goes_before_the_official_files(tmp_path):
 
 @pytest.mark.parametrize("split, message", [
     ({"train": [["a.jpg", 0, "oak"]], "val": []}, "has no list 'test'"),
-    ({"train": [["a.jpg", 0]], "val": [], "test": []}, "train\\[0\\] must have more values"),
+    ({"train": [["a.jpg", 0]], "val": [], "test": []}, r"train\[0\]\[2\] is missing"),
     ({"train": [["a.jpg", 0, "oak"]], "val": [], "test": [["b.jpg", 0, "ash"]]}, "one class name"),
     ({"train": [["a.jpg", 1, "oak"]], "val": [], "test": [["b.jpg", 2, "ash"]]}, "one class name"),
 ])

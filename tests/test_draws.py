@@ -12,10 +12,8 @@ from common.errors import UserError
 from dassl.data.datasets import DATASET_REGISTRY, Datum, build_dataset
 from datasets.base import Suite
 from datasets.draws import DRAWN, draw_coop
-from datasets.dtd import DescribableTextures
 from datasets.files import read_split_zhou
-from datasets.oxford_flowers import OxfordFlowers
-from datasets.oxford_pets import OxfordPets
+from datasets.general10 import DescribableTextures, OxfordFlowers, OxfordPets
 from runs.config import build_parser, setup_cfg
 from runs.identity import check_model, settings_of
 from runs.methods import TRAINERS

@@ -16,9 +16,7 @@ from pathlib import Path
 import pooch
 import pytest
 
-from datasets.dtd import DescribableTextures
-from datasets.fgvc_aircraft import FGVCAircraft
-from datasets.oxford_flowers import OxfordFlowers
+from datasets.general10 import DescribableTextures, FGVCAircraft, OxfordFlowers
 from datasets.prepare import __main__ as prepare
 from datasets.sources import Source
 from tests import test_datasets_general as general, test_datasets_special as special
@@ -404,19 +402,20 @@ def test_other_suites(suite, tmp_path, capsys):
     assert ("KaggleFlower has 5 classes, but" in out) == (suite == "plant6")
 
 
+@pytest.mark.usefixtures("few_classes")
 def test_imagenet_and_shifted_sets(tmp_path, capsys):
-    general.make_imagenet(tmp_path, 1000)
+    general.make_imagenet(tmp_path, 40)
     general.make_shifted(tmp_path, "imagenet_r", folders=general.RENDITIONS)
     assert call(tmp_path, "imagenet", "imagenet_r", "--check") == 0
-    assert table(capsys.readouterr().out) == {"imagenet": ["yes", "1,000", "6,000", []],
-                                              "imagenet_r": ["yes", "200", "200", []]}
+    assert table(capsys.readouterr().out) == {"imagenet": ["yes", "40", "240", []],
+                                              "imagenet_r": ["yes", "8", "8", []]}
     for path in ("train/n01440764", "val/n01440766"):
         shutil.rmtree(tmp_path / "imagenet" / "images" / path)
     (tmp_path / "imagenet-rendition" / "classnames.txt").unlink()
     assert call(tmp_path, "imagenet", "imagenet_r", "--check") == 1
     out = capsys.readouterr().out
     assert table(out)["imagenet"][3] == ["imagenet/images/train/n01440764/", "imagenet/images/val/n01440766/"]
-    assert table(out)["imagenet_r"] == ["partly", "-", "200", ["imagenet-rendition/classnames.txt"]]
+    assert table(out)["imagenet_r"] == ["partly", "-", "8", ["imagenet-rendition/classnames.txt"]]
 
 
 @pytest.mark.parametrize("config", [*general.GENERAL, *special.ONE_TASK])

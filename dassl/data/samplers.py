@@ -31,10 +31,9 @@ class RandomClassSampler(Sampler):
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
         if self.ncls_per_batch > len(self.index_dict):
-            raise UserError(
-                f"A batch of {batch_size} with {n_ins} samples a class needs {self.ncls_per_batch} classes, "
-                f"but there are {len(self.index_dict)}: raise DATALOADER.TRAIN_X.N_INS or lower BATCH_SIZE"
-            )
+            raise UserError(f"A batch of {batch_size} with {n_ins} samples a class needs {self.ncls_per_batch} "
+                            f"classes, but there are {len(self.index_dict)}: raise DATALOADER.TRAIN_X.N_INS or lower "
+                            "BATCH_SIZE")
         # the least of several, so that few orders are drawn in vain later
         self.length = min(len(self.draw()) for _ in range(10))
 
@@ -67,7 +66,7 @@ class RandomClassSampler(Sampler):
 
 def build_sampler(sampler_type, cfg=None, data_source=None, batch_size=32, n_ins=16):
     """Return the sampler named ``sampler_type`` over a list of `Datum`; ValueError for an unknown name."""
-    check_availability(sampler_type, AVAI_SAMPLERS)
+    check_availability(sampler_type, AVAI_SAMPLERS, "the sampler")
     if sampler_type == "RandomSampler":
         return RandomSampler(data_source)
     if sampler_type == "SequentialSampler":

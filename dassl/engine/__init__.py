@@ -1,2 +1,1 @@
-from .build import TRAINER_REGISTRY, build_trainer
-from .trainer import SimpleTrainer, TrainerBase, TrainerX
+from .trainer import TRAINER_REGISTRY, SimpleTrainer, TrainerX, build_trainer

@@ -10,17 +10,18 @@ from tqdm import tqdm
 
 from ..data import DataManager
 from ..evaluation import build_evaluator
-from ..utils import (
-    AverageMeter,
-    MetricMeter,
-    get_rng_state,
-    load_checkpoint,
-    mkdir_if_missing,
-    resume_from_checkpoint,
-    save_checkpoint,
-)
+from ..utils import AverageMeter, MetricMeter, Registry, load_checkpoint, resume_from_checkpoint, save_checkpoint
+from ..utils.torchtools import get_rng_state
 
 BEST_MODEL = "model-best.pth.tar"
+TRAINER_REGISTRY = Registry("TRAINER.NAME")
+
+
+def build_trainer(cfg):
+    """Return the trainer registered as ``cfg.TRAINER.NAME``; ValueError for an unknown name."""
+    if cfg.VERBOSE:
+        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
 
 
 def __getattr__(name):
@@ -30,22 +31,45 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class TrainerBase:
-    """Keeps named models with their optimizers and schedulers, and runs epochs.
+class SimpleTrainer:
+    """Keeps named models with their optimizers and schedulers, trains and tests them as ``cfg`` says.
 
     One optimizer or scheduler may be registered under several names; it is then stepped once for each name.
     """
 
-    def __init__(self):
-        self._models = OrderedDict()
-        self._optims = OrderedDict()
-        self._scheds = OrderedDict()
+    def __init__(self, cfg):
+        self._models, self._optims, self._scheds = OrderedDict(), OrderedDict(), OrderedDict()
         self._writer = None
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
+        self.best_result = -float("inf")
+
+    def check_cfg(self, cfg):
+        """Subclasses raise here when ``cfg`` does not suit them."""
+
+    def build_data_loader(self):
+        """Make ``self.dm`` and take its loaders; subclasses may give `DataManager` other transforms."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self):
+        """Make the model and register it with its optimizer and scheduler."""
+        raise NotImplementedError(f"{type(self).__name__} must implement build_model, as every trainer")
 
     def register_model(self, name="model", model=None, optim=None, sched=None):
         """Register a module to be saved and loaded as ``name``, with what steps it, if anything does."""
-        if "_models" not in self.__dict__:
-            raise ValueError(f'Cannot register "{name}": call super().__init__() of the trainer first')
         if name in self._models:
             raise ValueError(f'A model is already registered as "{name}": choose another name')
         self._models[name] = model
@@ -63,7 +87,7 @@ class TrainerBase:
                 raise ValueError(f'No model is registered as "{name}": choose from {registered}')
         return names
 
-    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
+    def save_model(self, epoch, directory, val_result=None, model_name=""):
         """Save every registered model, after the epoch with index ``epoch``, to ``<directory>/<name>/``."""
         for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
@@ -76,7 +100,7 @@ class TrainerBase:
                 "val_result": None if val_result is None else float(val_result),
                 "rng_state": get_rng_state(),
             }
-            save_checkpoint(state, os.path.join(directory, name), is_best=is_best, model_name=model_name)
+            save_checkpoint(state, os.path.join(directory, name), model_name or f"model.pth.tar-{epoch + 1}")
 
     def resume_model_if_exist(self, directory):
         """Restore every registered model from ``directory``, if all of them were saved there.
@@ -117,8 +141,6 @@ class TrainerBase:
         model_file = BEST_MODEL if epoch is None else f"model.pth.tar-{epoch}"
         for name in self.get_model_names():
             model_path = os.path.join(directory, name, model_file)
-            if not os.path.isfile(model_path):
-                raise FileNotFoundError(f'Model not found at "{model_path}": check the folder and the epoch')
             checkpoint = load_checkpoint(model_path)
             print(f'Loading weights to {name} from "{model_path}" (epoch = {checkpoint["epoch"]})')
             self._models[name].load_state_dict(checkpoint["state_dict"])
@@ -184,10 +206,8 @@ class TrainerBase:
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 
-    def train(self, start_epoch, max_epoch):
-        """Run the epochs ``start_epoch`` to ``max_epoch - 1``."""
-        self.start_epoch = start_epoch
-        self.max_epoch = max_epoch
+    def train(self):
+        """Run the epochs from ``start_epoch``, which `before_train` sets to go on with a run, to ``max_epoch`` - 1."""
         self.before_train()
         for self.epoch in range(self.start_epoch, self.max_epoch):
             self.before_epoch()
@@ -196,9 +216,7 @@ class TrainerBase:
         self.after_train()
 
     def before_epoch(self):
-        """Subclasses may do something before every epoch, and so with the other hooks."""
-
-    before_train = after_train = after_epoch = before_epoch
+        """Subclasses may do something before every epoch."""
 
     def run_epoch(self):
         raise NotImplementedError
@@ -206,43 +224,6 @@ class TrainerBase:
     def forward_backward(self, batch):
         """Process one batch, including the optimizer's step; return a dict of numbers to report."""
         raise NotImplementedError
-
-
-class SimpleTrainer(TrainerBase):
-    """Data loaders, model, checkpoints and evaluation as ``cfg`` says."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.check_cfg(cfg)
-        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        self.start_epoch = self.epoch = 0
-        self.max_epoch = cfg.OPTIM.MAX_EPOCH
-        self.output_dir = cfg.OUTPUT_DIR
-        self.cfg = cfg
-        self.build_data_loader()
-        self.build_model()
-        self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
-        self.best_result = -float("inf")
-
-    def check_cfg(self, cfg):
-        """Subclasses raise here when ``cfg`` does not suit them."""
-
-    def build_data_loader(self):
-        """Make ``self.dm`` and take its loaders; subclasses may give `DataManager` other transforms."""
-        dm = DataManager(self.cfg)
-        self.train_loader_x = dm.train_loader_x
-        self.val_loader = dm.val_loader
-        self.test_loader = dm.test_loader
-        self.num_classes = dm.num_classes
-        self.lab2cname = dm.lab2cname
-        self.dm = dm
-
-    def build_model(self):
-        """Make the model and register it with its optimizer and scheduler."""
-        raise NotImplementedError(f"{type(self).__name__} must implement build_model, as every trainer")
-
-    def train(self):
-        super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self):
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
@@ -252,9 +233,7 @@ class SimpleTrainer(TrainerBase):
             result = load_checkpoint(best).get("val_result") if os.path.isfile(best) else None
             if result is not None:
                 self.best_result = result
-        writer_dir = os.path.join(self.output_dir, "tensorboard")
-        mkdir_if_missing(writer_dir)
-        self.init_writer(writer_dir)
+        self.init_writer(os.path.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 
     def after_epoch(self):
@@ -272,11 +251,10 @@ class SimpleTrainer(TrainerBase):
     def after_train(self):
         print("Finished training")
         if not self.cfg.TEST.NO_TEST:
-            if self.cfg.TEST.FINAL_MODEL == "best_val":
-                print("Deploy the model with the best val performance")
+            best = self.cfg.TEST.FINAL_MODEL == "best_val"
+            print("Deploy the model with the best val performance" if best else "Deploy the last-epoch model")
+            if best:
                 self.load_model(self.output_dir)
-            else:
-                print("Deploy the last-epoch model")
             self.test()
         print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
@@ -335,12 +313,9 @@ class TrainerX(SimpleTrainer):
             if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
                 remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
                 eta = datetime.timedelta(seconds=int(batch_time.avg * remaining))
-                print(
-                    f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
-                    f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) "
-                    f"data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
-                    f"lr {self.get_current_lr():.4e} eta {eta}"
-                )
+                print(f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{done}/{self.num_batches}] "
+                      f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} "
+                      f"({data_time.avg:.3f}) {losses} lr {self.get_current_lr():.4e} eta {eta}")
             step = self.epoch * self.num_batches + self.batch_idx
             for name, meter in losses.meters.items():
                 if "loss" in name:  # trainers that scale their loss call its backward() themselves

@@ -1,2 +1,1 @@
-from .build import EVALUATOR_REGISTRY, build_evaluator
-from .evaluator import Classification, EvaluatorBase
+from .evaluator import EVALUATOR_REGISTRY, Classification, EvaluatorBase, build_evaluator

@@ -1,30 +1,32 @@
 import os
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 
 import numpy as np
 import torch
 
-from ..utils import atomic_path
-from .build import EVALUATOR_REGISTRY
+from common.files import atomic_path
+
+from ..utils import Registry
+
+EVALUATOR_REGISTRY = Registry("TEST.EVALUATOR")
+
+
+def build_evaluator(cfg, **kwargs):
+    """Return the evaluator registered as ``cfg.TEST.EVALUATOR``; ValueError for an unknown name."""
+    if cfg.VERBOSE:
+        print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")
+    return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, **kwargs)
 
 
 class EvaluatorBase:
-    """Collects the model's output batch by batch and sums it up."""
+    """Collects the model's output batch by batch and sums it up.
+
+    Subclasses have ``reset()``, ``process(mo, gt)`` (model output and ground truth of a batch) and ``evaluate()``,
+    which returns an ordered dict of results; the first one selects models.
+    """
 
     def __init__(self, cfg):
         self.cfg = cfg
-
-    def reset(self):
-        """Forget everything collected."""
-        raise NotImplementedError
-
-    def process(self, mo, gt):
-        """Add a batch: model output ``mo`` and ground truth ``gt``."""
-        raise NotImplementedError
-
-    def evaluate(self):
-        """Print the results and return them as an ordered dict; models are selected by the first one."""
-        raise NotImplementedError
 
 
 @EVALUATOR_REGISTRY.register()
@@ -37,8 +39,6 @@ class Classification(EvaluatorBase):
 
     def __init__(self, cfg, lab2cname=None, **kwargs):
         super().__init__(cfg)
-        if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
-            raise ValueError("TEST.PER_CLASS_RESULT needs class names: pass lab2cname to build_evaluator")
         self._lab2cname = lab2cname
         self.reset()
 
@@ -67,14 +67,8 @@ class Classification(EvaluatorBase):
         # only classes that occur count
         macro_f1 = 100.0 * float(f1_score(y_true, y_pred, average="macro", labels=np.unique(y_true)))
         results = OrderedDict(accuracy=acc, error_rate=100.0 - acc, macro_f1=macro_f1)
-        print(
-            "=> result\n"
-            f"* total: {total:,}\n"
-            f"* correct: {correct:,}\n"
-            f"* accuracy: {acc:.1f}%\n"
-            f"* error: {100.0 - acc:.1f}%\n"
-            f"* macro_f1: {macro_f1:.1f}%"
-        )
+        print(f"=> result\n* total: {total:,}\n* correct: {correct:,}\n* accuracy: {acc:.1f}%\n"
+              f"* error: {100.0 - acc:.1f}%\n* macro_f1: {macro_f1:.1f}%")
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._per_class(y_true, y_pred)
         if self.cfg.TEST.COMPUTE_CMAT:
@@ -88,18 +82,12 @@ class Classification(EvaluatorBase):
 
     def _per_class(self, y_true, y_pred):
         """Print each class's accuracy; return the mean over the classes that occur."""
-        hits = defaultdict(list)
-        for label, prediction in zip(y_true.tolist(), y_pred.tolist()):
-            hits[label].append(label == prediction)
         print("=> per-class result")
         accs = []
-        for label in sorted(hits):
-            correct, total = sum(hits[label]), len(hits[label])
-            accs.append(100.0 * correct / total)
-            print(
-                f"* class: {label} ({self._lab2cname[label]})\t"
-                f"total: {total:,}\tcorrect: {correct:,}\tacc: {accs[-1]:.1f}%"
-            )
-        mean_acc = sum(accs) / len(accs)
-        print(f"* average: {mean_acc:.1f}%")
-        return mean_acc
+        for label in np.unique(y_true):
+            hits = y_pred[y_true == label] == label
+            accs.append(100.0 * float(hits.mean()))
+            print(f"* class: {label} ({self._lab2cname[label]})\ttotal: {len(hits):,}\tcorrect: {hits.sum():,}\t"
+                  f"acc: {accs[-1]:.1f}%")
+        print(f"* average: {sum(accs) / len(accs):.1f}%")
+        return sum(accs) / len(accs)

@@ -35,7 +35,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     Raises:
         ValueError: unknown OPTIM.NAME.
     """
-    name, lr, weight_decay = optim_cfg.NAME, optim_cfg.LR, optim_cfg.WEIGHT_DECAY
+    name, common = optim_cfg.NAME, {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     check_availability(name, AVAI_OPTIMS, "OPTIM.NAME")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
@@ -46,26 +46,13 @@ def build_optimizer(model, optim_cfg, param_groups=None):
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
 
     if name == "sgd":
-        return torch.optim.SGD(
-            param_groups,
-            lr=lr,
-            momentum=optim_cfg.MOMENTUM,
-            weight_decay=weight_decay,
-            dampening=optim_cfg.SGD_DAMPNING,
-            nesterov=optim_cfg.SGD_NESTEROV,
-        )
+        return torch.optim.SGD(param_groups, momentum=optim_cfg.MOMENTUM, dampening=optim_cfg.SGD_DAMPNING,
+                               nesterov=optim_cfg.SGD_NESTEROV, **common)
     if name == "rmsprop":
-        return torch.optim.RMSprop(
-            param_groups,
-            lr=lr,
-            momentum=optim_cfg.MOMENTUM,
-            weight_decay=weight_decay,
-            alpha=optim_cfg.RMSPROP_ALPHA,
-        )
-    adam = {"lr": lr, "weight_decay": weight_decay, "betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2),
-            "eps": optim_cfg.ADAM_EPS}
+        return torch.optim.RMSprop(param_groups, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
+    common.update(betas=(optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), eps=optim_cfg.ADAM_EPS)
     if name == "adamw":
-        return torch.optim.AdamW(param_groups, **adam)
+        return torch.optim.AdamW(param_groups, **common)
     if name == "radam":
-        return RAdam(param_groups, **adam)
-    return torch.optim.Adam(param_groups, **adam, amsgrad=name == "amsgrad")
+        return RAdam(param_groups, **common)
+    return torch.optim.Adam(param_groups, amsgrad=name == "amsgrad", **common)

@@ -5,7 +5,7 @@ from common.files import mkdir_if_missing
 
 
 class Logger:
-    """Stands in for ``sys.stdout`` and copies what is printed to a file, which it appends to line by line."""
+    """Replaces ``sys.stdout``: it prints, and appends the same text to a file, line by line."""
 
     def __init__(self, fpath):
         mkdir_if_missing(os.path.dirname(fpath))

@@ -11,10 +11,7 @@ class AverageMeter:
         self.reset()
 
     def reset(self):
-        self.val = 0
-        self.avg = 0
-        self.sum = 0
-        self.count = 0
+        self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val, n=1):
         """Add ``val`` (number or 1-element tensor), which stands for ``n`` samples."""
@@ -42,10 +39,8 @@ class MetricMeter:
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):
-            raise TypeError(
-                f"MetricMeter.update got a {type(input_dict).__name__}: pass a dict of names to numbers, "
-                "which is also what forward_backward must return"
-            )
+            raise TypeError(f"MetricMeter.update got a {type(input_dict).__name__}: pass a dict of names to numbers, "
+                            "which is also what forward_backward must return")
         for name, value in input_dict.items():
             self.meters[name].update(value)
 

@@ -1,51 +1,34 @@
-from common.errors import UserError
+from .tools import check_availability
 
 
 class Registry:
-    """A table from names to classes or functions, filled by decorators.
+    """A table from names to classes or functions.
 
-    ::
-
-        MODELS = Registry("MODEL")
-
-        @MODELS.register()
-        class Net: ...
-
-        MODELS.get("Net")
+    Args:
+        name: config key whose values the names are, such as ``DATASET.NAME``; messages use it.
     """
 
     def __init__(self, name):
         self._name = name
         self._objects = {}
 
-    def register(self, obj=None, force=False):
-        """Enter ``obj`` under its ``__name__``, directly or, without ``obj``, as a decorator.
+    def register(self, obj=None):
+        """Enter ``obj`` under its ``__name__`` and return it; ``@REGISTRY.register()`` decorates.
 
         Raises:
-            ValueError: the name is taken and ``force`` is off.
+            ValueError: the name is taken.
         """
         if obj is None:
-
-            def decorator(decorated):
-                self.register(decorated, force)
-                return decorated
-
-            return decorator
-        name = obj.__name__
-        if name in self._objects and not force:
-            raise ValueError(f'"{name}" is already in the registry {self._name}: rename it or set force')
-        self._objects[name] = obj
-        return None
+            return self.register
+        if obj.__name__ in self._objects:
+            raise ValueError(f'"{obj.__name__}" is already registered as {self._name}: rename it')
+        self._objects[obj.__name__] = obj
+        return obj
 
     def get(self, name):
-        """Return what was registered as ``name``; ValueError with the known names otherwise."""
-        if name not in self._objects:
-            raise UserError(
-                f'"{name}" is not in the registry {self._name}, which has {self.registered_names()}: '
-                "correct the name or import the module that registers it"
-            )
+        """Return what was registered as ``name``; a ValueError lists the registered names."""
+        check_availability(name, self.registered_names(), self._name)
         return self._objects[name]
 
     def registered_names(self):
-        """Return the list of registered names."""
         return list(self._objects)

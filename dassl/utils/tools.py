@@ -1,4 +1,4 @@
-"""Seeds, messages, and what this machine is."""
+"""Seeds, messages, and a description of this machine."""
 
 import difflib
 import os
@@ -54,11 +54,8 @@ def listdir_nohidden(path, sort=False):
     return sorted(items) if sort else items
 
 
-def check_availability(requested, available, key="the name"):
-    """Raise a ValueError with a suggestion unless the string ``requested`` is in the list ``available``.
-
-    ``key`` says of what it is the value, such as ``DATASET.NAME``.
-    """
+def check_availability(requested, available, key):
+    """Raise a ValueError with a suggestion unless ``requested``, the value of ``key``, is in the list ``available``."""
     if requested not in available:
         guess = difflib.get_close_matches(requested, available, 1)
         raise UserError(f"{key} is {requested!r}, but must be one of {', '.join(available)}"

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from common.errors import MissingFile, UserError
-from common.files import atomic_path, mkdir_if_missing
+from common.files import atomic_path
 
 
-# ------------------------------------------------------------------ reading checkpoints
 class _PickledObject:
     """The attributes of an optimizer or scheduler that a checkpoint pickled, without that object."""
 
@@ -25,14 +24,12 @@ def _empty_dict(*_):
 
 # Dassl used to pickle live schedulers, and through them their optimizer. Only these names are accepted
 # besides tensors and plain values, and each is read as inert data: none of these classes' code runs.
-_SCHEDULERS = [
-    f"torch.optim.lr_scheduler.{name}" for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")
-] + [f"dassl.optim.lr_scheduler.{name}" for name in ("ConstantWarmupScheduler", "LinearWarmupScheduler")]
-_OPTIMIZERS = ["torch.optim.sgd.SGD", "torch.optim.adam.Adam", "torch.optim.adamw.AdamW",
-               "torch.optim.rmsprop.RMSprop", "torch.optim.radam.RAdam", "dassl.optim.radam.RAdam"]
-_SAFE_GLOBALS = [(_PickledObject, name) for name in _SCHEDULERS + _OPTIMIZERS]
-_SAFE_GLOBALS += [(_empty_dict, "collections.defaultdict")]
-_SAFE_GLOBALS += [(dict, "builtins.dict"), (dict, "__builtin__.dict")]
+_SAFE_GLOBALS = [(_PickledObject, name) for name in (
+    *(f"torch.optim.lr_scheduler.{name}" for name in ("StepLR", "MultiStepLR", "CosineAnnealingLR")),
+    *(f"dassl.optim.lr_scheduler.{name}" for name in ("ConstantWarmupScheduler", "LinearWarmupScheduler")),
+    *(f"torch.optim.{name}" for name in ("sgd.SGD", "adam.Adam", "adamw.AdamW", "rmsprop.RMSprop", "radam.RAdam")),
+    "dassl.optim.radam.RAdam")]
+_SAFE_GLOBALS += [(_empty_dict, "collections.defaultdict"), (dict, "builtins.dict"), (dict, "__builtin__.dict")]
 
 
 def _as_plain(value):
@@ -49,7 +46,7 @@ def load_checkpoint(fpath):
     the dict that its ``load_state_dict`` takes.
 
     Returns:
-        What was saved: usually a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
+        The saved object: usually a dict with ``state_dict``, ``epoch``, ``optimizer``, ``scheduler``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -64,15 +61,13 @@ def load_checkpoint(fpath):
         except pickle.UnpicklingError as error:
             # torch's message is a page of advice, ending in the reason
             reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-            raise UserError(
-                f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than tensors, '
-                "plain values and optimizer state; use another file or save its state_dict alone"
-            ) from error
+            raise UserError(f'The checkpoint "{fpath}" was refused ({reason}): it is damaged or holds more than '
+                            "tensors, plain values and optimizer state; use another file or save its state_dict alone"
+                            ) from error
         except Exception as error:  # the ways to stumble over bytes that are no checkpoint are many
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train again'
-            ) from error
+            raise UserError(f'The checkpoint "{fpath}" cannot be read ({reason}): it is damaged; fetch it or train '
+                            "again") from error
 
 
 def _without_module_prefix(state_dict):
@@ -80,26 +75,17 @@ def _without_module_prefix(state_dict):
     return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
 
 
-def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):
-    """Write ``state`` to the file ``model.pth.tar-<epoch>`` and that name to the file ``checkpoint``.
+def save_checkpoint(state, save_dir, model_name):
+    """Write ``state`` to the file ``<save_dir>/<model_name>`` and that name to the file ``checkpoint``.
 
     Args:
-        state: dict with ``state_dict``, ``epoch``, and the state dicts ``optimizer`` and ``scheduler``. For
-            `load_checkpoint` to read it, it must hold tensors and plain values only.
-        save_dir: folder; made when missing.
-        is_best: also write ``model-best.pth.tar``.
-        remove_module_from_keys: drop the prefix "module." of parameter names.
-        model_name: file name to use instead.
+        state: dict with ``state_dict`` (the prefix "module." of its names is dropped), ``epoch``, and the state dicts
+            ``optimizer`` and ``scheduler``. For `load_checkpoint` to read it, it must hold tensors and plain values.
     """
-    mkdir_if_missing(save_dir)
-    if remove_module_from_keys:
-        state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
-    model_name = model_name or f"model.pth.tar-{state['epoch']}"
-    for name in [model_name, "model-best.pth.tar"] if is_best else [model_name]:
-        fpath = os.path.join(save_dir, name)
-        with atomic_path(fpath) as temporary:
-            torch.save(state, temporary)
-        print(f"Checkpoint saved to {fpath}")
+    fpath = os.path.join(save_dir, model_name)
+    with atomic_path(fpath) as temporary:
+        torch.save({**state, "state_dict": _without_module_prefix(state["state_dict"])}, temporary)
+    print(f"Checkpoint saved to {fpath}")
     # last, so that the pointer never names a file that is not whole
     with atomic_path(os.path.join(save_dir, "checkpoint")) as temporary, open(temporary, "w") as file:
         file.write(f"{model_name}\n")
@@ -117,10 +103,7 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`; or the state of one of them is missing.
     """
-    pointer = os.path.join(fdir, "checkpoint")
-    if not os.path.isfile(pointer):
-        raise FileNotFoundError(f'No file "{pointer}" to resume from: check the folder')
-    with open(pointer) as file:
+    with open(os.path.join(fdir, "checkpoint")) as file:
         fpath = os.path.join(fdir, file.readline().strip())
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
@@ -130,9 +113,7 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
         if target is None:
             continue
         if checkpoint.get(key) is None:
-            raise ValueError(
-                f'The checkpoint "{fpath}" has no {key} state: load its weights alone instead of resuming'
-            )
+            raise ValueError(f'The checkpoint "{fpath}" has no {key} state: load its weights alone')
         target.load_state_dict(checkpoint[key])
         print(f"Loaded {key}")
     if "rng_state" in checkpoint:
@@ -161,23 +142,9 @@ def set_rng_state(state):
         torch.cuda.set_rng_state(cuda_state, device)
 
 
-# ------------------------------------------------------------------ modules
-def count_num_param(model=None, params=None):
-    """Count the values in a module, or in an iterable of parameters or of optimizer param groups.
-
-    Raises:
-        ValueError: neither is given.
-    """
-    if model is not None:
-        return sum(p.numel() for p in model.parameters())
-    if params is None:
-        raise ValueError("count_num_param needs a model or params: both are None")
-    count = 0
-    for p in params:
-        if isinstance(p, dict):
-            p = p["params"]
-        count += p.numel() if isinstance(p, torch.Tensor) else sum(q.numel() for q in p)
-    return count
+def count_num_param(model):
+    """Count the values in a module's parameters."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def load_pretrained_weights(model, weight_path):

@@ -1,1 +1,1 @@
-"""Downloads public datasets, unpacks them, and says what is missing or unusual: `python -m datasets.prepare`."""
+"""Download, unpack and check public datasets: `python -m datasets.prepare`."""

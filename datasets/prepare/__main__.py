@@ -1,11 +1,11 @@
-"""Download the public files of a dataset or suite, tell what has to be fetched by hand, and check what is there.
+"""Download the public files of a dataset or suite, list those to fetch by hand, and check the existing ones.
 
     python -m datasets.prepare general10 --root R
     python -m datasets.prepare general10 --root R --check
 
-What a dataset consists of stands in its class as `sources`; `folder_tasks` stands for a user's own folder R. Exit code
-0: everything that is needed is there, and, with --check, which opens every image, can be read. Unusual numbers of
-images, images that are there twice, and files that are no images are said.
+The `sources` of a dataset's class say what it consists of; `folder_tasks` stands for a user's own folder R. The exit
+code is 0 if everything that is needed is there and, with --check, which opens every image, can be read. The output
+names unusual numbers of images, images that are there twice, and files that are no images.
 """
 
 import argparse
@@ -33,40 +33,32 @@ from ..splits import relative
 from .fetch import obtain
 
 CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
-NO_IMAGES = ("thumbs.db", "desktop.ini")  # that systems put beside images
+NO_IMAGES = ("thumbs.db", "desktop.ini")  # systems put these beside images
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is there of a dataset.
+    """Result of examining a dataset.
 
     Attributes:
+        found: "yes", "partly" or "no".
         missing: paths of missing files and folders; one that ends with a separator stands for all images in it.
-        problem: why the files that are there cannot be read, or "".
+        problem: the reason why existing files cannot be read, or "".
         classes: number of classes; None while files that tell it are missing.
-        images: number of the dataset's images that are there.
-        some: whether anything is there.
-        notes: what is unusual about the images that are there.
+        images: number of the dataset's images that exist.
+        notes: sentences on unusual images.
     """
 
-    missing: tuple
+    found: str
+    missing: list
     problem: str
     classes: int
     images: int
-    some: bool
-    notes: tuple = ()
-
-    @property
-    def complete(self):
-        return not self.missing and not self.problem
-
-    @property
-    def found(self):
-        return "yes" if self.complete else "partly" if self.some else "no"
+    notes: list
 
 
 def read_configs():
-    """{name of a file in configs/datasets without .yaml: class of the dataset}, for datasets of public files."""
+    """Map each file of public datasets in configs/datasets (its name without .yaml) to the dataset's class."""
     classes = {}
     for entry in sorted(os.listdir(CONFIGS)):
         with open(osp.join(CONFIGS, entry), encoding="utf-8") as f:
@@ -77,7 +69,7 @@ def read_configs():
 
 
 def members_of(names, configs):
-    """{name: class} of the datasets that `names` stand for, members of suites; an unknown name is a UserError."""
+    """Map name to class of the datasets in `names` and the members of suites; an unknown name is a UserError."""
     unknown = [name for name in names if name not in configs]
     if unknown:
         raise UserError(f"no files are known of a dataset {unknown[0]!r}: choose from {', '.join(configs)} "
@@ -91,23 +83,21 @@ def has_split_zhou(cls, folder):
     return issubclass(cls, SingleTaskDataset) and osp.isfile(cls.split_zhou_path(folder))
 
 
-def needed(source, cls, folder):
-    """The paths of a source that the dataset cannot be read without; with CoOp's split file no other list is needed."""
-    return source.folders if has_split_zhou(cls, folder) else source.paths
-
-
 def missing_paths(source, cls, folder):
-    """What of a source is needed and not there; paths of folders end with a separator."""
+    """Paths of a source that are needed and not there; paths of folders end with a separator.
+
+    With CoOp's split file no other list is needed.
+    """
     return [osp.join(folder, path, "") if path in source.folders else osp.join(folder, path)
-            for path in needed(source, cls, folder) if not source.is_there(path, folder)]
+            for path in (source.folders if has_split_zhou(cls, folder) else source.paths)
+            if not source.is_there(path, folder)]
 
 
 def examine(cls, root, thorough=False):
-    """The `Report` on a dataset under `root`; `thorough` opens every image. Nothing is written below `root`."""
+    """Make the `Report` on a dataset under `root`; `thorough` opens every image. Nothing is written below `root`."""
     folder = osp.normpath(osp.join(root, cls.dataset_dir))
     missing = [path for source in cls.sources for path in missing_paths(source, cls, folder)]
-    some = any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
-    problem, classes, images, notes = "", None, None, ()
+    problem, classes, images, notes = "", None, None, []
     if not missing:
         try:
             tasks = cls.read_files(folder)
@@ -120,89 +110,89 @@ def examine(cls, root, thorough=False):
             absent = {path for path in listed if not osp.isfile(path)}
             classes = sum(len(task.classnames) for task, _ in tasks)
             images = len(listed) - len(absent)
-            missing = fold(absent, listed)
-            notes = notes_on(cls, tasks, absent)
+            missing = group_by_folder(absent, listed)
+            notes = describe_images(cls, tasks, absent)
             broken = broken_images(sorted(listed - absent)) if thorough else {}
             problem = cls.wrong_count(folder, classes) or (list_broken(broken) if broken else "")
     if images is None:
-        images = sum(count_images(osp.join(folder, path)) for source in cls.sources for path in source.folders)
-    return Report(tuple(missing), problem, classes, images, some or bool(images), tuple(notes))
+        images = sum(name.lower().endswith(IMAGE_SUFFIXES) for source in cls.sources for path in source.folders
+                     for _, _, names in os.walk(osp.join(folder, path)) for name in names)
+    partly = images or any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
+    found = "yes" if not missing and not problem else "partly" if partly else "no"
+    return Report(found, missing, problem, classes, images, notes)
 
 
-def notes_on(cls, tasks, absent):
-    """What is unusual about the images of `tasks` [(Task, official parts)], without those that are `absent`."""
+def describe_images(cls, tasks, absent):
+    """Return sentences on unusual images of `tasks` [(Task, official parts)]; images in `absent` do not count."""
+    notes = []
     parts = {}  # path -> names of its parts
-    counts = Counter()
-    for task, of_task in tasks:
-        for part, items in of_task.items():
+    counts = Counter()  # class name -> images
+    for task, official in tasks:
+        for part, items in official.items():
             for path, label in items:
                 if path not in absent:
                     parts.setdefault(path, set()).add(part)
                     counts[task.classnames[label]] += 1
     if cls.image_count and len(parts) not in cls.image_count:
-        yield f"{len(parts):,} images, officially {' or '.join(f'{count:,}' for count in cls.image_count)}"
+        notes.append(f"{len(parts):,} images, officially {' or '.join(f'{count:,}' for count in cls.image_count)}")
     low, high = cls.images_per_class or (1, len(parts))
     unusual = [f"{name} {counts[name]:,}" for task, _ in tasks for name in task.classnames
                if not low <= counts[name] <= high]
     if unusual:
-        yield (f"classes with other than {low:,}{f' to {high:,}' if high > low else ''} images"
-               f"{', the official number' if cls.images_per_class else ''}: {first_of(unusual)}")
-    copies = find_copies(parts)
-    pairs = [f"{paths[0]} and {paths[1]}" for paths in copies]
-    across = [pair for pair, paths in zip(pairs, copies) if len(set.union(*(parts[path] for path in paths))) > 1]
-    if across:
-        yield f"{len(across):,} images are there in two parts, with the same content: {first_of(across, MOST // 2)}"
-    elif pairs:
-        yield f"{len(pairs):,} images are there more than once, with the same content: {first_of(pairs, MOST // 2)}"
+        notes.append(f"classes with other than {low:,}{f' to {high:,}' if high > low else ''} images"
+                     f"{', the official number' if cls.images_per_class else ''}: {first_of(unusual)}")
+    copies = group_copies(parts)
+    across = [paths for paths in copies if len(set.union(*(parts[path] for path in paths))) > 1]
+    if copies:
+        pairs = [f"{first} and {second}" for first, second, *_ in across or copies]
+        notes.append(f"{len(pairs):,} images are there {'in two parts' if across else 'more than once'}, with the same "
+                     f"content: {first_of(pairs, MOST // 2)}")
     ignored = ignored_files({osp.dirname(path) for path in parts})
     if ignored:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(ignored.items()))
-        yield (f"{sum(ignored.values()):,} files in class folders are not read ({kinds}): only "
-               f"{', '.join(IMAGE_SUFFIXES)} are; convert them to PNG or JPEG")
+        notes.append(f"{sum(ignored.values()):,} files in class folders are not read ({kinds}): only "
+                     f"{', '.join(IMAGE_SUFFIXES)} are; convert them to PNG or JPEG")
+    return notes
 
 
 def ignored_files(folders):
-    """Counter {suffix: number} of the files directly in class folders that are not read because of their suffix."""
+    """Count, by suffix, the files directly in class folders that are not read because of their suffix."""
     return Counter(osp.splitext(entry.name)[1].lower() or "no suffix" for folder in folders
                    for entry in os.scandir(folder)
                    if not entry.name.startswith(".") and entry.name.lower() not in NO_IMAGES
                    and not entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
 
 
-def find_copies(paths):
-    """Lists of those of `paths` whose files have the same content."""
-    groups = {}
+def group_copies(paths):
+    """List the groups of `paths` whose files have the same content."""
+    by_size, by_content = {}, {}
     for path in paths:
-        groups.setdefault(osp.getsize(path), []).append(path)
-    copies = {}
-    for group in groups.values():
+        by_size.setdefault(osp.getsize(path), []).append(path)
+    for group in by_size.values():
         for path in group if len(group) > 1 else ():
-            copies.setdefault(pooch.file_hash(path), []).append(path)
-    return [group for group in copies.values() if len(group) > 1]
+            by_content.setdefault(pooch.file_hash(path), []).append(path)
+    return [group for group in by_content.values() if len(group) > 1]
 
 
-def fold(absent, listed):
-    """Sorted paths of missing images; a folder that has none of its listed images stands for them."""
-    total = Counter(map(osp.dirname, listed))
-    lost = Counter(map(osp.dirname, absent))
+def group_by_folder(absent, listed):
+    """Sort the paths of missing images; a folder that has none of its listed images stands for them."""
+    total, lost = Counter(map(osp.dirname, listed)), Counter(map(osp.dirname, absent))
+    empty = {folder for folder in lost if lost[folder] == total[folder]}
     folders = set()
-    for folder in (folder for folder in lost if lost[folder] == total[folder]):
+    for folder in empty:
         while not osp.isdir(osp.dirname(folder)):
             folder = osp.dirname(folder)
         folders.add(osp.join(folder, ""))
-    return sorted(folders) + sorted(path for path in absent if lost[osp.dirname(path)] < total[osp.dirname(path)])
-
-
-def count_images(folder):
-    return sum(name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+    return sorted(folders) + sorted(path for path in absent if osp.dirname(path) not in empty)
 
 
 def is_automatic(source, folder):
+    """Return whether a program can get the source: by its address, or from an archive that is there."""
     return bool(source.url) or bool(source.archive) and osp.isfile(osp.join(folder, source.archive))
 
 
 def download(name, cls, root):
-    """Obtain what can be without a person; errors are printed, and the next source is tried."""
+    """Obtain every source that a program can get; an error is printed, and the next source is tried."""
     folder = osp.join(root, cls.dataset_dir)
     for source in cls.sources:
         if missing_paths(source, cls, folder) and is_automatic(source, folder):
@@ -213,12 +203,12 @@ def download(name, cls, root):
 
 
 def shortened(lines):
-    """At most ten of `lines`, and how many others there are."""
+    """Return at most ten of `lines`, and how many others there are."""
     return [*lines[:MOST], *([f"... and {len(lines) - MOST:,} more"] if len(lines) > MOST else [])]
 
 
 def show(reports, members, root):
-    """Print the table of all reports, and what to do about what is missing."""
+    """Print the table of all reports, and say how to get the missing files."""
     rows = [(name, report.found, "-" if report.classes is None else f"{report.classes:,}", f"{report.images:,}",
              "\n".join(shortened([relative(path, root) for path in report.missing])))
             for name, report in reports.items()]
@@ -228,11 +218,9 @@ def show(reports, members, root):
     for name, report in reports.items():
         cls, folder = members[name], osp.join(root, members[name].dataset_dir)
         lacking = [source for source in cls.sources if missing_paths(source, cls, folder)]
-        for note in report.notes:
-            print(f"\n{name}: {note}")
-        if report.problem:
-            print(f"\n{name}: {report.problem}")
-        elif report.missing and not lacking:
+        for text in [*report.notes, *([report.problem] if report.problem else [])]:
+            print(f"\n{name}: {text}")
+        if not report.problem and report.missing and not lacking:
             whence = (f"unpack them again from {cls.sources[0].page}, or move the folder of images away and run this "
                       "without --check" if cls.sources else "put them there, or take them off the lists")
             print(f"\n{name}: the images in {folder} are incomplete, and are left as they are: {whence}")
@@ -257,7 +245,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser("python -m datasets.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
     parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
-    parser.add_argument("--check", action="store_true", help="download nothing: tell what is there, open every image")
+    parser.add_argument("--check", action="store_true", help="download nothing, but open every image")
     args = parser.parse_args(argv)
     root = osp.abspath(osp.expanduser(args.root))
     try:
@@ -275,7 +263,7 @@ def main(argv=None):
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return 130
     show(reports, members, root)
-    return 0 if all(report.complete for report in reports.values()) else 1
+    return 0 if all(report.found == "yes" for report in reports.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Unpack zip and tar files by Python's own readers, without links and what would be written elsewhere."""
+"""Unpack zip and tar files by Python's own readers, without links and without members that lead elsewhere."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ OF_NAMES = (None, errno.EINVAL, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno
 def extract(path, folder, name):
     """Unpack the zip or tar file `path`, which messages call `name`, into `folder`, which is made.
 
-    Only plain files and folders are written, as new ones of the user's. Of several files of one name the last counts.
+    Only plain files and folders are written, with the user's default permissions. The last of several files with one
+    name counts.
 
     Raises:
-        UserError: it is no such file, is damaged, or has a member that is refused; what is written by then is in
-            `folder`.
+        UserError: it is no such file, is damaged, or has a member that is refused; earlier members are in `folder`.
     """
     with open(path, "rb") as file:
         head = file.read(6)
@@ -47,14 +47,14 @@ def extract(path, folder, name):
         raise UserError(f"{name} is not unpacked, its member {error}: unpack by hand what you trust of it, or fetch it "
                         "elsewhere") from error
     except Exception as error:  # on damaged files the readers raise many types
-        if isinstance(error, OSError) and error.errno not in OF_NAMES:  # of the disk, not of the content
+        if isinstance(error, OSError) and error.errno not in OF_NAMES:  # the disk's error, not the content's
             raise
         raise UserError(f"{name} is damaged or no zip or tar file ({' '.join(str(error).split())}): move it away and "
                         "run the same command again, or fetch it by hand") from error
 
 
 def check_zip_member(info):
-    """Raise a FilterError for what `zipfile` would write elsewhere than it says, or as a file though it is none."""
+    """Raise a FilterError for a zip member that leads elsewhere, is a link or special file, or has a password."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     if info.filename.startswith("/") or ".." in info.filename.split("/"):
         raise tarfile.FilterError(f"{info.filename!r} is to be written elsewhere")
@@ -65,14 +65,14 @@ def check_zip_member(info):
 
 
 def plain_member(member, folder):
-    """Filter of `tarfile`: its own for data, without links, and with the mode that new files have."""
+    """Filter members as `tarfile.data_filter` does, refuse links, and give files the default mode."""
     if member.islnk() or member.issym():
         raise tarfile.FilterError(f"{member.name!r} is a link")
     return tarfile.data_filter(member, folder).replace(mode=None, deep=False)
 
 
 def check_end(opened):
-    """Raise a ReadError if a tar file goes on: tarfile takes a broken header for the end, and checks no checksum."""
+    """Raise a ReadError if a tar file goes on after its end: tarfile takes a broken header for the end."""
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("a broken header")

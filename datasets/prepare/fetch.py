@@ -1,4 +1,4 @@
-"""Put the files of a `Source` into a dataset's folder: whole and right, or not at all, and never over what is there."""
+"""Put the files of a `Source` into a dataset's folder, whole and right or not at all, and never over existing files."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ from .archives import extract
 
 
 def obtain(source, folder):
-    """Put what the dataset's `folder` lacks of `source` there.
+    """Put the missing files of `source` into the dataset's `folder`.
 
-    The archive is downloaded into the folder, unless it is there, checked, and unpacked into a folder beside what it
-    is to become, which is then renamed; it is kept. What exists is neither changed nor deleted.
+    The archive is downloaded into the folder, unless it is there, and checked. It is unpacked into a temporary folder,
+    from which its files are moved to their places; the archive is kept. Existing files are neither changed nor deleted.
 
     Raises:
         UserError: the download, the check or the unpacking failed; the message says what to do.
@@ -51,14 +51,14 @@ def obtain(source, folder):
 
 
 def refuse_in_the_way(path, may_be):
-    """Raise a UserError if `path` is a link, which is never followed, or is there and not what `may_be` tells of it."""
+    """Raise a UserError if `path` is a link, or exists and fails the test `may_be`; links are never followed."""
     if osp.islink(path) or osp.lexists(path) and not may_be(path):
         raise UserError(f"{path} is in the way, it is a link or of the wrong kind: move it away and run the same "
                         "command again")
 
 
 def fetch(source, folder):
-    """Path of the source's file in `folder`, downloaded unless it is there; a file that can't be it is a UserError."""
+    """Return the path of the source's file in `folder`, downloaded unless it is there; a wrong file is a UserError."""
     path = osp.join(folder, source.name)
     if osp.lexists(path):
         if not osp.isfile(path):
@@ -99,11 +99,11 @@ def download(source, path):
             raise UserError(f"{source.url} arrived with {wrong} and was removed: run the same command again, or fetch "
                              f"it from {source.page}")
         os.rename(part, path)
-    except OSError as error:  # those of requests are such, too
+    except OSError as error:  # errors of requests are OSErrors, too
         if error.errno == errno.ENOSPC:
             raise UserError(f"the disk is full, {source.url} could not be stored in {part}: free space and run the "
                              "same command again") from error
-        # What requests says of a failed connection has the address twice and the reason at its end.
+        # The message of requests on a failed connection has the address twice and the reason at its end.
         reason = getattr(error.args[0], "reason", error) if error.args else error
         raise UserError(f"could not download {source.url} to {path} ({' '.join(str(reason).split())}): check the "
                          "network and run the same command again, which starts this file anew, or fetch it from "
@@ -119,17 +119,17 @@ def keep_packed(response, **kwargs):
 
 
 def wrong_checksum(path, checksum):
-    """How a file's digest differs from the checksum "md5:..." or "sha256:...", in words; "" if it fits or is ""."""
+    """Say how a file's digest differs from the checksum "md5:..." or "sha256:..."; "" if it does not, or for ""."""
     algorithm, _, expected = checksum.partition(":")
     actual = pooch.file_hash(path, algorithm) if checksum else expected
     return "" if actual == expected else f"the {algorithm.upper()} {actual} instead of {expected}"
 
 
 def unpack(source, archive, missing, folder):
-    """Unpack `archive` and rename what the paths `missing` are in it to what they are in `folder`."""
+    """Unpack `archive` and move the paths `missing` from it to `folder`."""
     temporary = osp.join(folder, ".unpacking")
     refuse_in_the_way(temporary, osp.isdir)
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a call that was killed: the lock tells that none is at work
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed call left it: the lock excludes one that is at work
     try:
         os.mkdir(temporary)
         top = osp.join(temporary, "outer")
@@ -140,7 +140,7 @@ def unpack(source, archive, missing, folder):
                 raise UserError(f"{archive} does not hold {source.inner}: fetch it from {source.page}")
             top = osp.join(temporary, "inner")
             extract(inner, top, f"{source.inner} in {archive}")
-        found = {path: find(path, top, archive, source) for path in missing}
+        found = {path: find_topmost(path, top, archive, source) for path in missing}
         for path in missing:
             target = osp.join(folder, path)
             os.makedirs(osp.dirname(target), exist_ok=True)
@@ -150,8 +150,8 @@ def unpack(source, archive, missing, folder):
     print(f"{archive} ({osp.getsize(archive) / 1e9:.1f} GB) is unpacked and not needed any more; it is kept")
 
 
-def find(path, top, archive, source):
-    """The topmost file or folder below `top` whose path ends as `path`; none, or more than one, is a UserError."""
+def find_topmost(path, top, archive, source):
+    """Return the topmost file or folder below `top` whose path ends with `path`; there must be exactly one."""
     parts = path.split("/")
     matches = []
     for parent, folders, files in os.walk(top):

@@ -1,6 +1,17 @@
 import random
 from collections import defaultdict
 
+from ...utils import Registry
+
+DATASET_REGISTRY = Registry("DATASET.NAME")
+
+
+def build_dataset(cfg):
+    """Return the dataset registered as ``cfg.DATASET.NAME``; ValueError for an unknown name."""
+    if cfg.VERBOSE:
+        print(f"Loading dataset: {cfg.DATASET.NAME}")
+    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+
 
 class Datum:
     """One sample: the path of its image, its label, its domain's index and its class's name. Read-only."""
@@ -36,9 +47,7 @@ class DatasetBase:
 
     def __init__(self, train_x=None, train_u=None, val=None, test=None):
         if not train_x:
-            raise ValueError(
-                f"The dataset {type(self).__name__} has no training sample: check DATASET.ROOT and its files"
-            )
+            raise ValueError(f"{type(self).__name__} has no training sample: check DATASET.ROOT and its files")
         self._train_x = train_x
         self._train_u = train_u
         self._val = val

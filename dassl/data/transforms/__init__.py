@@ -1,1 +1,1 @@
-from .transforms import AVAI_CHOICES, INTERPOLATION_MODES, build_transform
+from .transforms import AVAI_CHOICES, build_transform
