@@ -33,7 +33,9 @@ def meaning(call):
 
 
 def test_rows_are_run_as_stored():
-    labels, made = sorted(ROWS, key=lambda label: ROWS[label].order), []
+    """The published rows; those of further methods differ from `method.sh`'s in nothing but the trainer."""
+    stored, made = {what.split(" on ")[0] for what, _ in ROW_RUNS}, []
+    labels = sorted(stored, key=lambda label: ROWS[label].order)
     for dataset, cfg, shots, seeds in (("outfits16", "tiny_ep50", "1", "12"), ("general10", "rn50_ep50", "2", "3")):
         settings = SimpleNamespace(root="data", output="output", methods=labels, shots=[shots], seeds=[*seeds], opts=[])
         made += [(f"{label} on {dataset}", call) for label, call in calls_of_rows(settings, dataset, cfg)]

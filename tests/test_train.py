@@ -165,7 +165,7 @@ ERRORS = {
     "unknown backbone": (["--backbone", "RN51"], {}, "unknown CLIP model 'RN51'"),
     "no backbone": ([], {"MODEL.BACKBONE.NAME": ""}, "MODEL.BACKBONE.NAME is '' .*, but must "
                     "name a CLIP: set it by --backbone"),
-    "no dataset": ([], {"DATASET.NAME": ""}, "DATASET.NAME is '', but must be one of Caltech101, .*Outfits16"),
+    "no dataset": ([], {"DATASET.NAME": ""}, "DATASET.NAME is '', but must be one of .*Caltech101, .*Outfits16"),
     "unknown dataset": ([], {"DATASET.NAME": "Outfits6"}, "DATASET.NAME is 'Outfits6', .*did you mean Outfits16[?]"),
     "misspelt key": ([], {"TRAINER.MTCOOP.N_CTXS": 3}, "TRAINER.MTCOOP.N_CTXS .*did you mean TRAINER.MTCOOP.N_CTX[?]"),
     "wrong type": ([], {"OPTIM.MAX_EPOCH": "many"}, "OPTIM.MAX_EPOCH"),

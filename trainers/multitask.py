@@ -19,7 +19,6 @@ from features.images import Images
 from runs.checkpoints import BEST
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
-from runs.keys import refusal
 from runs.methods import find_row
 from runs.results import describe_suite, write_results
 
