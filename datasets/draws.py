@@ -190,6 +190,8 @@ def apply_draw(task_data, draws, folder, path, shots, way):
         parts[part] = []
         for name in (groups if way == "coop" else names):
             chosen = groups.get(name, []) if name in labels else []
+            if name in labels and not chosen and labels[name] in {label for _, label in there.values()}:
+                raise wrong(f"it has no {part} image of class {name!r}")
             if len(chosen) > most or len(set(chosen)) < len(chosen):
                 raise wrong(f"it has {len(chosen)} {part} images of class {name!r}, at most {most} and each once")
             for image in chosen:

@@ -33,7 +33,8 @@ class Run:
         shots, seed: None for zero-shot, which depends on neither.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         model_dir: the run whose model was tested with `--eval-only`, else "".
-        seconds: the time of training. weights, test: digests of CLIP's weights and of the test images.
+        seconds: the time of training. weights, suite, test: digests of CLIP, of the tasks (names, classes, templates,
+            metric) and of the test images. model: a digest of the learned values that were tested.
         settings: {key: text} of the other values that the result depends on.
         experiment: a key that is equal for runs which differ only in shots, seed, tasks or classes.
     """
@@ -50,7 +51,8 @@ class Run:
         self.metric = float(np.mean(self.percents))
         self.shots, self.seed = identity.get("DATASET.NUM_SHOTS"), identity.get("SEED")
         self.classes, self.which_tasks = identity["DATASET.SUBSAMPLE_CLASSES"], identity["DATASET.SUBSAMPLE_TASKS"]
-        self.weights, self.test = identity["weights"], identity["data.test"]
+        self.weights, self.suite, self.test = identity["weights"], identity["data.tasks"], identity["data.test"]
+        self.model = identity["model"] or results.get("learned", "")
         self.settings = {key: str(value) for key, value in identity.items()
                          if key not in NO_SETTINGS and not key.startswith("data.")}
         self.experiment = self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
@@ -85,17 +87,18 @@ def check_single(run, other):
 
 
 class Row:
-    """The runs of one experiment on the same test images.
+    """The runs of one experiment on the same tasks and test images.
 
     Attributes:
         name: the method, with the settings that differ if the table has several rows of it.
-        settings, weights, test: those of its runs.
+        settings, weights, suite, test: those of its runs.
         runs: {shots: {seed: Run}}; shots is None for zero-shot.
     """
 
-    def __init__(self, run, test):
+    def __init__(self, run, suite, test):
         self.method = self.name = run.method
-        self.order, self.settings, self.weights, self.test, self.runs = run.order, run.settings, run.weights, test, {}
+        self.order, self.settings, self.weights, self.runs = run.order, run.settings, run.weights, {}
+        self.suite, self.test = suite, test
 
     @property
     def zero_shot(self):
@@ -150,7 +153,8 @@ def make_tables(runs):
     found = defaultdict(dict)
     for run in runs:
         rows = found[run.dataset, run.backbone, run.tasks]
-        seeds = rows.setdefault((run.experiment, run.test), Row(run, run.test)).runs.setdefault(run.shots, {})
+        row = rows.setdefault((run.experiment, run.suite, run.test), Row(run, run.suite, run.test))
+        seeds = row.runs.setdefault(run.shots, {})
         check_single(run, seeds.get(run.seed))
         seeds[run.seed] = run
     return [Table(*key, name_rows(rows.values()), shots_of(rows.values()))
@@ -165,8 +169,8 @@ def shots_of(rows):
 def name_rows(rows):
     """Order the rows of a table by method, and give them distinct names.
 
-    A name is the method and the settings in which its rows differ. If weights or test images differ anywhere in the
-    table, all names have the first digits of their digests: such rows can't be compared directly.
+    A name is the method and the settings in which its rows differ. If weights, tasks (suite) or test images differ
+    anywhere in the table, all names have the first digits of their digests: such rows can't be compared directly.
     """
     rows = sorted(rows, key=lambda row: (row.order, row.method))
     for row in rows:
@@ -175,7 +179,7 @@ def name_rows(rows):
         short = [key.rsplit(".", 1)[-1] for key in differ]
         texts = [f"{name if short.count(name) == 1 else key}={row.settings.get(key, 'unset')}"
                  for key, name in zip(differ, short)]
-        for key in ("weights", "test"):
+        for key in ("weights", "suite", "test"):
             if len({getattr(other, key) for other in rows}) > 1:
                 texts.append(f"{key}=" + "+".join(digest[:8] for digest in getattr(row, key).split("+")))
         row.name += f" [{', '.join(texts)}]" if texts else ""

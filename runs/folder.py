@@ -1,5 +1,6 @@
 """The folder of a run: its files, its lock, its state and the identity of the run that it holds."""
 
+import contextlib
 import json
 import os
 import os.path as osp
@@ -30,6 +31,8 @@ class FolderInUse(UserError):
 class RunFolder:
     """A run's folder; one process at a time can enter it. `path` is its path."""
 
+    entered = {}  # absolute path -> the identity of its lock file, of folders that this process has entered
+
     def __init__(self, path):
         self.path = path
         self.resume_path = osp.join(path, RESUME_FILE)
@@ -47,9 +50,27 @@ class RunFolder:
         except Timeout:
             raise FolderInUse(f"another process works in {self.path}: {self._owner()}; wait for its end, or give "
                               "another --output-dir") from None
+        self.entered[osp.abspath(self.path)] = self._lock_file()
         write_json({"pid": os.getpid(), "host": socket.gethostname()}, osp.join(self.path, OWNER_FILE))
         self._remove_temporaries()
         return self
+
+    def _lock_file(self):
+        """(device, inode) of the lock file, None where there is none."""
+        with contextlib.suppress(OSError):
+            state = os.stat(osp.join(self.path, LOCK_FILE))
+            return state.st_dev, state.st_ino
+
+    def check_own(self):
+        """Refuse to write into a folder that is not the one which this process entered.
+
+        Raises:
+            UserError: it was deleted, and perhaps made anew by another process.
+        """
+        own = self.entered.get(osp.abspath(self.path))
+        if own and self._lock_file() != own:
+            raise UserError(f"the folder {self.path} was deleted or replaced while this run worked in it: the run "
+                            "stops and writes nothing more; call its command again, or with another --output-dir")
 
     def _remove_temporaries(self):
         """Remove temporaries of killed runs here and in the folders of parts, but not in those of other runs."""
@@ -59,7 +80,8 @@ class RunFolder:
                 path.unlink()
 
     def __exit__(self, *_):
-        Path(self.path, OWNER_FILE).unlink(missing_ok=True)
+        if self._lock_file() == self.entered.pop(osp.abspath(self.path), None):
+            Path(self.path, OWNER_FILE).unlink(missing_ok=True)
         self._lock.release()
 
     def _owner(self):

@@ -177,8 +177,13 @@ def pair_runs(runs, left_out):
             left_out.append((run.path, f"{run} is there for the {classes} classes, but not for the {other} ones"))
             continue
         base, new = pair["base"], pair["new"]
+        if base.model != new.model:
+            left_out.append((new.path, f"{new} tests another model, or another epoch of it, than {base.path} on base "
+                             "classes"))
+            continue
         rows = tables[base.dataset, base.backbone, base.tasks, new.tasks]
-        row = rows.setdefault((experiment, base.test, new.test), Pairs(base, f"{base.test}+{new.test}"))
+        suite, test = f"{base.suite}+{new.suite}", f"{base.test}+{new.test}"
+        row = rows.setdefault((experiment, suite, test), Pairs(base, suite, test))
         row.runs.setdefault(shots, {})[seed] = base, new
     return tables
 

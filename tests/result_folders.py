@@ -26,16 +26,17 @@ def write_run(folder, accuracies, label="SoftCPT-NATA", shots=1, seed=1, dataset
     (folder / "log.txt").write_text("\n".join(lines if finished else ["epoch [1/2]"]) + "\n")
     if finished:
         zero_shot = label.startswith("ZS")
+        learned = "" if zero_shot else f"model of {label} {shots} {seed}"
         known = {} if zero_shot else {"DATASET.NUM_SHOTS": shots, "SEED": seed, "TRAINER.MTCOOP.N_CTX": 16}
         known |= {"DATASET.NAME": dataset, "DATASET.SUBSAMPLE_CLASSES": classes, "precision": "fp16",
                   "DATASET.SUBSAMPLE_TASKS": which_tasks, "data.tasks": f"{which_tasks} {classes}",
                   "data.train": f"{shots} {seed}", "data.test": f"{which_tasks} {classes} test",
-                  "weights": "0123abcdef", "model": model and f"model of {model}"}
+                  "weights": "0123abcdef", "model": model and learned}
         (folder / "results.json").write_text(json.dumps({
             "label": label, "order": ORDERS[label], "identity": known | identity, "dataset": dataset,
             "backbone": backbone, "overall_metric": mean,
             "tasks": [{"name": name, "total": 100, "metric": x} for name, x in zip(tasks, accuracies)],
-            "n_params": 0 if zero_shot else n_params, "model_dir": model,
+            "n_params": 0 if zero_shot else n_params, "model_dir": model, "learned": learned,
             "train_seconds": 0 if zero_shot else seconds}))
     return folder
 

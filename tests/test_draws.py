@@ -292,3 +292,14 @@ def test_an_image_of_another_label_or_of_the_test_list_is_refused(folder, tmp_pa
         put_pickle(folder, {"train": [wrong], "val": []})
         with pytest.raises(UserError, match="lists do not have: delete the file"):
             load(DescribableTextures, tmp_path)
+
+
+def test_a_class_that_was_emptied_in_a_stored_draw_is_refused(folder, tmp_path):
+    load(DescribableTextures, tmp_path)
+    path = folder / "split_fewshot" / "shot_2-seed_1.json"
+    stored = json.loads(path.read_text())
+    (draws,) = stored["tasks"].values()
+    draws["train"]["banded"] = []
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="shot_2-seed_1.json does not fit .*no train image of class 'banded'.*delete it"):
+        load(DescribableTextures, tmp_path)

@@ -287,6 +287,21 @@ def test_base_to_new_of_other_test_images(base2new, capsys):
         parse_test_res.main(["--base2new", str(base2new)])
 
 
+def test_base_to_new_of_another_model_is_left_out(base2new, capsys):
+    change(base2new / "test_new" / "MTCoOp" / "seed2", "identity", "model", to="another epoch")
+    got = out(capsys, "--base2new", base2new, "--format", "csv")
+    assert "seed2: SoftCPT-NATA on Mine, 1 shot, seed 2 tests another model, or another epoch of it, than" in got.err
+    assert ["average", "SoftCPT-NATA", "1", "70.00"] == [*csv.reader(io.StringIO(got.out))][2][2:6]
+
+
+def test_other_class_names_are_another_row(suite, capsys):
+    """Tasks that were edited between two seeds have no common mean."""
+    change(suite / "MTCoOp" / "rn50_1shots" / "seed2", "identity", "data.tasks", to="ffff4567890")
+    got = cells(out(capsys, "--table", suite, "--format", "github").out)
+    assert {name for name in got if name.startswith("SoftCPT-NATA")} == {
+        "SoftCPT-NATA [suite=all all]", "SoftCPT-NATA [suite=ffff4567]"}
+
+
 def test_tables_load_no_pytorch():
     code = "import sys, parse_test_res; sys.exit('torch' in sys.modules or 'trainers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

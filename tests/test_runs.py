@@ -468,3 +468,29 @@ def test_several_processes_of_torchrun_are_refused(arguments, tmp_path, monkeypa
     with pytest.raises(UserError, match="^torchrun starts several processes, but a run is one: call python train.py"):
         call(arguments(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_folder_that_is_deleted_is_not_written_to(taken, arguments, tmp_path, monkeypatch):
+    """Nor is one that another run has made in its place."""
+    check = MTCoOpHard.check_learned
+
+    def delete(self):
+        if self.epoch == 1 and self.cfg.SEED == 1:
+            monkeypatch.setattr(MTCoOpHard, "check_learned", check)
+            shutil.rmtree(tmp_path / "run")
+            if taken:
+                other = arguments(tmp_path / "run")
+                other[other.index("--seed") + 1] = "2"
+                RunFolder.entered.clear()  # as in another process
+                call(other)
+                RunFolder.entered[str(tmp_path / "run")] = (0, 0)
+        check(self)
+
+    monkeypatch.setattr(MTCoOpHard, "check_learned", delete)
+    with pytest.raises(UserError, match="was deleted or replaced while this run worked in it: the run stops and writes"):
+        call(arguments(tmp_path / "run", **{"TRAIN.RESUME_SECONDS": 0}))
+    if taken:
+        assert results(tmp_path / "run")["seed"] == 2
+    else:
+        assert not list(tmp_path.glob("run/*/model*")) and not (tmp_path / "run" / "results.json").exists()

@@ -30,8 +30,8 @@ class Method:
     # How it is run, with the words of its script in braces; {MODEL} is CFG without its schedule, {SELECTED} the tasks.
     config = "{CFG}"  # its yaml file below configs/trainers
     arguments = ()  # options of its node that its script takes after DATASET CFG SHOTS
-    folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; [what stands only with its words]
-    optim = {}  # {key: value, or function of the config}: its own schedule, after yaml files and before the command line
+    folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; parts in [] are optional
+    optim = {}  # {key: value, or function of the config}: its schedule, after yaml files and before the command line
     learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
     learns_texts = False  # whether values of the text tower learn
     rate_by_batch = False  # whether the schedule of the rate goes on with every batch instead of every epoch

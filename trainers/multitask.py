@@ -392,6 +392,7 @@ class MultiTaskTrainer(Method, SavesParts):
             wall_seconds: the process's whole time.
             model_dir: folder of the run that was tested with `--eval-only`, if there was one.
         """
+        self.folder.check_own()
         if self.evaluator.per_task:
             self.evaluator.write(self.tested)
         dataset, similar = self.dataset, None
@@ -405,7 +406,8 @@ class MultiTaskTrainer(Method, SavesParts):
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
-            wall_seconds=wall_seconds, context_similarity=similar)
+            wall_seconds=wall_seconds, context_similarity=similar,
+            learned=self.digest_of_learned() if self.saved else "")
         self.folder.finish()
 
 

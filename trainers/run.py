@@ -29,8 +29,8 @@ def run(args):
     """
     start = time.time()
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("torchrun starts several processes, but a run is one: call python train.py; sweep.py gives each "
-                        "GPU runs of its own")
+        raise UserError("torchrun starts several processes, but a run is one: call python train.py; sweep.py gives "
+                        "each GPU runs of its own")
     cfg = setup_cfg(args)
     trainer_class = find_trainer(cfg)
     check_flags(args, cfg, trainer_class)

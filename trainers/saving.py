@@ -36,6 +36,7 @@ class SavesParts:
         Args:
             name: of the files; by default that of the epoch. figures: what they hold besides.
         """
+        self.folder.check_own()
         states = {part: {"state_dict": values} for part, values in self.learned().items()}
         stepped = [part for part in states if any(p.requires_grad for p in self.saved[part].parameters())]
         if stepped and not name:
@@ -46,6 +47,7 @@ class SavesParts:
 
     def save_resume_file(self, epoch):
         """All that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
+        self.folder.check_own()
         save({"identity": self.identity, "epoch": epoch, "parts": self.learned(), "best": self.best,
               "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
               "scaler": self.scaler.state_dict() if self.scaler else None, "elapsed": self.elapsed},
