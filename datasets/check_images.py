@@ -1,8 +1,8 @@
 """Find images that can't be read, by decoding all once, and leave them out of a dataset if that is asked for.
 
-`checked_images.sqlite` in `$SOFTCPT_CACHE` (or `~/.cache/softcpt`) remembers which images were sound, by path, size and
-time of change, so that a second check opens none of them. Broken images are decoded again: a permission may have been
-mended.
+`checked_images.sqlite` in `$SOFTCPT_CACHE` (or `~/.cache/softcpt`) remembers which images were sound, by path, size,
+times of change and inode, so that a second check opens none of them. Broken images are decoded again: a permission may
+have been mended.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.file_digests import state_of
 from common.images import BrokenImage, list_broken, read_image
 
 from .files import PARTS
@@ -79,10 +80,9 @@ def decode(paths):
 
 
 def fingerprint(path):
-    """Return path, size, time of change and reader as bytes, by which the database knows a file; None if it is gone."""
-    with contextlib.suppress(OSError, ValueError):
-        state = os.stat(path)
-        return os.fsencode(f"{osp.abspath(path)} {state.st_size} {state.st_mtime_ns} {READER}")
+    """Return bytes that stand for a file as it is now, and for its reader; None if it is gone."""
+    state = state_of(path)
+    return state and state + f" {READER}".encode()
 
 
 @contextlib.contextmanager

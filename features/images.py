@@ -1,8 +1,6 @@
 """Images as training and testing see them: read, and augmented by what (seed, view, image) alone decide."""
 
 import contextlib
-import os
-import os.path as osp
 import random
 import zlib
 from copy import copy
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from common.file_digests import digest_files
 from common.images import BrokenImage, read_image
 
 from .store import KEY_BYTES, key_of
@@ -48,11 +47,12 @@ class Images(Dataset):
     def keys(self, views):
         """Keys (views * n,) of the features of all images in each view.
 
-        A key is made of the file as it is now, of the seed of the augmentation, and of whether the image is turned.
+        A key is made of the file's content, of the seed of the augmentation, and of whether the image is turned. A file
+        that can't be read has a key of its path.
         """
-        paths = [osp.abspath(datum.impath) for datum in self.data_source]
-        files = [(path, *state_of(path)) for path in paths]
-        return np.array([key_of(*files[i], self.seed_of(i, view), *["upright"] * datum.upright)
+        digests = digest_files([datum.impath for datum in self.data_source])
+        return np.array([key_of(digests[datum.impath] or datum.impath, self.seed_of(i, view),
+                                *["upright"] * datum.upright)
                          for view in views for i, datum in enumerate(self.data_source)], dtype=f"S{KEY_BYTES}")
 
     def read(self, idx):
@@ -94,15 +94,6 @@ class Pass(Dataset):
             return self.images[image], "", ""
         except BrokenImage as error:  # returned, not raised: the others are encoded, and all broken ones are named
             return torch.zeros(3, *self.images.cfg.INPUT.SIZE), error.path, error.reason
-
-
-def state_of(path):
-    """Size and time of a file; zeros if there is none, since reading it will say so better."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
 
 
 @contextlib.contextmanager

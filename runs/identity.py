@@ -4,6 +4,7 @@ import json
 
 from common.digests import digest
 from common.errors import UserError
+from common.file_digests import digest_files
 
 from .keys import all_keys, method_keys
 from .results import flatten
@@ -78,7 +79,8 @@ def digests_of(tasks, train, val, test):
     Returns:
         {"tasks", "train", "val", "test": digest}.
     """
-    images = {part: [[datum.name, datum.label] for datum in datums or ()]
+    contents = digest_files([datum.impath for datums in (train, val, test) for datum in datums or ()])
+    images = {part: [[datum.name, datum.label, contents[datum.impath]] for datum in datums or ()]
               for part, datums in (("train", train), ("val", val), ("test", test))}
     described = [[task.name, list(task.classnames), task.template, task.metric] for task in tasks]
     return {part: digest(value) for part, value in {"tasks": described, **images}.items()}
