@@ -7,12 +7,13 @@ import stat
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from .errors import MissingFile, UserError
 from .files import is_lfs_pointer
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # MPO, several JPEG in one file, is opened by Pillow's JPEG
+# MPO, several JPEG in one file, is opened by Pillow's JPEG. Pillow 11.3 and later have AVIF.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", *["AVIF"] * bool(features.check("avif")))
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"
 
 
@@ -39,7 +40,7 @@ class MissingImage(BrokenImage, MissingFile):
 def read_image(path, upright=False):
     """Read the (first) frame of an image file as a PIL image in RGB.
 
-    The file may be JPEG, PNG, WebP, BMP or TIFF, with any suffix and up to 178 million pixels. Pillow's
+    The file may be JPEG, PNG, WebP, BMP, TIFF or, where Pillow has it, AVIF, with any suffix and up to 178 million pixels. Pillow's
     `convert("RGB")` converts images of up to 8 bits and colours of 16 bits; it drops transparency. Grey images of more
     bits become grey values from 0 to 255:
 
@@ -74,7 +75,7 @@ def read_image(path, upright=False):
                               f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million are read: scale it down") from None
         except UnidentifiedImageError:
             raise BrokenImage(path, "is a Git LFS pointer, not an image: run git lfs pull" if is_lfs_pointer(path) else
-                              "is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF): convert it "
+                              "is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it "
                               "to PNG, or extract or download it again") from None
         except Exception as error:  # Pillow's decoders share no exception type
             raise BrokenImage(path, f"is damaged, or of a kind that Pillow does not read ({one_line(error)}): {AGAIN}"

@@ -13,7 +13,8 @@ from dassl.utils import listdir_nohidden
 from .schemas import SplitZhou, read_checked
 
 PARTS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")  # two RS8 members are TIFF files
+# Two members of RS8 are TIFF files.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 # Folders that file systems, archivers and servers leave beside the classes.
 LEFTOVERS = ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information",
              "__pycache__")

@@ -1,6 +1,7 @@
 """A user's own data, without code: `R/<task>/<class>/*.jpg` and an optional `R/tasks.yaml`."""
 
 import os.path as osp
+import re
 
 from common.errors import MissingFile, UserError
 from dassl.data.datasets import DATASET_REGISTRY
@@ -10,6 +11,7 @@ from .files import PARTS, find_class_folders, images_of, list_folders, list_imag
 from .schemas import TaskEntry, TasksFile, read_tasks_file
 from .splits import complete_parts, relative, split_folder
 
+# Names of folders that are parts, without signs between words, and perhaps with "set", "data" or "images" after it.
 PART_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
@@ -86,7 +88,8 @@ def find_parts(folder, names):
     Raises:
         UserError: there are other folders beside parts, or parts without train or test.
     """
-    found = [(part, name) for name in names for part in PARTS if name.lower() in PART_FOLDERS[part]]
+    plain = {name: re.sub("[^a-z]|(set|data|images)$", "", re.sub("[^a-z]", "", name.lower())) for name in names}
+    found = [(part, name) for name in names for part in PARTS if plain[name] in PART_FOLDERS[part]]
     parts = {part: name for part in PARTS for other, name in found if other == part}
     if not {"train", "test"} <= set(parts) and (len(found) < len(names) or len(found) < 2):
         return {}  # "train" among other vehicles
@@ -113,7 +116,8 @@ def read_task(root, entry, suite, name):
         lists = [path for path in fixed.values() if not osp.isdir(path)]
         if lists:
             raise UserError(f"{lists[0]} is a list of images, so the task needs `classes`")
-        folders = {name for path in fixed.values() or (folder,) for name in find_class_folders(path)}
+        folders = {name for path in fixed.values() or (folder,)
+                   for name in find_class_folders(path, skip=("split_fewshot",))}
         classes = {class_folder: class_folder.replace("_", " ") for class_folder in sorted(folders)}
     task = Task(name, tuple(classes.values()), entry.template or suite.template or Task.template,
                 entry.metric or suite.metric or Task.metric)

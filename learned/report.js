@@ -16,7 +16,7 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-const shotsText = n => `${n} shot${n === 1 ? "" : "s"}`;
+const shotsText = n => n === -1 ? "all images" : `${n} shot${n === 1 ? "" : "s"}`;
 const fixed = (x, digits = 2) => x === null || x === undefined ? "" : x.toFixed(digits);
 const number = (x, digits) => ({text: fixed(x, digits), value: x});
 const accuracy = (pair, bold) => pair

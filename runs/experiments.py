@@ -28,9 +28,9 @@ class Run:
 
     Attributes:
         results: as given. method: the name of its row. order: the number that orders rows.
-        tasks: ((name, number of test images), ...).
+        split: "test" or "val", the images that were tested on. tasks: ((name, number of these images), ...).
         percents: the accuracy on each task. metric: their mean.
-        shots, seed: None for zero-shot, which depends on neither.
+        shots, seed: None for zero-shot, which depends on neither; -1 shots are all images.
         classes, which_tasks: `DATASET.SUBSAMPLE_CLASSES` (all, base, new) and `SUBSAMPLE_TASKS` (all, task<i> ...).
         model_dir: the run whose model was tested with `--eval-only`, else "".
         seconds: the time of training. weights, suite, test: digests of CLIP, of the tasks (names, classes, templates,
@@ -45,11 +45,14 @@ class Run:
         self.dataset, self.backbone, self.n_params = results["dataset"], results["backbone"], results["n_params"]
         self.model_dir, self.seconds = results["model_dir"], results["train_seconds"]
         self.tasks = tuple((task["name"], task["total"]) for task in results["tasks"])
+        self.split = identity["TEST.SPLIT"]
         self.percents = [task["metric"] for task in results["tasks"]]
         if not self.percents:
             raise UserError(f"its {RESULTS_FILE} holds no accuracy per task")
         self.metric = float(np.mean(self.percents))
         self.shots, self.seed = identity.get("DATASET.NUM_SHOTS"), identity.get("SEED")
+        if self.shots is not None and self.shots < 1:  # all images
+            self.shots = -1
         self.classes, self.which_tasks = identity["DATASET.SUBSAMPLE_CLASSES"], identity["DATASET.SUBSAMPLE_TASKS"]
         self.weights, self.suite, self.test = identity["weights"], identity["data.tasks"], identity["data.test"]
         self.model = identity["model"] or results.get("learned", "")
@@ -130,29 +133,31 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows of the same dataset, backbone, tasks and numbers of test images.
+    """Rows of the same dataset, backbone, tasks and numbers of test (or validation) images.
 
     Attributes:
-        tasks: ((name, number of test images), ...). shots: the numbers that occur, ascending.
+        tasks: ((name, number of these images), ...). split: "test" or "val". shots: the numbers that occur, ascending.
     """
 
     dataset: str
     backbone: str
     tasks: tuple
+    split: str
     rows: list
     shots: list
 
     @property
     def title(self):
         tasks = f"{len(self.tasks)} tasks" if len(self.tasks) > 1 else self.tasks[0][0]
-        return f"{self.dataset} ({tasks}, {sum(total for _, total in self.tasks):,} test images), {self.backbone}"
+        kind = "validation" if self.split == "val" else "test"
+        return f"{self.dataset} ({tasks}, {sum(total for _, total in self.tasks):,} {kind} images), {self.backbone}"
 
 
 def make_tables(runs):
     """The tables of `runs`, ordered by dataset, backbone and tasks."""
     found = defaultdict(dict)
     for run in runs:
-        rows = found[run.dataset, run.backbone, run.tasks]
+        rows = found[run.dataset, run.backbone, run.tasks, run.split]
         row = rows.setdefault((run.experiment, run.suite, run.test), Row(run, run.suite, run.test))
         seeds = row.runs.setdefault(run.shots, {})
         check_single(run, seeds.get(run.seed))
@@ -162,8 +167,8 @@ def make_tables(runs):
 
 
 def shots_of(rows):
-    """The numbers of shots that occur in rows, ascending."""
-    return sorted({n for row in rows for n in row.runs} - {None})
+    """The numbers of shots that occur in rows, ascending; -1, all images, is the last."""
+    return sorted({n for row in rows for n in row.runs} - {None}, key=lambda n: (n == -1, n))
 
 
 def name_rows(rows):

@@ -43,8 +43,8 @@ def cell(mean, width=None):
 
 
 def plural(shots):
-    """`1 shot`, `2 shots` ..."""
-    return f"{shots} shot{'s' * (shots > 1)}"
+    """`1 shot`, `2 shots` ..., for -1 `all images`."""
+    return "all images" if shots == -1 else f"{shots} shot{'s' * (shots > 1)}"
 
 
 def show(rows, headers, style, bold=(), n_names=1):
@@ -113,6 +113,9 @@ def draw_shots(lines, shots, tasks, title, path):
         lines: [(name, {shots: accuracy on each task, then their mean})]; the key of zero-shot is None.
         shots: the ticks. tasks: their names.
     """
+    def place(n):  # all images stand at the right end
+        return 2 * max(shots) if n == -1 else n
+
     plt = pyplot()
     n_columns = 4
     n_rows = 2 + -(-len(tasks) // n_columns)
@@ -127,11 +130,11 @@ def draw_shots(lines, shots, tasks, title, path):
             if None in points:
                 axes.axhline(points[None][i], color=colour, linestyle="--", label=label, linewidth=1.2)
             else:
-                x = sorted(points)
-                axes.plot(x, [points[n][i] for n in x], color=colour, marker=markers[k % len(markers)], label=label,
+                x = sorted(points, key=place)
+                axes.plot([*map(place, x)], [points[n][i] for n in x], color=colour, marker=markers[k % len(markers)], label=label,
                           markersize=6 if axes is large else 3, linewidth=1.6 if axes is large else 1)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(shots, [str(n) for n in shots])
+        axes.set_xticks([*map(place, shots)], ["all" if n == -1 else str(n) for n in shots])
         axes.minorticks_off()
         axes.set_title(name, fontsize=11 if axes is large else 9)
         axes.grid(alpha=0.3)

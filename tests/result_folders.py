@@ -31,7 +31,7 @@ def write_run(folder, accuracies, label="SoftCPT-NATA", shots=1, seed=1, dataset
         known |= {"DATASET.NAME": dataset, "DATASET.SUBSAMPLE_CLASSES": classes, "precision": "fp16",
                   "DATASET.SUBSAMPLE_TASKS": which_tasks, "data.tasks": f"{which_tasks} {classes}",
                   "data.train": f"{shots} {seed}", "data.test": f"{which_tasks} {classes} test",
-                  "weights": "0123abcdef", "model": model and learned}
+                  "weights": "0123abcdef", "TEST.SPLIT": "test", "model": model and learned}
         (folder / "results.json").write_text(json.dumps({
             "label": label, "order": ORDERS[label], "identity": known | identity, "dataset": dataset,
             "backbone": backbone, "overall_metric": mean,

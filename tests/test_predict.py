@@ -170,7 +170,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
     assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
     assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
-                                             "a kind that is read (JPEG, PNG, WebP, BMP, TIFF): convert it to PNG, "
+                                             "a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it to PNG, "
                                              "or extract or download it again"]
 
     # paths on stdin, CSV; the batch changes nothing

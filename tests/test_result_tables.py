@@ -302,6 +302,16 @@ def test_other_class_names_are_another_row(suite, capsys):
         "SoftCPT-NATA [suite=all all]", "SoftCPT-NATA [suite=ffff4567]"}
 
 
+def test_all_images_and_validation_images_are_called_so(suite, capsys):
+    write_seeds(suite / "MTCoOp" / "rn50_all", (90, 91), shots=-1)
+    write_run(suite / "val", (80, 82), **{"TEST.SPLIT": "val"})
+    chart = suite / "chart.png"
+    got = out(capsys, "--table", suite, "--format", "github", "--chart", chart).out
+    assert "Mine (2 tasks, 200 validation images), RN50" in got and "Mine (2 tasks, 200 test images), RN50" in got
+    header = next(line for line in got.splitlines() if "all images" in line)
+    assert header.index("4 shots") < header.index("all images") < header.index("average")
+
+
 def test_tables_load_no_pytorch():
     code = "import sys, parse_test_res; sys.exit('torch' in sys.modules or 'trainers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,5 @@
 from common.files import mkdir_if_missing, read_json, write_json
+from common.images import read_image
 
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
