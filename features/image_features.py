@@ -93,7 +93,7 @@ class ImageFeatures:
         """
         if not self.keep:
             return
-        began = time.time()
+        began = time.monotonic()
         views = sorted({images.view_of(epoch) for epoch in epochs})
         cache, has_room = self.cache_for(images), True
         # An image may stand in a dataset twice: there is a row for each different key.
@@ -104,7 +104,7 @@ class ImageFeatures:
                 rows = cache.find(images.group, keys) if cache else rows  # another run may have made them meanwhile
                 has_room = not len(rows.missing) or self.fill(rows, images, views, items, keys, cache)
         self.made[images] = views, rows.select(row_of) if has_room else None
-        self.seconds += time.time() - began
+        self.seconds += time.monotonic() - began
 
     def fill(self, rows, images, views, items, keys, cache):
         """Encode the images whose features `rows` lacks, and keep the features, pack by pack.
@@ -120,14 +120,14 @@ class ImageFeatures:
         where = self.where_to_keep(len(missing), images, views, cache)
         if not where:
             return False
-        temporary, pack, began, done = TemporaryPack(self.row), [], time.time(), 0
+        temporary, pack, began, done = TemporaryPack(self.row), [], time.monotonic(), 0
         for features in self.encode(images, items[missing], views):
             pack.append(features)
             n = sum(map(len, pack))
-            if n * self.row.nbytes < PACK_BYTES and time.time() - began < PACK_SECONDS and done + n < len(missing):
+            if n * self.row.nbytes < PACK_BYTES and time.monotonic() - began < PACK_SECONDS and done + n < len(missing):
                 continue
             index, made, first = missing[done:done + n], torch.cat(pack), done
-            pack, began, done = [], time.time(), done + n
+            pack, began, done = [], time.monotonic(), done + n
             whole = np.array([images.data_source[i].impath not in self.broken for i in items[index] % len(images)])
             index, made = index[whole], made[torch.from_numpy(whole)]
             if len(index):

@@ -27,7 +27,7 @@ class Sweep:
         self.failures = Counter()  # job -> number of failures
         self.not_before = {}  # job -> time of its next attempt
         self.starting, self.running, self.idle = {}, {}, []  # reference -> worker, reference -> (job, worker), workers
-        self.lost_starts, self.line, self.began = 0, Line(), time.time()
+        self.lost_starts, self.line, self.began = 0, Line(), time.monotonic()
 
     def work(self):
         """Do all jobs; returns [(folder, sentence)] of the runs that failed.
@@ -82,7 +82,7 @@ class Sweep:
         for job in list(self.waiting):
             if not self.idle:
                 return
-            if job.after not in undone and self.not_before.get(job, 0) <= time.time():
+            if job.after not in undone and self.not_before.get(job, 0) <= time.monotonic():
                 worker = self.idle.pop()
                 self.waiting.remove(job)
                 self.running[worker.work.remote(job.calls, not job.folder)] = job, worker
@@ -111,7 +111,7 @@ class Sweep:
         else:
             self.failures[job] += 1
             if how == "busy":
-                self.not_before[job] = time.time() + BUSY_SECONDS[self.failures[job] - 1]
+                self.not_before[job] = time.monotonic() + BUSY_SECONDS[self.failures[job] - 1]
             self.waiting.insert(0, job)
 
     def status(self):
@@ -122,7 +122,7 @@ class Sweep:
         spent = sum(job.weight for job in self.ended if job.state != "finished")
         left = sum(job.weight for job in [*self.waiting, *jobs] if job.folder)
         if spent and left:
-            seconds = int((time.time() - self.began) * left / spent)
+            seconds = int((time.monotonic() - self.began) * left / spent)
             text += f", {datetime.timedelta(seconds=seconds)} left"
         elif not (self.running or self.idle or self.starting) and left:
             text += ", no machine has room"
@@ -138,9 +138,9 @@ class Line:
     def show(self, text):
         if self.live and text != self.text:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif not self.live and time.time() - self.printed >= LINE_SECONDS:
+        elif not self.live and time.monotonic() - self.printed >= LINE_SECONDS:
             print(text, file=sys.stderr, flush=True)
-            self.printed = time.time()
+            self.printed = time.monotonic()
         self.text = text
 
     def say(self, text):

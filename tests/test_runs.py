@@ -494,3 +494,29 @@ def test_a_folder_that_is_deleted_is_not_written_to(taken, arguments, tmp_path, 
         assert results(tmp_path / "run")["seed"] == 2
     else:
         assert not list(tmp_path.glob("run/*/model*")) and not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("epoch", [-1, 4])
+def test_a_resume_file_of_an_impossible_epoch_is_refused(epoch, arguments, tmp_path, monkeypatch):
+    command = arguments(tmp_path / "run", **{"TRAIN.RESUME_SECONDS": 0})
+    call_until(2, command, monkeypatch)
+    path = tmp_path / "run" / "resume.pth.tar"
+    torch.save({**torch.load(path, weights_only=True), "epoch": epoch}, path)
+    with pytest.raises(UserError, match=f"resume.pth.tar is of epoch {epoch}, but the run has 3 epochs: it is damaged"):
+        call(command)
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(arguments, tmp_path, monkeypatch):
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 1e5 * (len(list((tmp_path / "run").glob("*"))) > 4))
+    call(arguments(tmp_path / "run", **{"TRAIN.RESUME_SECONDS": 0}))
+    written = results(tmp_path / "run")
+    assert all(0 <= written[f"{what}_seconds"] < 1000 for what in ("train", "test", "encode", "wall"))
+
+
+@pytest.mark.parametrize("seed", ["-5", "4294967296"])
+def test_seeds_that_no_generator_takes_are_refused(seed, arguments, tmp_path):
+    command = arguments(tmp_path / "run")
+    command[command.index("--seed") + 1] = seed
+    with pytest.raises(UserError, match=f"SEED is {seed} .set by --seed., but must be"):
+        call(command)

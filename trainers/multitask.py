@@ -179,7 +179,7 @@ class MultiTaskTrainer(Method, SavesParts):
         cfg, state = self.cfg, self.unfinished()  # what the resume file holds, None in a fresh run
         first, last = state["epoch"] if state else 0, self.max_epoch if self.steps(cfg) else 0
         self.make_features(range(first, last))
-        began = time.time()
+        began = time.monotonic()
         set_random_seed(zlib.crc32(f"{cfg.SEED}/prepare".encode()))
         if state:
             self.restore_parts(state)
@@ -188,11 +188,11 @@ class MultiTaskTrainer(Method, SavesParts):
         self.build_optimizer()
         if state:
             self.restore_optimizer(state)
-        self.elapsed += time.time() - began
-        loader, saved_at = self.make_train_loader() if self.trained else (), time.time()
+        self.elapsed += time.monotonic() - began
+        loader, saved_at = self.make_train_loader() if self.trained else (), time.monotonic()
         with Progress(cfg, loader, last) as progress, until_sigterm() as stop:
             for self.epoch in range(first, last):
-                began = time.time()
+                began = time.monotonic()
                 set_random_seed(zlib.crc32(f"{cfg.SEED}/{self.epoch}".encode()))
                 self.train_images.epoch = self.epoch
                 self.set_mode(training=True)
@@ -203,7 +203,7 @@ class MultiTaskTrainer(Method, SavesParts):
                 self.end_epoch()
                 self.step_rate(by_batch=False)
                 self.check_learned()
-                self.elapsed += time.time() - began
+                self.elapsed += time.monotonic() - began
 
                 done = self.epoch + 1
                 if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
@@ -214,11 +214,12 @@ class MultiTaskTrainer(Method, SavesParts):
                 if frequent and done < last:
                     self.save_model(done)
                 # After the checkpoints, so that a kill between the two makes both again.
-                if frequent or stop.requested or done == last or time.time() - saved_at >= cfg.TRAIN.RESUME_SECONDS:
+                if frequent or stop.requested or done == last or time.monotonic() - saved_at >= cfg.TRAIN.RESUME_SECONDS:
                     self.save_resume_file(done)
-                    saved_at = time.time()
+                    saved_at = time.monotonic()
                 if stop.requested:
                     raise Stopped(f"stopped by SIGTERM after epoch {done}, which is saved: the same command goes on")
+        began = time.monotonic()
         if self.saved:
             self.calibrate()
             self.save_model(last)
@@ -227,6 +228,7 @@ class MultiTaskTrainer(Method, SavesParts):
             self.set_learned(self.best["parts"])
             self.calibrate()
             self.save_model(self.best["epoch"], BEST, val_result=self.best["result"])
+        self.elapsed += time.monotonic() - began
         if not cfg.TEST.NO_TEST:
             print(f"Deploy the {'model with the best val performance' if self.best else 'last-epoch model'}")
             self.test()
@@ -363,7 +365,7 @@ class MultiTaskTrainer(Method, SavesParts):
         Raises:
             UserError: there are no such images. NotFinite: a feature or logit is.
         """
-        start = time.time()
+        start = time.monotonic()
         part = part or self.cfg.TEST.SPLIT
         images = self.plain_images[part]
         self.need_images(part)
@@ -382,7 +384,7 @@ class MultiTaskTrainer(Method, SavesParts):
                 self.evaluator.process(logits, labels)
         result = next(iter(self.evaluator.evaluate().values()))
         self.tested = images.data_source
-        self.test_seconds = time.time() - start
+        self.test_seconds = time.monotonic() - start
         return result
 
     def write_results(self, wall_seconds, model_dir=""):

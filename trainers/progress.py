@@ -24,7 +24,7 @@ class Progress:
         self.freq, self.loader, self.n_epochs = cfg.TRAIN.PRINT_FREQ, loader, n_epochs
         self.writer = SummaryWriter(log_dir=osp.join(cfg.OUTPUT_DIR, "tensorboard")) if len(loader) else None
         self.steps, self.losses, self.batch_time = [], MetricMeter(), AverageMeter()
-        self.last = time.time()
+        self.last = time.monotonic()
 
     @property
     def n_batches(self):
@@ -42,7 +42,7 @@ class Progress:
         check_interrupted()
         if batch == 0:
             self.losses, self.batch_time = MetricMeter(), AverageMeter()
-        now = time.time()
+        now = time.monotonic()
         self.batch_time.update(now - self.last)
         self.last = now
         self.steps.append((epoch * self.n_batches + batch, rate, metrics))

@@ -27,7 +27,7 @@ def run(args):
     Raises:
         UserError: flags, settings, data or weights that are wrong, or that do not fit what the folder holds.
     """
-    start = time.time()
+    start = time.monotonic()
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("torchrun starts several processes, but a run is one: call python train.py; sweep.py gives "
                         "each GPU runs of its own")
@@ -65,7 +65,7 @@ def run(args):
             trainer.test()
         else:
             trainer.train()
-        trainer.write_results(wall_seconds=time.time() - start,
+        trainer.write_results(wall_seconds=time.monotonic() - start,
                               model_dir=args.model_dir and osp.abspath(args.model_dir))
     return trainer
 

@@ -64,6 +64,9 @@ class SavesParts:
         if state is None and self.cfg.RESUME:
             raise MissingFile(f"--resume {self.cfg.RESUME}: there is no {RESUME_FILE}, so no unfinished run to go on "
                               "from: check the folder, or leave the flag out")
+        if state and not 0 <= state["epoch"] <= self.max_epoch:
+            raise UserError(f"{folder.resume_path} is of epoch {state['epoch']}, but the run has {self.max_epoch} "
+                            "epochs: it is damaged, delete it to begin anew")
         if state:
             print(f"Resuming from {folder.resume_path} (epoch = {state['epoch']})")
         return state

@@ -16,7 +16,7 @@ KEYS = {
     "VERSION": Key(1, "of the config's layout", int),
     "OUTPUT_DIR": Key("./output", "folder of the run", Annotated[str, Field(min_length=1)]),
     "RESUME": Key("", "folder of an earlier run to resume from; empty: OUTPUT_DIR", str),
-    "SEED": Key(-1, "random seed; negative: `train.py` draws one and says it", int),
+    "SEED": Key(-1, "random seed; -1: `train.py` draws one and says it", Annotated[int, Field(ge=-1, lt=2**32)]),
     "USE_CUDA": Key(True, "use a GPU if there is one", bool),
     "VERBOSE": Key(True, "print a summary of the dataset", bool),
     # ---------------------------------------------------------------- images

@@ -234,7 +234,7 @@ class SimpleTrainer:
             if result is not None:
                 self.best_result = result
         self.init_writer(os.path.join(self.output_dir, "tensorboard"))
-        self.time_start = time.time()
+        self.time_start = time.monotonic()
 
     def after_epoch(self):
         """Validate (for the best model) and save, as TEST.FINAL_MODEL and TRAIN.CHECKPOINT_FREQ say."""
@@ -256,7 +256,7 @@ class SimpleTrainer:
             if best:
                 self.load_model(self.output_dir)
             self.test()
-        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {datetime.timedelta(seconds=round(time.monotonic() - self.time_start))}")
         self.close_writer()
 
     @torch.no_grad()
@@ -304,11 +304,11 @@ class TrainerX(SimpleTrainer):
         self.set_model_mode("train")
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
-        end = time.time()
+        end = time.monotonic()
         for self.batch_idx, batch in enumerate(self.train_loader_x):
-            data_time.update(time.time() - end)
+            data_time.update(time.monotonic() - end)
             losses.update(self.forward_backward(batch))
-            batch_time.update(time.time() - end)
+            batch_time.update(time.monotonic() - end)
             done = self.batch_idx + 1
             if done % self.cfg.TRAIN.PRINT_FREQ == 0 or self.num_batches < self.cfg.TRAIN.PRINT_FREQ:
                 remaining = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
@@ -322,7 +322,7 @@ class TrainerX(SimpleTrainer):
                     self.detect_anomaly(torch.tensor(float(meter.val)))
                 self.write_scalar(f"train/{name}", meter.avg, step)
             self.write_scalar("train/lr", self.get_current_lr(), step)
-            end = time.time()
+            end = time.monotonic()
 
     def parse_batch_train(self, batch):
         return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
