@@ -70,7 +70,7 @@ def _describe(schema):
                 else f"list of: {_describe(schema['items'])}")
     kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "True, False"}[schema["type"]]
     bounds = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
-    return " ".join([kind, *(f"{word} {schema[bound]:g}" for bound, word in bounds if bound in schema)])
+    return " ".join([kind, *(f"{word} {schema[bound]:.10g}" for bound, word in bounds if bound in schema)])
 
 
 @functools.cache

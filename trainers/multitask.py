@@ -214,7 +214,8 @@ class MultiTaskTrainer(Method, SavesParts):
                 if frequent and done < last:
                     self.save_model(done)
                 # After the checkpoints, so that a kill between the two makes both again.
-                if frequent or stop.requested or done == last or time.monotonic() - saved_at >= cfg.TRAIN.RESUME_SECONDS:
+                due = time.monotonic() - saved_at >= cfg.TRAIN.RESUME_SECONDS
+                if frequent or stop.requested or done == last or due:
                     self.save_resume_file(done)
                     saved_at = time.monotonic()
                 if stop.requested:
