@@ -1,4 +1,4 @@
-"""How a program ends: a user's error in one sentence, the program's own with its traceback."""
+"""The ends of a program: a user's error in one sentence, the program's own error with its traceback."""
 
 import contextlib
 import errno
@@ -127,12 +127,12 @@ def end(text, status):
 
 
 def is_of_user(error):
-    """Whether a user can mend what caused an error."""
+    """True if a user can mend what caused an error."""
     return isinstance(error, (UserError, OSError)) or lacks_memory(error)
 
 
 def lacks_memory(error):
-    """Whether it is PyTorch's OutOfMemoryError; tables work without PyTorch, so it is told by its name."""
+    """True for PyTorch's OutOfMemoryError, which is known by its name, since tables work without PyTorch."""
     return type(error).__name__ == "OutOfMemoryError"
 
 

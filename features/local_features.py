@@ -67,7 +67,7 @@ def last_of(visual, images, **options):
 
 
 def attention_pool(pool, maps):
-    """What CLIP's attention pool computes, at all positions.
+    """CLIP's attention pool, at all positions.
 
     Args:
         pool: open_clip's `AttentionPool2d`.

@@ -148,7 +148,7 @@ class FeatureCache:
             lock.release()
 
     def has_room(self, size):
-        """Whether `size` bytes may be kept."""
+        """True if `size` bytes may be kept."""
         return not self.full and has_room(self.folder, size)
 
     def store(self, group, keys, features):
@@ -207,7 +207,7 @@ class TemporaryPack:
 
 
 def has_room(folder, size):
-    """Whether `size` bytes are at most half of what may be written to the disk of a folder, which need not exist."""
+    """True if `size` bytes are at most half of the free space of a folder's disk; the folder need not exist."""
     while not osp.isdir(folder):
         folder = osp.dirname(folder) or "."
     return size <= (shutil.disk_usage(folder).free - SPARE) // 2

@@ -69,11 +69,11 @@ class Cluster:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def room(self):
-        """How many runs the cluster can do at once now."""
+        """The number of runs that the cluster can do at once now."""
         return sum(self.room_on(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes())
 
     def room_on(self, cpus, gpus):
-        """How many runs a machine can do at once."""
+        """The number of runs that a machine can do at once."""
         by_cpus = int(cpus / self.cpus)
         if not self.gpus:
             return by_cpus

@@ -1,4 +1,4 @@
-"""How the registered methods are run, and their keys.
+"""List or make the runs of the registered methods, or print their keys.
 
     python -m trainers DATASET CFG [--shots 1 2 ...] [--seeds 1 ...] [--methods LABEL ...]  # lists a table's runs
     python -m trainers run --script NAME "DATASET CFG ..." -- WORD ...                    # makes those of a script

@@ -92,7 +92,7 @@ class LPplusplus(PerClassTrainer):
         return FeatureLoader(self.train_images, [list(range(len(self.train_images)))], self.encode, self.device)
 
     def add_gradients(self, images, labels, share=1.0):
-        """As every method's, times the rate of each class; alpha, whose gradients are summed up, gets 0."""
+        """Multiply gradients by the rate of each class. Alpha's are summed up, and the optimizer gets 0 for it."""
         shown, learned = super().add_gradients(images, labels, share), self.model.classifier
         scale = self.scaler.get_scale() if self.scaler else 1
         learned.gradients += learned.alpha.grad / scale

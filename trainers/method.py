@@ -1,4 +1,4 @@
-"""What a method says of itself, and the gaps of a run that it fills: the base of `MultiTaskTrainer`."""
+"""The base of `MultiTaskTrainer` that methods fill: what they say of themselves, and the gaps of a run."""
 
 import zlib
 
@@ -107,7 +107,7 @@ class Method:
         """Choose, by `features("val")`, what the trained model needs besides; it is saved with the model."""
 
     def end_epoch(self):
-        """What a method does after an epoch's batches, at its rate, before the model is validated and saved."""
+        """Step what is stepped once an epoch, at its rate, before the model is validated and saved."""
 
     def generator(self, *names):
         """A CPU generator for what is drawn by these `names`, such as a task's: it follows from the seed and them."""

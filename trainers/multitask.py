@@ -135,11 +135,11 @@ class MultiTaskTrainer(Method, SavesParts):
             self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM, self.max_epoch * batches)
 
     def groups(self):
-        """What the optimizer steps: the learned values, or groups of them with rates of their own."""
+        """The learned values, for the optimizer, or groups of them with rates of their own."""
         return self.trained
 
     def step_rate(self, by_batch):
-        """Step the schedule, so often as the optimizer, where it goes on with every batch, or every epoch."""
+        """Step the schedule, as often as the optimizer, if it goes on with every batch (epoch)."""
         for _ in range(self.repeats * (by_batch == self.rate_by_batch)):
             self.scheduler.step()
 

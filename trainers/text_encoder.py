@@ -88,7 +88,7 @@ class PromptEncoder(nn.Module):
         raise NotImplementedError
 
     def chunk_size(self, prompts, ctx, learns):
-        """How many of `prompts` to encode at once; `learns`: for a backward pass."""
+        """The number of `prompts` to encode at once; `learns`: for a backward pass."""
         if self.chunk:
             return self.chunk if self.chunk > 0 else len(prompts)
         rows = self.rows(prompts)

@@ -35,19 +35,19 @@ class VotingCLIP(MultiTaskCLIP):
         return self.zero_shot_features
 
     def evidence(self, task, features, texts):
-        """Of features (B, dim) of length 1, zero-shot logits (B, K) of a task's classes, affinities (B, n) to its keys.
+        """Zero-shot logits (B, K) for a task's K classes, and affinities (B, n) to its n keys.
 
         Args:
-            texts: (K, dim), of its classes.
+            features: (B, dim), of length 1. texts: (K, dim), of the task's classes.
         """
         return SCALE * features @ texts.t(), features @ self.keys()[self.images_of(task)].t()
 
     def keys(self):
-        """What features are compared with (n, dim)."""
+        """The keys (n, dim) with which features are compared."""
         return self.cache.keys
 
     def images_of(self, task):
-        """Which keys (n,) are of a task."""
+        """Mask (n,) of the keys that belong to a task."""
         return self.task_of_class[self.cache.labels] == task
 
     def own(self, task):
@@ -56,7 +56,7 @@ class VotingCLIP(MultiTaskCLIP):
         return self.zero_shot_features[columns], self.cache.keys[rows], self.cache.labels[rows] - columns.nonzero()[0]
 
     def values(self, task, gamma):
-        """What the images of a task give to its classes (n, K)."""
+        """The values (n, K) that a task's n images give to its K classes."""
         return self.cache.labels[self.images_of(task)][:, None] == (self.task_of_class == task).nonzero()[:, 0]
 
     def votes(self, task, affinity, beta, gamma):
@@ -79,10 +79,10 @@ def grid(scale, n, first):
 
 
 def features_of_task(trainer, task, part, view=None):
-    """As `trainer.features`, of a task; labels count in its own classes.
+    """A task's part of `trainer.features`; the labels count in its own classes.
 
     Raises:
-        UserError: there are none.
+        UserError: the task has no such images.
     """
     features, labels = trainer.features(part, view)
     task_of_class = trainer.model.task_of_class
