@@ -40,9 +40,9 @@ class MissingImage(BrokenImage, MissingFile):
 def read_image(path, upright=False):
     """Read the (first) frame of an image file as a PIL image in RGB.
 
-    The file may be JPEG, PNG, WebP, BMP, TIFF or, where Pillow has it, AVIF, with any suffix and up to 178 million pixels. Pillow's
-    `convert("RGB")` converts images of up to 8 bits and colours of 16 bits; it drops transparency. Grey images of more
-    bits become grey values from 0 to 255:
+    The file may be JPEG, PNG, WebP, BMP, TIFF or, where Pillow has it, AVIF, with any suffix and up to 178 million
+    pixels. Pillow's `convert("RGB")` converts images of up to 8 bits and colours of 16 bits; it drops transparency.
+    Grey images of more bits become grey values from 0 to 255:
 
     - 16 bits: divided by 257 (12 bits of TIFF: by 4095 / 255).
     - 32-bit integers and floats: values that all lie in [0, 255] are taken as they are, but floats in [0, 1] are
@@ -75,8 +75,8 @@ def read_image(path, upright=False):
                               f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million are read: scale it down") from None
         except UnidentifiedImageError:
             raise BrokenImage(path, "is a Git LFS pointer, not an image: run git lfs pull" if is_lfs_pointer(path) else
-                              "is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it "
-                              "to PNG, or extract or download it again") from None
+                              "is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): "
+                              "convert it to PNG, or extract or download it again") from None
         except Exception as error:  # Pillow's decoders share no exception type
             raise BrokenImage(path, f"is damaged, or of a kind that Pillow does not read ({one_line(error)}): {AGAIN}"
                               ) from error
