@@ -58,6 +58,7 @@ def drive(copy, data, name, folder):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AnchoredCoOp", "ImageCache", "TwoTowerLoRA"])
 def test_a_worked_method_is_trained_killed_resumed_tested_predicted_and_exported(name, copy, data, tmp_path):
     found = drive(copy, data, name, tmp_path / "runs")
