@@ -231,7 +231,7 @@ def test_error_stops_a_sweep(place):
 
 
 KILLED = """
-import os, runpy, signal, sys
+import os, signal
 
 replace = os.replace
 
@@ -241,9 +241,6 @@ def killed(source, target):  # with the script that called it, once the run is s
         os.killpg(0, signal.SIGKILL)
 
 os.replace = killed
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.getcwd())
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -256,11 +253,10 @@ def test_killed_sweep_resumes_to_the_same_values(place, tmp_path):
     envs = {name: {**place, "OUTPUT": str(tmp_path / name), "OPTS": "OPTIM.MAX_EPOCH 3 TRAIN.RESUME_SECONDS 0"}
             for name in ("calm", "killed")}
     sh("main_mtcoop.sh", NATA, envs["calm"])
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{KILLED}' \"$@\"\n")
-    python.chmod(0o755)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILLED)  # which every Python imports when it starts
     killed = subprocess.run(["sh", "main_mtcoop.sh", *NATA], cwd=REPOSITORY / "scripts", capture_output=True,
-                            env={**envs["killed"], "PYTHON": str(python)}, start_new_session=True)
+                            env={**envs["killed"], "PYTHONPATH": str(tmp_path / "site")}, start_new_session=True)
     assert killed.returncode == -signal.SIGKILL and list((tmp_path / "killed").rglob("resume.pth.tar"))
     assert not list((tmp_path / "killed").rglob("results.json"))
     done = sh("main_mtcoop.sh", NATA, envs["killed"])
