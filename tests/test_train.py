@@ -172,7 +172,9 @@ ERRORS = {
     "unknown trainer": (["--trainer", "CoOpp"], {}, "CoOpp"),
     "image size": ([], {"INPUT.SIZE": "(64, 64)"}, "reads 32x32 images"),
     "class-specific on new": ([], {"DATASET.SUBSAMPLE_CLASSES": "new", "TRAINER.MTCOOP.CSC": True,
-                                   "TRAINER.MTCOOP.CLASS_CSC": True}, "CLASS_CSC learns something of its own for every class, and what it learned exists only for"),
+                                   "TRAINER.MTCOOP.CLASS_CSC": True, "TRAINER.MTCOOP.TASK_CSC": True},
+                              "^(?!.*TASK_CSC).*CLASS_CSC learns something of its own for every class, and what it "
+                              "learned exists only for"),
     "no checkpoint": (["--eval-only", "--model-dir", "/nowhere"], {}, "/nowhere holds no checkpoints"),
     "resume from nothing": (["--resume", "/nowhere"], {}, "--resume /nowhere: there is no resume.pth.tar"),
     "precision": ([], {"TRAINER.MTCOOP.PREC": "fp8"}, "PREC is 'fp8'"),

@@ -43,10 +43,11 @@ class Method:
 
     def check_cfg(self, cfg):
         """Refuse settings that do not fit together; a method adds its own."""
-        if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and "class" in self.specific(self.options).values():
+        by_class = [option for option, kind in self.specific(self.options).items() if kind == "class"]
+        if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and by_class:
             raise refusal(cfg, "DATASET.SUBSAMPLE_CLASSES", "; ".join(
                 f"{self.name_of(option)} learns something of its own for every class, and what it learned exists only "
-                "for the classes of training" for option in self.specific(self.options)))
+                "for the classes of training" for option in by_class))
         for key in ("INPUT.NO_TRANSFORM", "DATALOADER.RETURN_IMG0"):
             if cfg[key.split(".")[0]][key.split(".")[1]]:
                 raise refusal(cfg, key, f"{type(self).__name__} needs transformed images: leave it False")
