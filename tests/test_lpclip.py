@@ -124,7 +124,7 @@ def test_it_needs_validation_images(uneven_root, backbone, tmp_path):
     assert len(trainer.plain_images["val"])
     trainer.plain_images["val"].data_source.clear()
     with pytest.raises(UserError, match="has no validation images, which LinearProbe needs"):
-        trainer.prepare()
+        trainer.make_features(range(0))
 
 
 def test_script_refuses_a_task_that_is_no_number():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from tests.helpers import call, train_args
 
 # What single runs learn exactly; in mixed batches of the others a task has its share.
@@ -27,6 +28,15 @@ def test_a_suite_learns_what_its_tasks_learn_alone(name, photo_root, backbone, t
         for key, value in alone.items():
             rows = values[key][..., own] if key == "rates" else values[key][own]
             torch.testing.assert_close(rows, value, rtol=1e-4, atol=1e-5)
+
+
+def test_missing_validation_images_are_named_before_anything_is_encoded_or_learned(photo_root, backbone, tmp_path):
+    trainer = call(train_args(photo_root, backbone, tmp_path / "run", "TipAdapterF", "--no-train", **{
+        "DATASET.SPLIT_DIR": tmp_path / "splits", "TEST.FINAL_MODEL": "last_step"}))
+    trainer.plain_images["val"].data_source.clear()
+    with pytest.raises(UserError, match="has no validation images, which TipAdapterF needs"):
+        trainer.train()
+    assert trainer.encode.seconds == 0
 
 
 def test_where_an_adapter_starts_follows_from_the_task(photo_root, backbone, tmp_path):

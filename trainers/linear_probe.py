@@ -54,6 +54,7 @@ class LinearProbe(PerClassTrainer):
     rows = (Row("LP-CLIP", 40),)
     config = "LP/{MODEL}_val"
     folder_name = "LP/{MODEL}/[tasks_{MAX_TASK}/]{SHOTS}shots/seed{SEED}"
+    reads_validation_images = True
 
     @classmethod
     def steps(cls, cfg):

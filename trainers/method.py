@@ -37,6 +37,7 @@ class Method:
     rate_by_batch = False  # whether the schedule of the rate goes on with every batch instead of every epoch
     drop_last = True  # whether an epoch leaves out a last, smaller batch
     reads_training_images = True
+    reads_validation_images = False  # whether it can do nothing without them
     reads_templates = False  # whether its class features read the tasks' hand-written templates
     not_neutral = ()  # keys that change this method's result, though they change no other's
     neutral = ()  # keys of its own that change no result

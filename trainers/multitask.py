@@ -347,7 +347,8 @@ class MultiTaskTrainer(Method, SavesParts):
         Raises:
             UserError: images are missing or can't be read; all are named, before anything is trained.
         """
-        for part in [*["train"] * self.reads_training_images, *self.tested_parts()]:
+        for part in [*["train"] * self.reads_training_images, *["val"] * self.reads_validation_images,
+                     *self.tested_parts()]:
             self.need_images(part)
         if len(epochs):
             self.encode.make(self.train_images, epochs)

@@ -98,7 +98,7 @@ class VotingTrainer(MultiTaskTrainer):
     """Base of the methods with a `VotingCLIP`; they have the options `VIEWS`, `SEARCH_SCALE` and `SEARCH_STEP`."""
 
     learns = False  # whether an optimizer steps something in the cache
-    reads_templates = True
+    reads_templates = reads_validation_images = True
     not_neutral = ("DATALOADER.VIEWS",)  # it counts even where nothing is stepped: keys are means over views
 
     @classmethod
