@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from common.errors import UserError
 
 interrupted = threading.Event()  # Ctrl-C came
+held = threading.Event()  # and is not to raise yet
 
 
 class Stopped(Exception):
@@ -66,7 +67,8 @@ def noting_interrupts():
 
     def note(*_):
         interrupted.set()
-        raise KeyboardInterrupt
+        if not held.is_set():
+            raise KeyboardInterrupt
 
     interrupted.clear()
     dropped = sys.unraisablehook
@@ -80,6 +82,21 @@ def noting_interrupts():
             sys.unraisablehook = dropped
         if own:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def holding_interrupts():
+    """Inside, Ctrl-C sets `interrupted` only, and at the end raises KeyboardInterrupt.
+
+    It is for calls to libraries with threads of their own: cut in the middle of a queue's `put`, tensorboard's thread
+    does not hear of the item, and closing the writer waits for it for two minutes.
+    """
+    held.set()
+    try:
+        yield
+    finally:
+        held.clear()
+    check_interrupted()
 
 
 @contextlib.contextmanager

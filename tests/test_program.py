@@ -5,15 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.errors import UserError
 from common.files import atomic_path
-from common.program import Stopped, program, sentence, until_sigterm
+from common.program import Stopped, interrupted, noting_interrupts, program, sentence, until_sigterm
 from runs.folder import RunFolder
 from tests.helpers import REPOSITORY, run, train_args
+from trainers.progress import Progress
 
 
 def ended(error, capsys):
@@ -142,3 +144,27 @@ import {module}
     environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["3000"], done.stderr
+
+
+def test_ctrl_c_while_tensorboard_is_written_ends_the_run_at_once(tmp_path):
+    """Its thread must hear of an item that is in its queue; else closing the writer waits for it for two minutes."""
+    cfg = SimpleNamespace(TRAIN=SimpleNamespace(PRINT_FREQ=1), OUTPUT_DIR=str(tmp_path))
+    progress = Progress(cfg, [0], 1)
+    queue = progress.writer.file_writer.event_writer._async_writer._byte_queue
+    notify, notified = queue.not_empty.notify, []
+
+    def interrupt(*args):
+        signal.raise_signal(signal.SIGINT)
+        notified.append(notify(*args))
+
+    with pytest.raises(KeyboardInterrupt), noting_interrupts():
+        queue.not_empty.notify = interrupt
+        try:
+            progress.add(0, 0, {"loss": torch.tensor(1.0)}, 0.1)
+        finally:
+            queue.not_empty.notify = notify
+            with queue.mutex:  # so that this test ends at once if it fails
+                notify()
+    interrupted.clear()
+    assert notified
+    progress.writer.close()

@@ -5,7 +5,7 @@ import os.path as osp
 import time
 
 from common.errors import NotFinite
-from common.program import check_interrupted
+from common.program import check_interrupted, holding_interrupts
 from dassl.utils import AverageMeter, MetricMeter
 
 
@@ -56,6 +56,7 @@ class Progress:
                   f"time {self.batch_time.val:.3f} ({self.batch_time.avg:.3f}) {self.losses} "
                   f"lr {rate:.4e} eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}")
 
+    @holding_interrupts()
     def _read(self, epoch):
         for step, rate, metrics in self.steps:
             self.losses.update(metrics)
@@ -70,6 +71,7 @@ class Progress:
     def __enter__(self):
         return self
 
+    @holding_interrupts()
     def __exit__(self, *_):
         if self.writer:
             self.writer.close()

@@ -8,6 +8,8 @@ from collections import OrderedDict
 import torch
 from tqdm import tqdm
 
+from common.program import holding_interrupts
+
 from ..data import DataManager
 from ..evaluation import build_evaluator
 from ..utils import AverageMeter, MetricMeter, Registry, load_checkpoint, resume_from_checkpoint, save_checkpoint
@@ -197,11 +199,13 @@ class SimpleTrainer:
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir)
 
+    @holding_interrupts()
     def close_writer(self):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
+    @holding_interrupts()
     def write_scalar(self, tag, scalar_value, global_step=None):
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
