@@ -276,8 +276,10 @@ class ImageFeatures:
     def refuse_broken(self):
         """Raise a `UserError` that names the images that could not be read, if there are any."""
         if self.broken:
-            raise UserError(f"{list_broken(self.broken)}\nput whole files in their places, or set DATASET.SKIP_BROKEN "
-                            "True, which leaves them out")
+            hint = ("they could be read when the run began: call the same command again, and if it says this again, "
+                    "check the disk" if self.cfg.DATASET.SKIP_BROKEN else
+                    "put whole files in their places, or set DATASET.SKIP_BROKEN True, which leaves them out")
+            raise UserError(f"{list_broken(self.broken)}\n{hint}")
 
     def check_finite(self, features, images, index):
         """Raise a `NotFinite` that names the first image whose features are not finite.

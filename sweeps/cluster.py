@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # it prints nothing between our lines
@@ -41,6 +43,7 @@ class Cluster:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             local = {"num_cpus": max(cores, self.threads), "include_dashboard": False,
                      "object_store_memory": OBJECT_BYTES}
+            subprocess.Popen([sys.executable, "-m", "sweeps.guard"], stdout=subprocess.DEVNULL)
         try:
             if ":" in self.address:  # Ray would wait minutes for it
                 host, _, port = self.address.removeprefix("ray://").rpartition(":")

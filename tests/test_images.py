@@ -364,6 +364,16 @@ def test_a_run_names_the_broken_images_before_it_trains_or_leaves_them_out(part,
     assert {key for key in mended if mended[key] != skipped[key]} == {"DATASET.SKIP_BROKEN", f"data.{part}"}
 
 
+def test_an_image_that_breaks_after_the_check_is_named_without_advice_that_was_taken(photos, backbone, tmp_path,
+                                                                                       monkeypatch):
+    path = broken_one("train", photos, tmp_path, backbone)
+    monkeypatch.setattr("datasets.check_images.broken_images", lambda paths: {})
+    with pytest.raises(UserError) as error:
+        run(photos, backbone, tmp_path / "run", **{"DATASET.SKIP_BROKEN": True})
+    assert path in str(error.value) and "SKIP_BROKEN" not in str(error.value)
+    assert "could be read when the run began: call the same command again" in str(error.value)
+
+
 @pytest.mark.parametrize("options", [{"DATALOADER.FEATURE_CACHE": False}, {"DATALOADER.NUM_WORKERS": 2}])
 def test_broken_images_without_cache_and_of_workers(options, photos, backbone, tmp_path):
     paths = [broken_one("train", photos, tmp_path, backbone, number) for number in (0, 7)]
