@@ -21,6 +21,26 @@ def digest_of_tensors(state_dict):
     return found.hexdigest()[:32]
 
 
+def digest_of_state(state):
+    """Hex digest of nested dicts and lists of tensors and plain values, such as an optimizer's state."""
+    import torch
+
+    tensors, plain = {}, {}
+
+    def walk(name, value):
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+        elif isinstance(value, (dict, list, tuple)):
+            plain[name] = len(value)
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(f"{name}/{key}", part)
+        else:
+            plain[name] = repr(value)
+
+    walk("", state)
+    return digest([digest_of_tensors(tensors), plain])
+
+
 def digest_of_module(module):
     """Hex digest of all that decides a module's output: its tensors, and its submodules' classes and attributes.
 

@@ -59,7 +59,7 @@ def read_json(fpath):
     with open(fpath, encoding="utf-8") as file:
         try:
             return json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter where it is nested a thousand deep
             reason = "a Git LFS pointer: run git lfs pull" if is_lfs_pointer(fpath) else error
             raise UserError(f'"{fpath}" is not valid JSON ({reason}): repair it or fetch it again') from error
 

@@ -159,6 +159,6 @@ def read_tasks_file(path):
     try:
         with open(path, encoding="utf-8") as f:
             content = yaml.load(f, UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last where it refers to itself
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it") from None
     return checked(TasksFile, {} if content is None else content, path, "mend it")

@@ -5,6 +5,7 @@ the run's `identity`, and the names of its `tasks` and classes.
 """
 
 import os.path as osp
+import re
 from collections import defaultdict
 from itertools import zip_longest
 from pathlib import Path
@@ -19,15 +20,18 @@ BEST = "model-best.pth.tar"
 POINTER = "checkpoint"  # holds the name of the last epoch's file, as in Dassl
 
 
-def load(path, keys=()):
+def load(path, **kinds):
     """A checkpoint file as a dict.
 
+    Args:
+        kinds: {key: type} of what it must hold.
+
     Raises:
-        MissingFile, UserError: it is not there, not readable, or lacks one of the `keys`.
+        MissingFile, UserError: it is not there, not readable, or lacks one of the keys.
     """
     found = load_checkpoint(path)
-    for key in keys:
-        if key not in found:
+    for key, kind in {"": dict, **kinds}.items():
+        if not isinstance(found.get(key) if key else found, kind):
             raise UserError(f"{path} has no {key!r}: it is no checkpoint of a run; fetch it or train again")
     return found
 
@@ -61,7 +65,7 @@ def read_parts(directory, parts, which):
     found = {}
     for part in parts:
         path = checkpoint_path(directory, part, which)
-        found[part] = path, load(path, ("state_dict", "epoch"))
+        found[part] = path, load(path, state_dict=dict, epoch=int)
     for key in ("epoch", "identity"):
         if len({repr(checkpoint.get(key)) for _, checkpoint in found.values()}) > 1:
             raise UserError(f"the parts of {directory} are of different {'epochs' if key == 'epoch' else 'runs'} "
@@ -76,7 +80,10 @@ def checkpoint_path(directory, part, which):
     if which == "best":
         name = BEST
     elif which == "last" and pointer.is_file():
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        if not re.fullmatch(r"model\.pth\.tar-\d+", name):
+            raise UserError(f"{pointer} must hold the name of a checkpoint beside it, but holds {name[:40]!r}: give "
+                            "the epoch instead of last")
     path = osp.join(directory, part, name)
     if not osp.isfile(path):
         raise MissingFile(f"the checkpoint {path} does not exist: check the run's folder and the epoch")
@@ -153,13 +160,15 @@ def load_part(module, state_dict, path):
              if name.rsplit(".", 1)[-1] not in ("token_prefix", "token_suffix")}
     here = module.state_dict()
     for name, value in dict([*module.named_parameters(), *module.named_buffers()]).items():
-        if value.shape == (0,) and name in there and there[name].ndim:
+        if value.shape == (0,) and isinstance(there.get(name), torch.Tensor) and there[name].ndim:
             value.data = torch.empty_like(there[name], dtype=value.dtype, device=value.device)
             here[name] = value
     if set(there) != set(here):
         raise UserError(f"{path} holds the values {sorted(there)}, but this run needs {sorted(here)}: use the options "
                         "that the checkpoint was trained with")
     for name, value in there.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{path}: {name} is no tensor: fetch the checkpoint or train again")
         if value.shape != here[name].shape:
             raise UserError(f"{path}: {name} has shape {tuple(value.shape)}, but this run needs "
                             f"{tuple(here[name].shape)}: use the backbone, tasks, classes and options of training")

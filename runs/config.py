@@ -58,7 +58,7 @@ def epoch_name(text):
     """Read a value of `--load-epoch`: "best", "last" or the number of an epoch."""
     if text in ("best", "last"):
         return text
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} must be best, last or the number of an epoch")
 
@@ -165,7 +165,7 @@ def read_yaml(path, above=()):
         with open(path, encoding="utf-8") as f:
             root = yaml.compose(f, Loader=yaml.SafeLoader)
         settings = list(_leaves(root, path)) if root is not None else []
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # the last where it refers to itself
         raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it") from None
     above = *above, osp.realpath(path)
     found = []

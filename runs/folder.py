@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from common.digests import digest_of_state
 from common.errors import UserError
 from common.files import write_json
 
@@ -112,15 +113,18 @@ class RunFolder:
         """The results of a finished run, a dict."""
         return read_results(self.path)
 
-    def unfinished(self, keys, identity):
-        """The content of the resume file, with `keys`, or None if there is none.
+    def unfinished(self, identity):
+        """The content of the resume file, or None if there is none.
 
         Raises:
             UserError: it is damaged, or its run has another identity.
         """
         if not osp.isfile(self.resume_path):
             return None
-        state = load(self.resume_path, keys)
+        state = load(self.resume_path)
+        if not isinstance(state, dict) or state.pop("digest", None) != digest_of_state(state):
+            raise UserError(f"{self.resume_path} is damaged, or of another version of this code: delete it to begin "
+                            "anew")
         check_same(state["identity"], identity, self.path, "an unfinished")
         return state
 

@@ -1,13 +1,9 @@
 """A trainer saves and loads checkpoints of its parts, and the resume file."""
 
-from common.digests import digest_of_tensors
+from common.digests import digest_of_state, digest_of_tensors
 from common.errors import MissingFile, NotFinite, UserError
 from runs.checkpoints import best_or_last, check_names, load_part, name_tasks, read_parts, save, save_parts
 from runs.folder import RESUME_FILE, RunFolder
-
-# What a resume file holds.
-RESUME_KEYS = {"identity": dict, "epoch": int, "parts": dict, "best": (dict, type(None)), "optimizer": dict,
-               "scheduler": dict, "scaler": (dict, type(None)), "elapsed": float}
 
 
 class SavesParts:
@@ -48,10 +44,10 @@ class SavesParts:
     def save_resume_file(self, epoch):
         """All that the next epoch starts from, in one file, so that a crash can't mix two epochs."""
         self.folder.check_own()
-        save({"identity": self.identity, "epoch": epoch, "parts": self.learned(), "best": self.best,
-              "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
-              "scaler": self.scaler.state_dict() if self.scaler else None, "elapsed": self.elapsed},
-             self.folder.resume_path)
+        state = {"identity": self.identity, "epoch": epoch, "parts": self.learned(), "best": self.best,
+                 "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
+                 "scaler": self.scaler.state_dict() if self.scaler else None, "elapsed": self.elapsed}
+        save({**state, "digest": digest_of_state(state)}, self.folder.resume_path)
 
     def unfinished(self):
         """The content of the resume file, None where there is none.
@@ -60,13 +56,10 @@ class SavesParts:
             UserError: the file is damaged, or another run's. MissingFile: `--resume` names a folder without it.
         """
         folder = RunFolder(self.cfg.RESUME) if self.cfg.RESUME else self.folder
-        state = folder.unfinished(RESUME_KEYS, self.identity)
+        state = folder.unfinished(self.identity)
         if state is None and self.cfg.RESUME:
             raise MissingFile(f"--resume {self.cfg.RESUME}: there is no {RESUME_FILE}, so no unfinished run to go on "
                               "from: check the folder, or leave the flag out")
-        if state and not 0 <= state["epoch"] <= self.max_epoch:
-            raise UserError(f"{folder.resume_path} is of epoch {state['epoch']}, but the run has {self.max_epoch} "
-                            "epochs: it is damaged, delete it to begin anew")
         if state:
             print(f"Resuming from {folder.resume_path} (epoch = {state['epoch']})")
         return state
