@@ -37,8 +37,8 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         device: where the model goes. On CUDA its applicable weights are fp16, elsewhere all are fp32.
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
-        quick_gelu: True for QuickGELU, False for GELU; default: as the model's config or open_clip's architecture
-            says, and QuickGELU for a file without either.
+        quick_gelu: True for QuickGELU, False for GELU; default: as the model's config or the architecture's
+            published weights say, and QuickGELU for a file without either.
     Returns:
         (model, preprocess): a `clip.model.CLIP` in eval mode, or, for an open_clip model with another
         text tower, a `clip.model.TextTowerCLIP`, whose `tokenizer` takes the place of `tokenize`; and a torchvision

@@ -31,6 +31,9 @@ from .text_towers import ClipTokenizer, TextTower, cast_all_but, hub_folder, mak
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
 
+# What a weight file does not tell, and how a user sets it.
+_READ_AS = {"mean": "INPUT.PIXEL_MEAN", "std": "INPUT.PIXEL_STD", "interpolation": "INPUT.INTERPOLATION",
+            "resize_mode": "INPUT.RESIZE_MODE", "quick_gelu": "MODEL.BACKBONE.QUICK_GELU, quick_gelu in clip.load"}
 _OTHER_HEADS = {1280: "ViT-H-14", 1408: "ViT-g-14", 1664: "ViT-bigG-14"}  # by width; all others' are 64 wide
 
 
@@ -243,7 +246,10 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
         name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or
             `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
-        quick_gelu: the activation; default: what the architecture, the folder's config or the tag says.
+        quick_gelu: the activation; default: what the architecture, the folder's config or the tag says. A weight file
+            has the activation and preprocessing that the architecture's published weights agree on.
+    Warns:
+        UserWarning: they do not agree.
     Raises:
         MissingFile: folder or file missing.
         UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower that makes no use of prompts.
@@ -268,7 +274,7 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
         except ClipError as error:
             raise type(error)(f"{name} can't be used: {error}") from error
     if folder is None:
-        pretrained, more = _open_clip_weights(name, arch, pretrained, download_root)
+        pretrained, more = _open_clip_weights(name, arch, pretrained, download_root, quick_gelu)
         extra |= more
     if quick_gelu is not None:
         extra |= {"force_quick_gelu": False, "quick_gelu": quick_gelu}
@@ -303,29 +309,65 @@ def _local_config(folder):
     return config
 
 
-def _open_clip_weights(name, arch, pretrained, download_root):
+def _open_clip_weights(name, arch, pretrained, download_root, quick_gelu):
     """Return (file, extra arguments of create_model) for the PRETRAINED part; download a tag's file."""
+    tags = list_pretrained_tags_by_model(arch)
     config = get_pretrained_cfg(arch, pretrained)
-    if not config:
+    if config:
+        try:
+            file = download_pretrained(config, cache_dir=download_root)
+        except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
+            url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
+            raise ClipError(f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the "
+                            f"file instead, as open_clip:{arch}/PATH") from error
+        settings = _published_settings(arch, config)
+    else:
         file = Path(pretrained).expanduser()
-        if pretrained and file.is_file():
-            if file.suffix != ".npz":  # open_clip reads big_vision's
-                read_content(file)  # refuses other files
-            return str(file), {}
-        if file.suffix or "/" in pretrained:
-            raise MissingFile(f"{name}: there is no weight file {file}")
-        tags = list_pretrained_tags_by_model(arch)
-        raise UnusableModel(f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
-    try:
-        file = download_pretrained(config, cache_dir=download_root)
-    except Exception as error:  # urllib's, huggingface_hub's and open_clip's own
-        url = f"https://huggingface.co/{config['hf_hub']}" if config.get("hf_hub") else config["url"]
-        raise ClipError(f"{name}: could not download {url} ({one_line(error)}); fetch it by hand and give the file "
-                        f"instead, as open_clip:{arch}/PATH") from error
+        if not pretrained or not file.is_file():
+            if file.suffix or "/" in pretrained:
+                raise MissingFile(f"{name}: there is no weight file {file}")
+            raise UnusableModel(f"{name}: open_clip has no weights {pretrained!r} for {arch}{_near(pretrained, tags)}")
+        if file.suffix != ".npz":  # open_clip reads big_vision's
+            read_content(file)  # refuses other files
+        settings = _settings_of_file(name, arch, tags, quick_gelu)
     # open_clip would look for a tag's file on the network again. It only warns where weights trained with QuickGELU
     # meet an architecture without.
-    preprocess = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in config}
-    return file, {"force_preprocess_cfg": preprocess, "force_quick_gelu": bool(config.get("quick_gelu"))}
+    return str(file), {"force_quick_gelu": settings.pop("quick_gelu"), "force_preprocess_cfg": settings}
+
+
+def _published_settings(arch, config):
+    """Return {"mean", "std", "interpolation", "resize_mode", "quick_gelu"} of a tag's `config`.
+
+    Those that it lacks are OpenAI's preprocessing and the architecture's activation, as for open_clip.
+    """
+    default = asdict(PreprocessCfg()) | open_clip.get_model_config(arch)
+    settings = {key: config.get(key, default.get(key)) for key in _READ_AS}
+    return {**settings, "quick_gelu": bool(settings["quick_gelu"])}
+
+
+def _settings_of_file(name, arch, tags, quick_gelu):
+    """Return `_published_settings` of a weight file, which holds none: those that all published weights of ARCH have.
+
+    Where they differ, those of a tag that says nothing count, as for open_clip, and a warning names all of them;
+    without published weights they count, too. The activation is not in question if `quick_gelu` is given.
+    """
+    taken = _published_settings(arch, {})
+    published = {tag: _published_settings(arch, get_pretrained_cfg(arch, tag)) for tag in tags}
+    unclear = []
+    for key, name_of_key in _READ_AS.items():
+        by_value = {}
+        for tag, settings in published.items():
+            by_value.setdefault(settings[key], []).append(tag)
+        if len(by_value) == 1:
+            taken[key], = by_value
+        elif by_value and (key != "quick_gelu" or quick_gelu is None):
+            choices = " or ".join(f"{value} ({', '.join(found[:3])}{' ...' if len(found) > 3 else ''})"
+                                  for value, found in by_value.items())
+            unclear.append(f"{key} {choices}, of which {taken[key]} is taken (else set {name_of_key})")
+    if unclear:
+        warnings.warn(f"{name}: the file does not tell how its model was trained, and published weights of {arch} "
+                      f"differ in {'; in '.join(unclear)}; the open_clip_config.json of a local-dir: would tell")
+    return taken
 
 
 def _near(word, choices):

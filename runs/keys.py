@@ -36,7 +36,7 @@ OWN_KEYS = {
     "DATALOADER.FEATURE_CACHE": Key(True, "keep image features on disk", bool),
     "DATALOADER.FEATURE_CACHE_DIR": Key("", "where; empty: ~/.cache/softcpt/features", str),
     "MODEL.BACKBONE.QUICK_GELU": Key("auto", "whether its activation is QuickGELU or GELU; auto: what its config or "
-                                     "ARCH says, and QuickGELU for a file without either",
+                                     "the published weights of ARCH say, and QuickGELU for a file without either",
                                      Literal["auto", True, False]),
     "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",
                                  bool),

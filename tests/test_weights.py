@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import pickle
+import warnings
 from collections import OrderedDict
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
-from clip import ClipError, clip, files
+from clip import ClipError, clip, files, model as clip_model
 from clip.files import MissingFile
 from common.errors import UserError
 from dassl.data.transforms import build_transform
@@ -350,6 +351,44 @@ def test_the_key_decides_for_an_architecture_with_a_file(tmp_path, monkeypatch):
     for given, same in ((None, False), (False, False), (True, True)):
         found = features(clip.load(f"open_clip:small/{path}", device="cpu", quick_gelu=given)[0])
         assert torch.equal(found[1], expected[1]) == same
+
+
+def test_a_file_is_read_as_the_published_weights_of_its_architecture(tmp_path, monkeypatch):
+    config = {"embed_dim": 32, "vision_cfg": {"layers": 2, "width": 64, "patch_size": 16, "image_size": 32},
+              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small", config)
+    path = save(VIT, tmp_path / "weights.pt")
+    own = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear", "resize_mode": "squash"}
+    tags = {"first": {**own, "quick_gelu": True}, "second": {**own, "quick_gelu": True}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "small", tags)
+
+    def read(**options):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model, _ = clip.load(f"open_clip:small/{path}", device="cpu", **options)
+        return model, [str(warning.message) for warning in said if "does not tell" in str(warning.message)]
+
+    model, said = read()
+    assert not said and {key: model.visual.preprocess_cfg[key] for key in own} == own
+    assert torch.equal(features(model)[1], features(clip.load(path, device="cpu")[0])[1])  # QuickGELU
+
+    tags["second"] = {**own, "mean": (0.48145466, 0.4578275, 0.40821073)}
+    model, (said,) = read()
+    assert model.visual.preprocess_cfg["mean"] == tags["second"]["mean"]
+    assert model.visual.preprocess_cfg["std"] == own["std"]
+    assert "mean (0.5, 0.4, 0.3) (first) or (0.48145466, 0.4578275, 0.40821073) (second), of which (0.48" in said
+    assert "quick_gelu True (first) or False (second), of which False is taken (else set MODEL.BACKBONE.QUICK" in said
+    assert "std" not in said
+    assert "quick_gelu" not in read(quick_gelu=True)[1][0]  # it is told
+
+
+def test_what_is_taken_for_a_file_is_possible_for_every_architecture():
+    for arch in open_clip.pretrained._PRETRAINED:
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = clip_model._settings_of_file("", arch, tags, None)
+        assert found in [clip_model._published_settings(arch, open_clip.get_pretrained_cfg(arch, tag)) for tag in tags]
 
 
 # ---------------------------------------------------------------- how images are read
