@@ -33,7 +33,7 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
         name: one of `available_models()`; a weight file (safetensors, TorchScript, or of `torch.save`) with a CLIP
             in the layout of OpenAI, open_clip's CustomTextCLIP or Hugging Face transformers, perhaps inside of a
             checkpoint; a folder that open_clip or transformers saved, also written `local-dir:PATH`;
-            `open_clip:ARCH/PRETRAINED`.
+            `open_clip:ARCH/PRETRAINED`; `hf-hub:ORG/NAME`, an open_clip model on the Hugging Face Hub.
         device: where the model goes. On CUDA its applicable weights are fp16, elsewhere all are fp32.
         jit: must be False.
         download_root: folder for downloaded weights; default `~/.cache/clip`.
@@ -65,7 +65,7 @@ def load(name, device="cuda" if torch.cuda.is_available() else "cpu", jit=False,
 
 
 def _load_fp32(name, download_root, quick_gelu):
-    if name.startswith("open_clip:"):
+    if name.startswith(("open_clip:", "hf-hub:")):
         return from_open_clip(name, download_root, quick_gelu)
     if name in _MODELS:
         path = Path(_download(_MODELS[name], download_root))
@@ -79,7 +79,7 @@ def _load_fp32(name, download_root, quick_gelu):
     else:
         if not path.exists() and path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
             raise UnusableModel(f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a weight "
-                                "file, a model's folder, or open_clip:ARCH/PRETRAINED")
+                                "file, a model's folder, open_clip:ARCH/PRETRAINED or hf-hub:ORG/NAME")
         config, preprocess, content = None, {}, read_content(path)
     state_dict, layout = find_clip(content, path)
     if layout == "transformers" and config is None and is_transformers(path.parent):

@@ -12,6 +12,7 @@ from pathlib import Path
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import (
     CLIPTextCfg,
     build_model_from_openai_state_dict,
@@ -26,8 +27,9 @@ from torch import nn
 
 from .files import ClipError, MissingFile, UnusableModel, check_weight_file, download_pretrained, one_line, read_content
 from .layouts import NO_WEIGHTS
-from .text_towers import ClipTokenizer, TextTower, cast_all_but, hub_folder, make_tokenizer
+from .text_towers import ClipTokenizer, TextTower, cast_all_but, hub_folder, make_tokenizer, named_folder
 
+HUB_WEIGHTS = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)  # of a repository, the better one first
 VOCAB_SIZE = 49408  # of CLIP's tokenizer
 EOT = VOCAB_SIZE - 1  # its end-of-text token, the highest number of all
 
@@ -243,8 +245,8 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     """Load an open_clip model, in fp32 and eval mode: a `CLIP` or, with another text tower, a `TextTowerCLIP`.
 
     Args:
-        name: `local-dir:PATH` (a folder with open_clip_config.json and weights) or
-            `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
+        name: `local-dir:PATH` (a folder with open_clip_config.json and weights), `hf-hub:ORG/NAME` (such a folder on
+            the Hugging Face Hub or in its cache), or `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
         quick_gelu: the activation; default: what the architecture, the folder's config or the tag says. A weight file
             has the activation and preprocessing that the architecture's published weights agree on.
@@ -253,12 +255,12 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     Raises:
         MissingFile: folder or file missing.
         UnusableModel: unknown ARCH or PRETRAINED, unreadable files, or a text tower that makes no use of prompts.
-        ClipError: weights or the tokenizer could not be downloaded.
+        ClipError: weights, the tokenizer or the model's folder could not be downloaded.
     """
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:")).expanduser()
+    if name.startswith(("local-dir:", "hf-hub:")):
+        folder = _model_folder(name, download_root)
         arch, pretrained = f"local-dir:{folder}", None
-        config = _local_config(folder)
+        config = _local_config(name, folder)
     else:
         arch, _, pretrained = name.removeprefix("open_clip:").partition("/")
         config = open_clip.get_model_config(arch)
@@ -283,6 +285,9 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     # open_clip lets the errors of JSON, zip, pickle, safetensors, timm and state dicts through as they are.
     except Exception as error:
         raise UnusableModel(f"{name} could not be loaded: {one_line(error)}") from error
+    if name.startswith("hf-hub:") and text.hf_model_name:
+        # It is the folder in the cache, which digests of the model must not depend on.
+        model.text.transformer.name_or_path = text.hf_model_name
     for module in model.modules():
         if type(module) is LayerNorm:
             # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
@@ -295,10 +300,21 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
         raise UnusableModel(f"{name} can't be used: {error}") from error
 
 
-def _local_config(folder):
+def _model_folder(name, download_root):
+    """Return the folder of `local-dir:PATH` or, from the Hub or its cache, `hf-hub:ORG/NAME`."""
+    kind, _, place = name.partition(":")
+    if kind == "local-dir":
+        return Path(place).expanduser()
+    try:
+        return hub_folder(place, "model", ("open_clip_config.json",), HUB_WEIGHTS, cache_dir=download_root)
+    except ClipError as error:
+        raise ClipError(f"{name} can't be used: {error}") from error
+
+
+def _local_config(name, folder):
     path = folder / "open_clip_config.json"
     if not path.is_file():
-        raise MissingFile(f"local-dir:{folder} is no open_clip model folder: there is no {path}")
+        raise MissingFile(f"{name} is no open_clip model folder: there is no {path}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
     except (ValueError, KeyError, TypeError) as error:
@@ -417,7 +433,7 @@ def _as_custom_text(text, config, folder, download_root):
     if text.hf_model_name:
         # Its layout stands in a config.json, in the model's folder or on the Hub.
         if folder is None or not (folder / "config.json").is_file():
-            folder = hub_folder(text.hf_model_name, "config of the text model", ["config.json"], download_root)
+            folder = named_folder(text.hf_model_name, "config of the text model", ["config.json"], download_root)
         extra["text_cfg"] = {**config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
     return extra
 

@@ -213,7 +213,7 @@ def make_tokenizer(text, folder=None, cache_dir=None):
     if not text.hf_tokenizer_name:
         return FramedTokenizer(SimpleTokenizer(context_length=text.context_length, **options), text.vocab_size)
     if folder is None or not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        folder = hub_folder(text.hf_tokenizer_name, "tokenizer", TOKENIZER_FILES, cache_dir)
+        folder = named_folder(text.hf_tokenizer_name, "tokenizer", TOKENIZER_FILES, cache_dir)
     try:
         tokenizer = HFTokenizer(str(folder), context_length=text.context_length, tokenizer_mode=text.tokenizer_mode,
                                 local_files_only=True, **options)
@@ -222,29 +222,35 @@ def make_tokenizer(text, folder=None, cache_dir=None):
     return FramedTokenizer(tokenizer, text.vocab_size)
 
 
-def hub_folder(name, what, files, cache_dir=None):
-    """Return the folder with one of `files` of the Hugging Face repository `name`, fetched unless it is cached.
+def named_folder(name, what, files, cache_dir=None):
+    """Return the folder `name` if there is one, else `hub_folder` of a repository with one of `files`."""
+    return Path(name) if Path(name).is_dir() else hub_folder(name, what, files, cache_dir=cache_dir)
+
+
+def hub_folder(name, what, *needed, cache_dir=None):
+    """Return the folder of the Hugging Face repository `name`, fetched unless it is cached.
 
     Args:
-        name: of a repository, or a folder.
-        what: name of the files in the message.
+        what: name of the needed files in the message.
+        needed: tuples of file names; the folder has the first file of each that the repository has.
 
     Raises:
         ClipError: it is not in the cache and can't be fetched.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    patterns = ["*.json", "*.txt", "*.model"]  # a repository may have weights, too, which are fetched if needed
     try:
-        for file in files:
-            cached = huggingface_hub.try_to_load_from_cache(name, file, cache_dir=cache_dir)
-            if isinstance(cached, str):
-                return Path(cached).parent
-        huggingface_hub.model_info(name, timeout=2)  # a download itself would wait for minutes for a dead network
-        # A repository may have weights, too, which are not needed.
-        patterns = ["*.json", "*.txt", "*.model"]
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, cache_dir=cache_dir))
+        cached = [[path for file in files
+                   if isinstance(path := huggingface_hub.try_to_load_from_cache(name, file, cache_dir=cache_dir), str)]
+                  for files in needed]
+        if all(cached):
+            return Path(cached[0][0]).parent
+        # a download itself would wait for minutes for a dead network
+        there = {file.rfilename for file in huggingface_hub.model_info(name, timeout=2).siblings}
+        chosen = [next((file for file in files if file in there), files[0]) for files in needed]
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*patterns, *chosen], cache_dir=cache_dir))
     except Exception as error:  # the Hub's, httpx's and the operating system's
+        patterns += [file for files in needed for file in files if not file.endswith(".json")]
         raise ClipError(
             f"it needs the {what} {name} of huggingface.co, which is not in the cache and could not be fetched "
-            f"({one_line(error)}); fetch it with: hf download {name} --include '*.json' '*.txt' '*.model', or put its "
-            "files into the folder of a local-dir: model") from error
+            f"({one_line(error)}); fetch it with: hf download {name} --include {' '.join(map(repr, patterns))}, or put "
+            "its files into the folder of a local-dir: model") from error

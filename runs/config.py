@@ -19,7 +19,7 @@ FLAGS = {  # flag -> (key, help, arguments of argparse)
     "root": ("DATASET.ROOT", "folder of the datasets"),
     "output_dir": ("OUTPUT_DIR", "folder of the run: log, checkpoints, results.json"),
     "backbone": ("MODEL.BACKBONE.NAME", "CLIP model: a name of clip.available_models(), a weight file, a model's "
-                 "folder, or open_clip:ARCH/PRETRAINED"),
+                 "folder, open_clip:ARCH/PRETRAINED or hf-hub:ORG/NAME"),
     "resume": ("RESUME", "folder of an unfinished run to go on from (default: output-dir)"),
     "seed": ("SEED", "random seed, 0 or more", {"type": int}),
     "source_domains": ("DATASET.SOURCE_DOMAINS", "Dassl's source domains", {"nargs": "+"}),

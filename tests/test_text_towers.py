@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
+from types import SimpleNamespace
 
 import huggingface_hub
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, RobertaConfig
@@ -21,7 +23,7 @@ from tests.helpers import call, make_cfg, results, train_args
 from tests.test_clip import VISION, randomise
 from trainers import text_encoder
 from trainers.mtcoop import SoftSharedCLIP
-from trainers.multitask_clip import ContextCLIP
+from trainers.multitask_clip import ContextCLIP, digest_of_clip
 from trainers.prompts import LearnedContext, build_prompts, init_context
 from trainers.text_encoder import WholePromptEncoder
 from trainers.zsclip import TemplateCLIP
@@ -356,6 +358,61 @@ def test_a_tokenizer_that_is_nowhere_is_named(tmp_path, monkeypatch):
     assert "local-dir:" in message
     message = refusal("open_clip:roberta-ViT-B-32/laion2b_s12b_b32k")
     assert "tokenizer roberta-base" in message
+
+
+def cached(folder, cache):
+    """Put a model's folder into a cache of the Hub as the repository org/small."""
+    repository = cache / "models--org--small"
+    shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "roberta"])
+def test_a_model_of_the_hub_is_read_from_its_cache_wherever_that_lies(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "small").mkdir(parents=True)  # a folder of the same name is not meant
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *args, **kwargs: pytest.fail("the network was asked"))
+    name = write_model(tmp_path / "model", kind)
+    path = tmp_path / "model" / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    if kind == "roberta":
+        content["model_cfg"]["text_cfg"]["hf_model_name"] = "org/small"
+    path.write_text(json.dumps(content | {"preprocess_cfg": {"mean": [0.5, 0.4, 0.3]}}))
+    models = [clip.load(name, device="cpu")[0]] if kind == "siglip" else []
+    for cache in ("here", "there"):
+        cached(tmp_path / "model", tmp_path / cache)
+        models.append(clip.load("hf-hub:org/small", device="cpu", download_root=tmp_path / cache)[0])
+        assert tuple(models[-1].visual.preprocess_cfg["mean"]) == (0.5, 0.4, 0.3)
+    assert len({digest_of_clip(model) for model in models}) == 1
+
+
+def test_a_model_of_the_hub_is_fetched_or_refused(tmp_path, monkeypatch):
+    write_model(tmp_path / "model", "no mask")
+    (tmp_path / "model" / "open_clip_model.safetensors").rename(tmp_path / "weights")
+    cached(tmp_path / "model", tmp_path)  # without weights
+
+    def fail(name, timeout):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", fail)
+    with pytest.raises(ClipError, match=r"^hf-hub:org/small can't be used: .*\(timed out\).*hf download org/small "
+                                        r"--include .*'open_clip_model.safetensors'.*local-dir:"):
+        clip.load("hf-hub:org/small", device="cpu", download_root=tmp_path)
+
+    def download(name, allow_patterns, cache_dir):
+        assert name == "org/small" and "open_clip_pytorch_model.bin" in allow_patterns
+        assert "open_clip_model.safetensors" not in allow_patterns and "*.json" in allow_patterns
+        torch.save(load_file(tmp_path / "weights"), tmp_path / "model" / "open_clip_pytorch_model.bin")
+        return str(tmp_path / "model")
+
+    there = [SimpleNamespace(rfilename=file) for file in ("open_clip_config.json", "open_clip_pytorch_model.bin")]
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda name, timeout: SimpleNamespace(siblings=there))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    clip.load("hf-hub:org/small", device="cpu", download_root=tmp_path)
+    (tmp_path / "model" / "open_clip_config.json").unlink()
+    with pytest.raises(ClipError, match="^hf-hub:org/small is no open_clip model folder: there is no "):
+        clip.load("hf-hub:org/small", device="cpu", download_root=tmp_path / "none")
 
 
 @pytest.mark.parametrize("kind, text, message", [
