@@ -246,7 +246,8 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
 
     Args:
         name: `local-dir:PATH` (a folder with open_clip_config.json and weights), `hf-hub:ORG/NAME` (such a folder on
-            the Hugging Face Hub or in its cache), or `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of open_clip's table or a weight file.
+            the Hugging Face Hub or in its cache), or `open_clip:ARCH/PRETRAINED`, where PRETRAINED is a tag of
+            open_clip's table or a weight file.
         download_root: folder for downloads; default: open_clip's own.
         quick_gelu: the activation; default: what the architecture, the folder's config or the tag says. A weight file
             has the activation and preprocessing that the architecture's published weights agree on.

@@ -82,6 +82,15 @@ class Declaration(BaseModel):
     metric: Literal[METRICS] | None = None
 
 
+class Columns(BaseModel):
+    """Names of the columns of a task's CSV files."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    image: Name | None = None
+    label: Name | None = None
+
+
 class TaskEntry(Declaration):
     """An entry of `tasks` in tasks.yaml; paths are relative to the root (`folder`) or to the task's folder."""
 
@@ -91,6 +100,9 @@ class TaskEntry(Declaration):
     train: Below | None = None
     val: Below | None = None
     test: Below | None = None
+    images: Below | None = None
+    image_dir: Below = "."
+    columns: Columns | None = None
 
 
 class TasksFile(Declaration):
