@@ -10,8 +10,8 @@ from dassl.utils import listdir_nohidden
 from .base import MultiTaskDataset, Task, TaskData
 from .files import PARTS, did_you_mean, find_class_folders, images_of, list_folders, list_images
 from .image_tables import is_table, read_table
-from .schemas import TaskEntry, TasksFile, read_tasks_file
-from .splits import complete_parts, relative, split_folder
+from .schemas import Declaration, TaskEntry, TasksFile, read_tasks_file
+from .splits import SHARES, complete_parts, place_groups, relative, split_folder
 
 # Names of folders and CSV files that are parts, without signs between words, and perhaps with "set", "data" or
 # "images" after it.
@@ -29,8 +29,9 @@ class FolderTasks(MultiTaskDataset):
     `<task>/<train>/<class>/`, a text file of lines `<class>/<image>` or a CSV file with the labels (`image_tables`),
     all relative to the task's folder; or `images`, a CSV file of all images. Images in CSV files are relative to
     `image_dir`, by default the task's folder; `columns` names the columns `image` and `label`. The order of `tasks` is
-    the task order. Without fixed parts each class is split 50/20/30 once and the split is stored; without `val`, a
-    fifth of `train` is taken.
+    the task order. Without fixed parts each class is split 50/20/30, or by `split`, once and the split is stored;
+    without `val`, a fifth of `train` is taken. Images of one of the `groups` stay together: they are the folders of
+    images, `<task>/<class>/<group>/<image>`, or the values of a column of CSV files.
     """
 
     upright = True
@@ -39,36 +40,45 @@ class FolderTasks(MultiTaskDataset):
     def read(cls, folder, cfg):
         store = osp.join(split_folder(folder, cfg), "split.json")
         return [TaskData(task, **complete_parts(parts, osp.normpath(osp.join(folder, entry.folder)), store,
-                                                store_key(entry)))
-                for entry, task, parts in read_entries(folder)]
+                                                store_key(entry), entry.split or SHARES, groups))
+                for entry, task, parts, groups in read_entries(folder)]
 
     @classmethod
     def read_files(cls, folder):
-        return [(task, parts) for _, task, parts in read_entries(folder)]
+        return [(task, parts) for _, task, parts, _ in read_entries(folder)]
 
 
 def store_key(entry):
-    """Return the key of a task's split in the file of all splits."""
-    lists = [path for path in (entry.images, entry.train) if path and is_table(path)]
-    return "; ".join([entry.folder, *lists])
+    """Return the key of a task's split in the file of all splits: another declaration has another split."""
+    declared = [path for path in (entry.images, entry.train) if path and is_table(path)]
+    declared += [f"split {entry.split}"] if entry.split and not entry.train else []
+    declared += [f"groups {entry.groups}"] if entry.groups else []
+    return "; ".join([entry.folder, *declared])
 
 
 def read_entries(root):
-    """Read [(`TaskEntry`, Task, official parts)] of the tasks below `root`; errors name file and task."""
+    """Read [(`TaskEntry`, Task, official parts, groups)] of the tasks below `root`; errors name file and task.
+
+    What an entry does not set is the suite's.
+    """
     where = osp.join(root, "tasks.yaml")
     suite = read_tasks_file(where) if osp.isfile(where) else TasksFile()
     where = where if osp.isfile(where) else root
-    entries = suite.tasks or find_entries(root)
+    entries = [entry.model_copy(update={key: getattr(suite, key) for key in Declaration.model_fields
+                                        if getattr(entry, key) is None})
+               for entry in suite.tasks or find_entries(root)]
+    if suite.split and all(entry.train for entry in entries):
+        raise UserError(f"{where}: `split` is of tasks without fixed train and test, but all have these: leave it out")
     read = []
     for entry in entries:
         default = osp.basename(root) if entry.folder == "." else entry.folder
         name = entry.name or default.replace("_", " ")
-        twice = [other.folder for other, task, _ in read if task.name == name]
+        twice = [other.folder for other, task, *_ in read if task.name == name]
         if twice:
             raise UserError(f"{where}: the tasks in {twice[0]} and {entry.folder} are both named {name!r}: name them "
                             "apart")
         try:
-            read.append((entry, *read_task(root, entry, suite, name)))
+            read.append((entry, *read_task(root, entry, name)))
         except UserError as error:
             kind = MissingFile if isinstance(error, MissingFile) else UserError
             raise kind(f"{where}: task {name!r}: {error}") from None
@@ -140,8 +150,8 @@ def find_parts(folder, names):
     return parts
 
 
-def read_task(root, entry, suite, name):
-    """Read (Task, official parts) of one task."""
+def read_task(root, entry, name):
+    """Read (Task, official parts, {image: group} or None) of one task."""
     folder = osp.normpath(osp.join(root, entry.folder))
     if not osp.isdir(folder):
         raise MissingFile(f"the task folder {folder} does not exist")
@@ -156,8 +166,12 @@ def read_task(root, entry, suite, name):
         if not osp.exists(path):
             raise MissingFile(f"{path} does not exist{did_you_mean(path)}")
     classes = entry.classes
-    tables = {path: read_table(path, osp.normpath(osp.join(folder, entry.image_dir)), entry.columns, classes)
+    groups = entry.groups
+    tables = {path: read_table(path, osp.normpath(osp.join(folder, entry.image_dir)), entry.columns, classes, groups)
               for path in sources.values() if is_table(path) and osp.isfile(path)}
+    if groups not in (None, "folder") and len(tables) < len(sources):
+        raise UserError(f"`groups: {groups}` is a column of CSV files, which are not all that the task has: list its "
+                        "images in such, or set `groups: folder`")
     if not tables and (entry.columns or entry.image_dir != "."):
         raise UserError("it has `columns` or `image_dir`, which are of CSV files, but none as train, test or images")
     if classes is None:
@@ -168,13 +182,12 @@ def read_task(root, entry, suite, name):
                 for key in ([label for _, label, _ in tables[path]] if path in tables else
                             find_class_folders(path, skip=("split_fewshot",)))}
         classes = {key: key.replace("_", " ") for key in sorted(keys)}
-    task = Task(name, tuple(classes.values()), entry.template or suite.template or Task.template,
-                entry.metric or suite.metric or Task.metric)
+    task = Task(name, tuple(classes.values()), entry.template or Task.template, entry.metric or Task.metric)
     labels = {class_folder: label for label, class_folder in enumerate(classes)}
-    parts = {part: [(image, labels[key]) for image, key, _ in tables[path]] if path in tables else
-             read_part(path, folder, labels) if fixed else
-             [(image, label) for class_folder, label in labels.items()
-              for image in images_of(osp.join(folder, class_folder))] for part, path in sources.items()}
+    read = {part: tables.get(path) or (read_list(path, folder, labels, groups) if osp.isfile(path) else
+                                       read_folders(path, labels, groups, all_needed=not fixed))
+            for part, path in sources.items()}
+    parts = {part: [(image, labels[key]) for image, key, _ in items] for part, items in read.items()}
     empty = set(labels.values()) - {label for items in parts.values() for _, label in items}
     if empty:
         raise UserError(f"class {task.classnames[min(empty)]!r} has no image in any part: add some, or leave it out")
@@ -183,14 +196,38 @@ def read_task(root, entry, suite, name):
         for path, _ in items:
             if seen.setdefault(path, part) != part:
                 raise UserError(f"{path} is in {seen[path]} and in {part}: an image must not be trained and tested on")
-    return task, parts
+    groups = groups and {image: group for items in read.values() for image, _, group in items}
+    if groups:
+        place_groups(parts, groups)  # refuses groups that fixed parts divide
+    return task, parts, groups
 
 
-def read_part(path, folder, labels):
-    """Read [(image, label)] of a fixed part: a folder of class folders, or a text file of `<class>/<image>` lines."""
-    if osp.isdir(path):
-        return [(image, label) for class_folder, label in labels.items()
-                if osp.isdir(osp.join(path, class_folder)) for image in list_images(osp.join(path, class_folder))]
+def read_folders(path, classes, groups, all_needed):
+    """Read [(image, class folder, group)] in the class folders `classes` of a folder.
+
+    The group is "" or, with groups, the folder `<class>/<group>` of the image.
+
+    Raises:
+        MissingFile: a class folder is missing or has no image, and all are needed.
+        UserError: with groups, an image lies in no folder of a group.
+    """
+    items = []
+    for class_folder in classes:
+        folder = osp.join(path, class_folder)
+        inner = list_folders(folder) if groups and osp.isdir(folder) else []
+        if all_needed or osp.isdir(folder):
+            images = images_of(folder) if all_needed and not inner else list_images(folder)
+            items += [(image, class_folder, "") for image in images]
+        items += [(image, class_folder, group) for group in inner for image in list_images(osp.join(folder, group))]
+    loose = [image for image, _, group in items if groups and not group]
+    if loose:
+        raise UserError(f"{loose[0]} is in no folder of its group: with `groups: folder` images are "
+                        "<class>/<group>/<image>")
+    return items
+
+
+def read_list(path, folder, classes, groups):
+    """Read [(image, class folder, group)] of a text file of lines `<class>/<image>`, or `<class>/<group>/<image>`."""
     items = {}
     try:
         with open(path, encoding="utf-8") as f:
@@ -199,12 +236,15 @@ def read_part(path, folder, labels):
                 if not line:
                     continue
                 image = osp.join(folder, osp.normpath(line))
-                class_folder = relative(image, folder).split("/")[0]
-                if class_folder not in labels:
+                class_folder, *inner = osp.dirname(relative(image, folder)).split("/")
+                if class_folder not in classes:
                     raise UserError(f"{path}, line {number}: {line!r} is in no class folder of the task")
                 if image in items:
                     raise UserError(f"{path}, line {number}: {line!r} stands there twice")
-                items[image] = labels[class_folder]
+                if groups and not inner:
+                    raise UserError(f"{path}, line {number}: {line!r} is in no folder of its group: with `groups: "
+                                    "folder` lines are <class>/<group>/<image>")
+                items[image] = class_folder, "/".join(inner)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: it must have a line <class>/<image> for each image") from None
-    return list(items.items())
+    return [(image, *found) for image, found in items.items()]

@@ -14,6 +14,7 @@ from pydantic import (
     StrictInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from common.errors import UserError
@@ -52,6 +53,14 @@ def check_below(path):
     return posixpath.normpath(path)
 
 
+def check_shares(shares):
+    """Return the shares of train, val and test; a ValueError unless they sum to 1, and train and test have some."""
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or not shares[0] or not shares[2]:
+        raise ValueError("must be the shares of train, val and test, which sum to 1, with some for train and test, but "
+                         f"is {list(shares)}")
+    return shares
+
+
 def name_class_folders(classes):
     """Return the `classes` of a task as {class folder: class name}; in a list, underscores become spaces."""
     if isinstance(classes, list):
@@ -80,6 +89,8 @@ class Declaration(BaseModel):
 
     template: Templates | None = None
     metric: Literal[METRICS] | None = None
+    split: Annotated[tuple[float, float, float], AfterValidator(check_shares)] | None = None
+    groups: Name | None = None  # "folder", or a column of CSV files
 
 
 class Columns(BaseModel):
@@ -103,6 +114,12 @@ class TaskEntry(Declaration):
     images: Below | None = None
     image_dir: Below = "."
     columns: Columns | None = None
+
+    @model_validator(mode="after")
+    def check_fixed(self):
+        if self.split and self.train:
+            raise ValueError("has fixed train and test, so that `split` has nothing to split")
+        return self
 
 
 class TasksFile(Declaration):

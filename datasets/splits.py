@@ -3,12 +3,15 @@
 import os
 import os.path as osp
 import random
+from collections import Counter
 
 from common.errors import UserError
 from common.files import write_json
 
 from .files import PARTS
 from .schemas import Split, read_checked
+
+SHARES = (0.5, 0.2, 0.3)  # of a class's images in train, val and test
 
 
 def split_folder(folder, cfg):
@@ -40,8 +43,8 @@ def by_class(items):
     return {label: sorted(paths) for label, paths in sorted(groups.items())}
 
 
-def split_train_val_test(items):
-    """Split (path, label) pairs per class, 50/20/30, with a generator of its own.
+def split_train_val_test(items, shares=SHARES):
+    """Split (path, label) pairs per class by the shares of train, val and test, with a generator of its own.
 
     The draw depends on the sorted paths of a class alone. Every class keeps at least one training and one test image.
 
@@ -56,8 +59,8 @@ def split_train_val_test(items):
         if len(paths) < 2:
             raise UserError(f"{paths[0]} is the only image of its class: a train/test split needs at least two")
         random.Random(f"0/{label}").shuffle(paths)
-        n_train = min(max(1, round(len(paths) / 2)), len(paths) - 1)
-        n_val = min(round(len(paths) / 5), len(paths) - n_train - 1)
+        n_train = min(max(1, round(len(paths) * shares[0])), len(paths) - 1)
+        n_val = min(round(len(paths) * shares[1]), len(paths) - n_train - 1)
         for part, chosen in zip(PARTS, (paths[:n_train], paths[n_train:n_train + n_val], paths[n_train + n_val:])):
             parts[part] += [(path, label) for path in chosen]
     return parts
@@ -72,6 +75,65 @@ def split_train_val(items):
         parts["train"] += [(path, label) for path in paths[n_val:]]
         parts["val"] += [(path, label) for path in paths[:n_val]]
     return parts
+
+
+def split_groups(items, groups, shares, placed):
+    """Split (path, label) pairs so that a group of images stays whole, and each class comes near the shares.
+
+    The groups go one after the other, the largest first, equal ones in an order of their own, to the part where the
+    squared distances of all classes' shares from the wanted ones then sum to the least. The last groups of a class go
+    to the first or last part if it has no image of the class yet.
+
+    Args:
+        items: [(path, label)].
+        groups: {path: group}.
+        shares: {part: share of the images}; they sum to 1.
+        placed: {group: part} of groups that are placed already, with images of other classes.
+
+    Returns:
+        {part: [(path, label)]} in the order of labels and paths.
+
+    Raises:
+        UserError: there is one group alone.
+    """
+    total, sizes = Counter(label for _, label in items), {}  # group -> images of each label
+    for path, label in items:
+        sizes.setdefault(groups[path], Counter())[label] += 1
+    if len({*sizes, *placed}) < 2:
+        raise UserError(f"all images, such as {items[0][0]}, are of the group {groups[items[0][0]]!r}, which must not be "
+                        "divided: a split needs at least two groups")
+    left = Counter(label for size in sizes.values() for label in size)  # groups with images of a label
+    parts, ends = list(shares), (list(shares)[0], list(shares)[-1])
+    has, part_of = {part: Counter() for part in parts}, {}
+    order = sorted(sizes)
+    random.Random("0").shuffle(order)
+    for group in sorted(order, key=lambda group: (group not in placed, -sizes[group].total())):
+        size = sizes[group]
+
+        def worth(part):
+            needs = [label for label in size if part in ends and not has[part][label]
+                     and left[label] <= sum(not has[end][label] for end in ends)]
+            return len(needs), sum(n * (2 * (shares[part] * total[label] - has[part][label]) - n) / total[label] ** 2
+                                   for label, n in size.items())
+
+        part_of[group] = placed.get(group) or max(parts, key=worth)
+        has[part_of[group]] += size
+        left -= Counter(list(size))
+    return {part: [(path, label) for label, paths in by_class(items).items() for path in paths
+                   if part_of[groups[path]] == part] for part in parts}
+
+
+def place_groups(parts, groups, where=""):
+    """Return {group: part} of the images in {part: [(path, label)]}; a UserError if a group is in two parts."""
+    first = {}  # group -> part and image
+    for part, items in parts.items():
+        for path, _ in items:
+            other, image = first.setdefault(groups[path], (part, path))
+            if other != part:
+                raise UserError(f"{where}{image} is in {other} and {path} in {part}, but both are of the group "
+                                f"{groups[path]!r}, which must not be divided: put them into one part, or leave "
+                                "`groups` out")
+    return {group: part for group, (part, _) in first.items()}
 
 
 def stored_split(items, folder, split, store):
@@ -110,31 +172,36 @@ def stored_split(items, folder, split, store):
     return parts, [(path, label) for path, label in items if label not in split_labels]
 
 
-def complete_parts(parts, folder, store, key=None):
+def complete_parts(parts, folder, store, key=None, shares=SHARES, groups=None):
     """Complete the official parts of a dataset.
 
-    {"all"} is split 50/20/30 per class; of {"train", "test"} a fifth of train becomes val. The split is stored as
+    {"all"} is split by `shares` per class; of {"train", "test"} a fifth of train becomes val. The split is stored as
     JSON in the file `store`, which later calls read. Classes that are added later are split then; the others stay as
     they are. {"train", "val", "test"} and {"test"} are complete.
 
     Args:
         key: key of this split in a file of several splits; None for a file with one split.
+        groups: {path: group} of images that must be in one part; None: every image for itself.
 
     Raises:
-        UserError: as `split_train_val_test` and `stored_split`; `store` holds no split.
+        UserError: as `split_train_val_test`, `split_groups`, `place_groups` and `stored_split`; `store` holds no split.
     """
     if "val" in parts or set(parts) == {"test"}:
         return parts
     whole = "all" in parts
     items = parts["all" if whole else "train"]
-    draw = split_train_val_test if whole else split_train_val
     file = {}
     if osp.isfile(store):
         file = read_checked(Split if key is None else dict[str, Split], store, "delete it to split again")
     split = file if key is None else file.get(key, {})
     drawn, new = stored_split(items, folder, split, store)
+    placed = place_groups(drawn, groups, f"in the stored split {store} ") if groups else {}
     if new:
-        for part, added in draw(new).items():
+        if groups:
+            split_new = split_groups(new, groups, dict(zip(PARTS, shares if whole else (0.8, 0.2))), placed)
+        else:
+            split_new = split_train_val_test(new, shares) if whole else split_train_val(new)
+        for part, added in split_new.items():
             drawn[part] = sorted([*drawn.get(part, []), *added], key=lambda item: item[1])
             split = {**split, part: [*split.get(part, []), *(relative(path, folder) for path, _ in added)]}
         write_json(split if key is None else {**file, key: split}, store)
