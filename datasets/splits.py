@@ -100,8 +100,8 @@ def split_groups(items, groups, shares, placed):
     for path, label in items:
         sizes.setdefault(groups[path], Counter())[label] += 1
     if len({*sizes, *placed}) < 2:
-        raise UserError(f"all images, such as {items[0][0]}, are of the group {groups[items[0][0]]!r}, which must not be "
-                        "divided: a split needs at least two groups")
+        raise UserError(f"all images, such as {items[0][0]}, are of the group {groups[items[0][0]]!r}, which must not "
+                        "be divided: a split needs at least two groups")
     left = Counter(label for size in sizes.values() for label in size)  # groups with images of a label
     parts, ends = list(shares), (list(shares)[0], list(shares)[-1])
     has, part_of = {part: Counter() for part in parts}, {}
