@@ -118,7 +118,7 @@ def is_transformers(folder):
     """Return whether Hugging Face transformers saved a folder: its config.json has a `model_type`."""
     try:
         return "model_type" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -179,7 +179,7 @@ def _transformers_preprocess(folder, size):
         for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
             if options.get(theirs):
                 found[ours] = tuple(map(float, options[theirs]))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UnusableModel(f"{path} is no config of an image processor: {one_line(error)}") from error
     for problem, there in (
             (f"resizes to {resize} and crops {crop}, but the model reads {size}x{size} images",

@@ -286,8 +286,8 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     # open_clip lets the errors of JSON, zip, pickle, safetensors, timm and state dicts through as they are.
     except Exception as error:
         raise UnusableModel(f"{name} could not be loaded: {one_line(error)}") from error
-    if name.startswith("hf-hub:") and text.hf_model_name:
-        # It is the folder in the cache, which digests of the model must not depend on.
+    if text.hf_model_name:
+        # It was the folder of the config, which digests of the model must not depend on.
         model.text.transformer.name_or_path = text.hf_model_name
     for module in model.modules():
         if type(module) is LayerNorm:
@@ -318,7 +318,7 @@ def _local_config(name, folder):
         raise MissingFile(f"{name} is no open_clip model folder: there is no {path}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnusableModel(f"{path} is no open_clip config with a model_cfg entry: {one_line(error)}") from error
     for file in folder.iterdir():
         if file.suffix in (".safetensors", ".bin", ".pth"):
