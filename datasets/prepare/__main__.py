@@ -191,13 +191,13 @@ def is_automatic(source, folder):
     return bool(source.url) or bool(source.archive) and osp.isfile(osp.join(folder, source.archive))
 
 
-def download(name, cls, root):
+def download(name, cls, root, unverified):
     """Obtain every source that a program can get; an error is printed, and the next source is tried."""
     folder = osp.join(root, cls.dataset_dir)
     for source in cls.sources:
         if missing_paths(source, cls, folder) and is_automatic(source, folder):
             try:
-                obtain(source, folder)
+                obtain(source, folder, unverified)
             except ValueError as error:
                 print(f"{name}: {error}", file=sys.stderr)
 
@@ -246,6 +246,8 @@ def main(argv=None):
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="file in configs/datasets, without .yaml")
     parser.add_argument("--root", required=True, help="folder of all datasets, as train.py's --root")
     parser.add_argument("--check", action="store_true", help="download nothing, but open every image")
+    parser.add_argument("--unverified", action="store_true",
+                        help="fetch also what is sent over plain http or has no published checksum")
     args = parser.parse_args(argv)
     root = osp.abspath(osp.expanduser(args.root))
     try:
@@ -254,7 +256,7 @@ def main(argv=None):
             raise UserError(f"the folder {root} does not exist: make it, or check --root")
         if not args.check:
             for name, cls in members.items():
-                download(name, cls, root)
+                download(name, cls, root, args.unverified)
         reports = {name: examine(cls, root, args.check) for name, cls in members.items()}
     except UserError as error:
         print(error, file=sys.stderr)

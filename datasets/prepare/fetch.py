@@ -15,11 +15,14 @@ from ..files import not_as_named
 from .archives import extract
 
 
-def obtain(source, folder):
+def obtain(source, folder, unverified=False):
     """Put the missing files of `source` into the dataset's `folder`.
 
     The archive is downloaded into the folder, unless it is there, and checked. It is unpacked into a temporary folder,
     from which its files are moved to their places; the archive is kept. Existing files are neither changed nor deleted.
+
+    Args:
+        unverified: whether to fetch a file over plain http, or one for which no checksum is published.
 
     Raises:
         UserError: the download, the check or the unpacking failed; the message says what to do.
@@ -37,7 +40,7 @@ def obtain(source, folder):
                     above = osp.dirname(above)
                 refuse_in_the_way(osp.join(folder, path), lambda path: osp.isdir(path) and not os.listdir(path))
             if missing:
-                archive = fetch(source, folder)
+                archive = fetch(source, folder, unverified)
                 if missing != [source.name]:
                     unpack(source, archive, missing, folder)
     except Timeout:
@@ -57,7 +60,7 @@ def refuse_in_the_way(path, may_be):
                         "command again")
 
 
-def fetch(source, folder):
+def fetch(source, folder, unverified):
     """Return the path of the source's file in `folder`, downloaded unless it is there; a wrong file is a UserError."""
     path = osp.join(folder, source.name)
     if osp.lexists(path):
@@ -71,9 +74,12 @@ def fetch(source, folder):
             raise UserError(f"{path} has {wrong}: move it away and run the same command again, which downloads it, "
                              f"or fetch it from {source.page}")
     else:
+        if not unverified and (not source.checksum or not source.url.startswith("https:")):
+            doubt = f"{source.url} is fetched over plain http" if source.checksum else (
+                f"no checksum is published for {source.url}")
+            raise UserError(f"{doubt}, so others may have changed it on its way: add --unverified to fetch it all the "
+                            f"same, or put it into {folder} yourself, from {source.page}")
         print(f"{source.url} -> {path}")
-        if not source.checksum:
-            print(f"no checksum is published for {source.name}: it is not checked")
         download(source, path)
     return path
 
