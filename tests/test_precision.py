@@ -17,12 +17,12 @@ from trainers import text_encoder
 from trainers.multitask_clip import MultiTaskCLIP
 
 NODES = {"MTCoOp": "MTCOOP", "MTCoOpHard": "MTCOOPH", "KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "CoCoOp": "COCOOP",
-         "PLOT": "PLOT", "ProtoNet": "PROTONET"}
+         "PLOT": "PLOT", "ProtoNet": "PROTONET", "TCP": "TCP", "DePT": "DEPT"}
 PROBES = {"CLIPAdapter": "CLIPADAPTER", "TaskRes": "TASKRES", "CLAP": "CLAP", "LPplusplus": "LPPLUSPLUS",
           "CrossModal": "CROSSMODAL"}  # their texts are hand-written
 NODES |= PROBES
 FEW_STEPS = {"ProtoNet": {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6},
-             "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}}
+             "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}, "TCP": {"TRAINER.TCP.LAYER": 1}}
 LOW = ("fp16", "bf16", "amp")
 TOWERS = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float32, "fp32": torch.float32}
 

@@ -31,6 +31,7 @@ CASES = {
     "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "CoCoOp": ("CoCoOp", {}), "PLOT": ("PLOT", {}),
     "ZeroshotCLIP": ("ZeroshotCLIP", {}), "ZeroshotCLIP2": ("ZeroshotCLIP2", {}), "ProtoNet": ("ProtoNet", {}),
     "LinearProbe": ("LinearProbe", {}),
+    "TCP": ("TCP", {"TRAINER.TCP.LAYER": 1}), "DePT": ("DePT", {}),
     "ProtoNet, learned": ("ProtoNet", {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 4}),
 }
 
@@ -147,6 +148,7 @@ def error_of(capsys, *arguments):
     ("MTCoOp", {**SOFT, "TRAINER.MTCOOP.TASK_CSC": True}, "TRAINER.MTCOOP.TASK_CSC learns something of its own for every task"),
     ("CoCoOp", {}, "CoCoOp learns something of its own for every task"),
     ("ProtoNet", {}, "ProtoNet learns something of its own for every class"),
+    ("DePT", {}, "DePT learns something of its own for every class"),
     ("ZeroshotCLIP", {}, 'such as --template "a photo of a {}."')])
 def test_new_tasks_that_are_refused(name, options, words, photo_root, backbone, tmp_path, capsys):
     extra = ["--eval-only"] if name.startswith("Zeroshot") else []

@@ -20,7 +20,7 @@ METHODS = {
     "NATA": ("MTCoOp", {}), "NATS": ("MTCoOp", {"TASK_CSC": True}), "CATA": ("MTCoOp", {"CSC": True}),
     "CSTS": ("MTCoOp", {"CSC": True, "CLASS_CSC": True, "TASK_CSC": True}),
     "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "PLOT": ("PLOT", {"N": 2}),
-    "CoCoOp": ("CoCoOp", {"MAX_PROMPTS": 700}),
+    "CoCoOp": ("CoCoOp", {"MAX_PROMPTS": 700}), "TCP": ("TCP", {"LAYER": 1}), "DePT": ("DePT", {}),
 }
 CASES = [(method, position) for method, (name, _) in METHODS.items()
          for position in (("end", "middle", "front") if name.startswith("MTCoOp") else ("end",))]

@@ -7,6 +7,7 @@ from . import (  # noqa: F401
     clip_adapter,
     cocoop,
     cross_modal,
+    dept,
     evaluation,
     kgcoop,
     linear_probe,
@@ -18,6 +19,7 @@ from . import (  # noqa: F401
     prolip,
     protonet,
     taskres,
+    tcp,
     tip_adapter,
     zsclip,
 )

@@ -140,6 +140,11 @@ class TextEncoder(PromptEncoder):
     def max_length(self):
         return len(self.positional_embedding)
 
+    @property
+    def n_blocks(self):
+        """Number of blocks that `deep` may stand before."""
+        return len(self.blocks)
+
     def rows(self, prompts):
         return layout_of(prompts).n_rows
 
@@ -241,6 +246,14 @@ class WholePromptEncoder(PromptEncoder):
     def output_dim(self):
         return self.tower.output_dim
 
+    @property
+    def n_blocks(self):
+        raise self.no_deep()
+
+    def no_deep(self):
+        return UserError("deep prompts need a text tower of CLIP's layout, but this backbone's "
+                         f"{self.tower.difference}: use another backbone")
+
     def rows(self, prompts):
         return prompts.tokens.numel()
 
@@ -249,8 +262,7 @@ class WholePromptEncoder(PromptEncoder):
 
     def encode(self, prompts, ctx=None, deep=None):
         if deep:
-            raise UserError(f"deep prompts need a text tower of CLIP's layout, but this backbone's "
-                            f"{self.tower.difference}: use another backbone")
+            raise self.no_deep()
         row, position = (prompts.slots >= 0).nonzero(as_tuple=True)
         if ctx is None or not len(row):
             return self.tower(prompts.tokens)

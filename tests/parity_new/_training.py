@@ -37,14 +37,15 @@ def train(case, trainer, learned, batches):
         if f"init/{name}" in case.stored:
             value.data.copy_(case[f"init/{name}"])
     trainer.build_optimizer()
-    ours = {"losses": [], "lrs": []}
+    ours, per_group = {"losses": [], "lrs": []}, "lrs" in case.stored and case["lrs"].ndim == 2
     with torch.no_grad():
         if "first_logits" in case.stored:
             ours["first_logits"] = logits(case, trainer, "test")
     for epoch, loader in enumerate(batches):
         trainer.epoch = epoch
         for features, labels in loader:
-            ours["lrs"].append(trainer.learning_rate())
+            rates = [group["lr"] for group in trainer.optimizer.param_groups]
+            ours["lrs"].append(rates if per_group else rates[0])
             ours["losses"].append(trainer.step(features, labels, 1)["loss"].item())
             if len(ours["lrs"]) == 1:
                 ours |= {f"grad0/{name}": value.grad.clone() for name, value in learned.items()}

@@ -1,0 +1,33 @@
+"""What the checks of methods inside the towers share: stored images in place of features, and an image tower in double."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.base import Task
+
+
+def build(case, name, templates, **options):
+    """`case.trainer` with these templates (one, or a tuple), all in double; its features are those of stored images."""
+    stored = np.load(Path(case.weights).with_name("images.npz"))
+    case.images = {key: torch.from_numpy(value).double() if value.dtype.kind == "f" else torch.from_numpy(value)
+                   for key, value in stored.items()}
+    case.tasks = [Task("the task", tuple(case.about["classes"]), templates)]
+    trainer = case.trainer(name, **options)
+    trainer.model.to_double(images=True)
+    with torch.no_grad():
+        test = case.images["test_images"]
+        test = test if trainer.learns_images else trainer.model.image_encoder(test)
+    case.features = lambda part, view=None: (test, case.images["test_labels"])
+    return trainer
+
+
+@torch.no_grad()
+def batches(case, trainer, n_epochs, n):
+    """For each epoch `n` batches (images, labels), stored one after another; features where the image tower is frozen."""
+    images = case.images["images"][:n_epochs * n]
+    if not trainer.learns_images:
+        images = [trainer.model.image_encoder(batch) for batch in images]
+    found = list(zip(images, case.images["labels"]))
+    return [found[first:first + n] for first in range(0, len(found), n)]
