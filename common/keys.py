@@ -51,7 +51,8 @@ class Key:
 
 def in_words(error):
     """Turn one of pydantic's errors into "must be ..."."""
-    text = {"missing": "must have more values", "too_long": "must have fewer values",
+    text = {"missing": "must have more values", "too_short": "must have more values",
+            "too_long": "must have fewer values",
             "model_type": "must be `key: value` lines"}.get(error["type"], error["msg"])
     for old, new in (("valid integer", "whole number"), ("a valid ", "a "), ("Input should", "must"),
                      ("String should", "must"), ("Value error, ", "")):

@@ -38,7 +38,8 @@ NEUTRAL = {
     "TEST.SAVE_PREDICTIONS": "writes more",
 }
 # Keys that were added when run folders existed already. Those runs had these values: an identity leaves them out.
-ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto", "OPTIM.ADAM_EPS": 1e-8}
+ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto", "OPTIM.ADAM_EPS": 1e-8,
+                "OPTIM.COSINE_MIN_LR": 0.0}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
           "DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.STL10_FOLD", "DATASET.CIFAR_C_",

@@ -23,7 +23,8 @@ from learned.predicting import predict
 from tests.helpers import call, make_cfg, train_args
 from tests.test_clip import TIMM, write_local_dir
 
-OPTIONS = {"OPTIM.MAX_EPOCH": 1, "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.TCP.LAYER": 1}
+OPTIONS = {"OPTIM.MAX_EPOCH": 1, "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.TCP.LAYER": 1,
+           "TRAINER.CLIPLORA.STEPS": 0}
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def error_of(capsys, *arguments):
 
 
 @pytest.mark.parametrize("name", ["ZeroshotCLIP2", "MTCoOp", "MTCoOpHard", "KgCoOp", "ProGrad", "LinearProbe",
-                                  "ProtoNet", "TCP", "DePT"])
+                                  "ProtoNet", "TCP", "DePT", "CLIPLoRA"])
 def test_methods(name, make_run, backbone, pictures, tmp_path):
     run = make_run(backbone, name)
     export.main([str(run), str(tmp_path / "out")])

@@ -17,12 +17,14 @@ from trainers import text_encoder
 from trainers.multitask_clip import MultiTaskCLIP
 
 NODES = {"MTCoOp": "MTCOOP", "MTCoOpHard": "MTCOOPH", "KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "CoCoOp": "COCOOP",
-         "PLOT": "PLOT", "ProtoNet": "PROTONET", "TCP": "TCP", "DePT": "DEPT"}
+         "PLOT": "PLOT", "ProtoNet": "PROTONET", "TCP": "TCP", "DePT": "DEPT",
+         "CLIPLoRA": "CLIPLORA"}
 PROBES = {"CLIPAdapter": "CLIPADAPTER", "TaskRes": "TASKRES", "CLAP": "CLAP", "LPplusplus": "LPPLUSPLUS",
           "CrossModal": "CROSSMODAL"}  # their texts are hand-written
 NODES |= PROBES
 FEW_STEPS = {"ProtoNet": {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6},
-             "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}, "TCP": {"TRAINER.TCP.LAYER": 1}}
+             "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}, "TCP": {"TRAINER.TCP.LAYER": 1},
+             "CLIPLoRA": {"TRAINER.CLIPLORA.STEPS": 0}}
 LOW = ("fp16", "bf16", "amp")
 TOWERS = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float32, "fp32": torch.float32}
 
@@ -91,7 +93,7 @@ def test_a_stopped_run_goes_on_as_if_undisturbed(name, prec, arguments, tmp_path
         assert calm.scaler.get_scale() > 2.0**8
 
 
-@pytest.mark.parametrize("name", [name for name in NODES if name not in ("CoCoOp", "ProtoNet")])
+@pytest.mark.parametrize("name", [name for name in NODES if name not in ("CoCoOp", "ProtoNet", "CLIPLoRA")])
 def test_amp_reaches_testing_and_image_features(name, arguments, monkeypatch):
     """Mistakes: no autocast in testing, or where image features are made."""
     kinds = {"text": set(), "image": set()}

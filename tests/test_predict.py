@@ -32,6 +32,7 @@ CASES = {
     "ZeroshotCLIP": ("ZeroshotCLIP", {}), "ZeroshotCLIP2": ("ZeroshotCLIP2", {}), "ProtoNet": ("ProtoNet", {}),
     "LinearProbe": ("LinearProbe", {}),
     "TCP": ("TCP", {"TRAINER.TCP.LAYER": 1}), "DePT": ("DePT", {}),
+    "CLIPLoRA": ("CLIPLoRA", {"TRAINER.CLIPLORA.STEPS": 0, "OPTIM.LR": 0.1}),
     "ProtoNet, learned": ("ProtoNet", {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 4}),
 }
 

@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+import dassl.optim.lr_scheduler
 from common.errors import UserError
 from datasets.base import Task
+from learned.loading import load_classifier
 from tests import parity
+from tests.helpers import call, call_until, results, train_args
 from tests.parity import TOLERANCE
 from tests.parity_new import check_case
 from tests.test_parity_new import FOLDER, weights  # noqa: F401  a fixture
-from trainers import dept
+from trainers import clip_lora, dept
 from trainers.tcp import without_first_words
 
 TASKS = [Task("flowers", ("daisy", "bird_of_paradise", "rose"), "a photo of a {}, a flower."),
@@ -30,7 +33,7 @@ def test_a_layer_that_the_text_tower_lacks_is_named(backbone):
 
 @pytest.mark.parametrize("name", ["TCP", "DePT"])
 def test_a_suite_scores_as_its_tasks_alone(name, backbone):
-    """A task's logits depend on what is its own alone.
+    """A task's logits depend on what is its own alone."""
     torch.manual_seed(0)
     options = {"TRAINER.TCP.LAYER": 1} if name == "TCP" else {}
     suite = parity.build_trainer(name, backbone, TASKS, 32, options)
@@ -54,8 +57,140 @@ def test_a_suite_scores_as_its_tasks_alone(name, backbone):
         first = last
 
 
-def test_scale_and_shift_of_texts_are_their_own(monkeypatch, weights):  # noqa: F811
-    """Fault: texts go through the scale of images."""
-    monkeypatch.setattr(dept.ChannelHead, "of_texts", dept.ChannelHead.of_images)
-    with pytest.raises(AttributeError):  # no gradient reaches the other
-        check_case(FOLDER, "dept/coop_words", weights)
+def texts_through_the_scale_of_images(monkeypatch):
+    def forgetful(head, tasks):
+        return head.of_images(tasks) + 0 * head.rows(head.text_scale[tasks], head.text_shift[tasks])
+
+    monkeypatch.setattr(dept.ChannelHead, "of_texts", forgetful)
+
+
+def alpha_over_the_rank(monkeypatch):
+    forward = clip_lora.LowRank.forward
+    monkeypatch.setattr(clip_lora.LowRank, "forward", lambda self, x: forward(self, x) / len(self.a) ** 0.5)
+
+
+def cosine_an_epoch_early(monkeypatch):
+    build = dassl.optim.lr_scheduler.CosineAnnealingLR
+
+    def early(optimizer, n, *args):
+        scheduler = build(optimizer, n, *args)
+        optimizer.step()  # torch wants it before the scheduler's
+        scheduler.step()
+        return scheduler
+
+    monkeypatch.setattr(dassl.optim.lr_scheduler, "CosineAnnealingLR", early)
+
+
+@pytest.mark.parametrize("fault, case, found", [
+    (texts_through_the_scale_of_images, "dept/coop_words", "losses"), (cosine_an_epoch_early, "dept/coop_words", "lrs"),
+    (cosine_an_epoch_early, "tcp/words", "lrs"), (cosine_an_epoch_early, "clip_lora/text_only", "lrs"),
+    (alpha_over_the_rank, "clip_lora/text_only", "losses")])
+def test_check_finds_a_fault(fault, case, found, monkeypatch, weights):  # noqa: F811
+    fault(monkeypatch)
+    assert check_case(FOLDER, case, weights)[found] > TOLERANCE
+
+
+# ---------------------------------------------------------------------------- CLIP-LoRA
+def lora(backbone, size=32, **options):
+    """A trainer whose updates are not 0, in training mode."""
+    torch.manual_seed(0)
+    options = {f"TRAINER.CLIPLORA.{key}": value for key, value in options.items()}
+    trainer = parity.make("CLIPLoRA", backbone, TASKS, size, {"TRAINER.CLIPLORA.PREC": "fp64", **options})
+    trainer.make_train_loader = lambda: [None]  # one batch an epoch
+    trainer.build_optimizer()
+    for value in trainer.trained:
+        value.data.copy_(0.1 * torch.randn(value.shape))
+    trainer.set_mode(training=True)
+    return trainer
+
+
+PIXELS, LABELS = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double(), torch.tensor([0, 3, 4, 1])
+
+
+def gradients(trainer):
+    trainer.optimizer.zero_grad()
+    torch.manual_seed(2)
+    trainer.add_gradients(PIXELS, LABELS)
+    return [value.grad.clone() for value in trainer.trained]
+
+
+def test_each_projection_and_each_prompt_has_a_mask_of_its_own(backbone):
+    trainer, seen = lora(backbone), {}
+    for tower, blocks in trainer.model.updates.items():
+        for name, update in blocks["0"].items():
+            update.dropout.register_forward_hook(
+                lambda module, args, made, key=(tower, name): seen.update({key: (args[0], made)}))
+    trainer.add_gradients(PIXELS, LABELS)
+    masks = {key: made != 0 for key, (_, made) in seen.items()}
+    assert len(masks) == 6
+    for tower in ("text", "image"):
+        q, k, v = (masks[tower, name] for name in "qkv")
+        for one, other in ((q, k), (k, v), (q, v)):
+            assert 0.5 < float((one == other).double().mean()) < 0.75  # 0.625 where they are independent
+    x, made = seen["text", "q"]
+    torch.testing.assert_close(made[made != 0], (x / 0.75)[made != 0])
+    assert len(x) == int(trainer.model.prompts.lengths.sum())  # [SOS] of every prompt, too
+    trainer.set_mode(training=False)
+    first, second = (trainer.model(PIXELS, LABELS)[0] for _ in range(2))
+    assert torch.equal(first, second) and all(torch.equal(*pair) for pair in seen.values())
+
+
+@pytest.mark.parametrize("setting", ["MODEL.CHECKPOINT_TEXT", "chunk"])
+def test_gradients_with_less_memory_are_the_same(setting, backbone):
+    """Recomputed blocks draw the same masks again; in chunks the masks are others, so there is none."""
+    trainer = lora(backbone, DROPOUT=0.0 if setting == "chunk" else 0.25, MATRICES=("q", "k", "v", "o"))
+    expected = gradients(trainer)
+    encoder = trainer.model.text_encoder
+    encoder.chunk, encoder.checkpoint = (2, False) if setting == "chunk" else (0, True)
+    for ours, theirs in zip(gradients(trainer), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+        assert theirs.abs().max() > 0
+
+
+@pytest.mark.parametrize("layers, numbers", [("all", "01"), ("half-bottom", "0"), ("half-up", "1"), ("up", "1")])
+def test_layers_and_towers_that_learn(layers, numbers, backbone):
+    trainer = lora(backbone, LAYERS=layers, TOWERS="text")
+    assert "".join(trainer.model.updates["text"]) == numbers and list(trainer.model.updates) == ["text"]
+    assert not trainer.learns_images and trainer.learns_texts
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"LAYERS": "mid"}, "TRAINER.CLIPLORA.LAYERS is 'mid', which of 2 blocks are none: set it to all"),
+    ({"MATRICES": ()}, r"TRAINER.CLIPLORA.MATRICES is \(\) .* but must have more values")])
+def test_settings_that_are_refused(options, message, backbone):
+    with pytest.raises(UserError, match=message):
+        lora(backbone, **options)
+
+
+def test_a_resnet_learns_in_its_text_tower_alone():
+    with pytest.raises(UserError, match="TOWERS is 'both', but the image tower here is no transformer .* set it to text"):
+        lora("tiny", 64)
+    trainer = lora("tiny", 64, TOWERS="text")
+    trainer.step(torch.randn(4, trainer.model.text_encoder.output_dim).double(), LABELS, 1)
+    trainer.check_learned()
+
+
+@pytest.mark.parametrize("towers", ["both", "text", "image"])
+def test_a_run_is_stopped_resumed_and_loaded(towers, photo_root, words, tmp_path, monkeypatch):
+    def arguments(place, *flags):
+        return train_args(photo_root, words, tmp_path / place, "CLIPLoRA", *flags, **{
+            "TRAINER.CLIPLORA.TOWERS": towers, "TRAINER.CLIPLORA.STEPS": 4, "OPTIM.LR": 0.02, "OPTIM.NAME": "adamw",
+            "OPTIM.WARMUP_EPOCH": 0, "OPTIM.COSINE_MIN_LR": 0.001, "TRAIN.RESUME_SECONDS": 0,
+            "DATASET.SPLIT_DIR": tmp_path / "splits"})
+
+    calm = call(arguments("calm"))
+    assert calm.max_epoch == 3  # 8 steps for 2 shots, of 3 batches an epoch
+    assert calm.learning_rate() == pytest.approx(0.001)
+    call_until(2, arguments("stopped"), monkeypatch)
+    resumed = call(arguments("stopped"))
+    assert calm.digest_of_learned() == resumed.digest_of_learned()
+    tested = call(arguments("tested", "--eval-only", "--model-dir", str(tmp_path / "calm")))
+    assert results(tmp_path / "tested")["tasks"] == results(tmp_path / "calm")["tasks"]
+    start, loaded = call(arguments("start", "--no-train")).model, load_classifier(str(tmp_path / "calm")).trainer.model
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for tower, features in (("text", lambda model: model.class_features()),
+                                ("image", lambda model: model.image_encoder(pixels))):
+            assert torch.equal(features(loaded), features(tested.model))
+            moved = (features(loaded) - features(start)).norm() / features(start).norm()
+            assert (moved > 0.01) == (towers in (tower, "both")), tower

@@ -5,6 +5,7 @@ from . import (  # noqa: F401
     ape_t,
     clap,
     clip_adapter,
+    clip_lora,
     cocoop,
     cross_modal,
     dept,

@@ -95,7 +95,7 @@ def cast_towers(clip_model, prec):
 
 
 class MultiTaskCLIP(nn.Module):
-    """CLIP whose class features a subclass makes; images are scored by exp(logit_scale) x cosine.
+    """CLIP whose class features a subclass makes; images are scored by `scale` x cosine.
 
     Everything that asks for predictions (testing, predicting, exporting, calibrating) asks for `class_features`, once,
     then for `logits` of `image_features` of each batch.
@@ -124,6 +124,11 @@ class MultiTaskCLIP(nn.Module):
     def learned_dtype(self):
         """dtype of what is learned, of logits and losses: float32, under fp64 float64."""
         return self.logit_scale.dtype
+
+    @property
+    def scale(self):
+        """What cosines are multiplied by."""
+        return self.logit_scale.exp()
 
     def to_double(self, images):
         """Cast all but the image tower to float64, in place, and the image tower too if `images` is true."""
@@ -189,7 +194,7 @@ class MultiTaskCLIP(nn.Module):
         return None
 
     def score(self, image_features, class_features):
-        """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): exp(logit_scale) x cosine.
+        """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): `scale` x cosine.
 
         They are computed in float32, under fp64 in float64, whatever the towers' precision: logits near 25 have steps
         of 1/64 in fp16 and of 1/8 in bf16, enough to move a prediction.
@@ -197,7 +202,7 @@ class MultiTaskCLIP(nn.Module):
         with torch.autocast(image_features.device.type, enabled=False):
             image_features, class_features = (F.normalize(features.to(self.learned_dtype), dim=-1)
                                               for features in (image_features, class_features))
-            return self.logit_scale.exp() * image_features @ class_features.t()
+            return self.scale * image_features @ class_features.t()
 
     def in_own_task(self, labels, classes=slice(None)):
         """Mask (B, n) of the classes that belong to the sample's own task; `labels` (B,)."""

@@ -42,7 +42,7 @@ class Prompts(nn.Module):
 
     Attributes:
         prefix: how many leading positions ([SOS] and context) prompts with the same context have in common; 1 where
-            no two prompts share a context, since [SOS] is common to all.
+            no two prompts share a context, since [SOS] is common to all, and 0 where nothing shall be shared.
     """
 
     def __init__(self, tokens, slots, lengths, context_of, prefix):

@@ -70,13 +70,13 @@ class PromptEncoder(nn.Module):
         index, sizes = torch.cat(used), [len(own) for own in used]
         contexts = {key: value.index_select(0, index).split(sizes) for key, value in contexts.items()}
 
-        def encode(i):
+        def encode(i, index):
             own = {key: parts[i] for key, parts in contexts.items()}
             return self.encode(chunks[i], own.pop("ctx", None), own)
 
         # The last chunk's backward pass comes first, so keeping its activations needs no more memory.
         last = len(chunks) - 1
-        return torch.cat([again_in_backward(encode, i) if learns and i < last else encode(i)
+        return torch.cat([again_in_backward(encode, i, index) if learns and i < last else encode(i, index)
                           for i in range(len(chunks))])
 
     def encode(self, prompts, ctx=None, deep=None):
@@ -111,7 +111,9 @@ class PromptEncoder(nn.Module):
 class TextEncoder(PromptEncoder):
     """Text features of `Prompts`. Holds CLIP's text modules. `checkpoint` works block by block.
 
-    The blocks' weights are read, but `block.attn` itself is never called, so forward hooks on it would not be.
+    The blocks' weights are read, but `block.attn` itself is never called, so forward hooks on it would not be. An
+    attention module that a method puts there has `num_heads`, `out_proj(x)`, and `qkv(x)`: rows (rows, width) ->
+    (rows, 3 * width).
     """
 
     def __init__(self, clip_model):
@@ -186,7 +188,9 @@ class TextEncoder(PromptEncoder):
 
         def attend(rows):
             prefix, suffix = layout.split(rows.unflatten(1, (3, self.heads, -1)))
-            own = F.scaled_dot_product_attention(*prefix.unbind(2), is_causal=True)  # (n_prefixes, heads, prefix, d)
+            own = prefix[:, :, 0]  # (n_prefixes, heads, prefix, d)
+            if layout.prefix:
+                own = F.scaled_dot_product_attention(*prefix.unbind(2), is_causal=True)
             keys, values = layout.with_prefix(prefix[:, :, 1:], suffix[:, :, 1:]).unbind(2)
             seen = F.scaled_dot_product_attention(suffix[:, :, 0], keys, values, attn_mask=layout.causal)
             return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(seen)]).flatten(1)
@@ -207,7 +211,10 @@ class TextEncoder(PromptEncoder):
 
     @staticmethod
     def _qkv(block, x):
-        return F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)  # (rows, 3 * width)
+        x, attention = block.ln_1(x), block.attn
+        if hasattr(attention, "qkv"):
+            return attention.qkv(x)
+        return F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (rows, 3 * width)
 
     @staticmethod
     def _residual(block, x, attended):
@@ -286,7 +293,8 @@ def recomputed(function, x):
 def again_in_backward(function, *args):
     """`function(*args)`, keeping its arguments alone for the backward pass, where it is called again.
 
-    Gradients flow to the arguments and to all that `function` reads besides them, such as learned weights.
+    Gradients flow to the arguments and to all that `function` reads besides them, such as learned weights. It draws the
+    same random numbers again, if one of `args` is a tensor: `checkpoint` keeps the state of their device's generator.
     """
     return checkpoint(function, *args, use_reentrant=False)
 

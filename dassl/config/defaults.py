@@ -102,6 +102,7 @@ KEYS = {
     "OPTIM.STEPSIZE": Key((-1,), "single_step: the last entry (<= 0: never step); multi_step: the milestones",
                           int | tuple[int, ...]),
     "OPTIM.GAMMA": Key(0.1, "factor of single_step and multi_step", NotNegative),
+    "OPTIM.COSINE_MIN_LR": Key(0.0, "rate that cosine ends at", NotNegative),
     "OPTIM.MAX_EPOCH": Key(10, "epochs of training", Count),
     "OPTIM.WARMUP_EPOCH": Key(-1, "epochs of warm-up; <= 0: none", int),
     "OPTIM.WARMUP_TYPE": Key("linear", "of warm-up", Literal["linear", "constant"]),

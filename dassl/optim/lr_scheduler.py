@@ -70,7 +70,8 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
 
 
 def build_lr_scheduler(optimizer, optim_cfg, max_epoch=None):
-    """Make the scheduler that ``cfg.OPTIM`` describes (LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH, WARMUP_*).
+    """Make the scheduler that ``cfg.OPTIM`` describes (LR_SCHEDULER, STEPSIZE, GAMMA, MAX_EPOCH, COSINE_MIN_LR,
+    WARMUP_*).
 
     It may be stepped more than MAX_EPOCH times: the cosine then rises again and repeats.
 
@@ -95,7 +96,7 @@ def build_lr_scheduler(optimizer, optim_cfg, max_epoch=None):
             raise UserError(f"OPTIM.STEPSIZE is {stepsize!r}: multi_step needs a list of epochs")
         scheduler = MultiStepLR(optimizer, milestones=stepsize, gamma=optim_cfg.GAMMA)
     else:
-        scheduler = CosineAnnealingLR(optimizer, float(max_epoch))
+        scheduler = CosineAnnealingLR(optimizer, float(max_epoch), optim_cfg.COSINE_MIN_LR)
 
     warmup_epoch = optim_cfg.WARMUP_EPOCH
     if warmup_epoch <= 0:

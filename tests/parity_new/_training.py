@@ -41,6 +41,7 @@ def train(case, trainer, learned, batches):
     with torch.no_grad():
         if "first_logits" in case.stored:
             ours["first_logits"] = logits(case, trainer, "test")
+    trainer.set_mode(training=True)
     for epoch, loader in enumerate(batches):
         trainer.epoch = epoch
         for features, labels in loader:
@@ -52,6 +53,7 @@ def train(case, trainer, learned, batches):
             trainer.step_rate(by_batch=True)
         trainer.end_epoch()
         trainer.step_rate(by_batch=False)
+    trainer.set_mode(training=False)
     ours |= {f"final/{name}": value for name, value in learned.items()}
     ours["test_logits"] = logits(case, trainer, "test")
     return case.errors({name: value.reshape(case[name].shape) if isinstance(value, torch.Tensor) else value

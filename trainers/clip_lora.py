@@ -1,0 +1,155 @@
+"""CLIP-LoRA: low-rank updates of the attention's projections in both towers, with hand-written prompts.
+
+Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPR Workshops 2024. Schedule of its
+repository (MaxZanella/CLIP-LoRA): AdamW 2e-4 with weight decay 0.01, batch 32, 500 steps for each shot, a cosine to 1e-6
+that goes on with every step. Its text features are of the first template; where the image tower alone learns, it trains
+with all templates and tests with the first. One set of updates serves all tasks of a suite.
+"""
+
+from math import ceil
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from common.errors import UserError
+from common.keys import Count, Key, Natural, Positive, Share
+from runs.methods import PREC, Row, register
+
+from .multitask import MultiTaskTrainer
+from .multitask_clip import MultiTaskCLIP, template_prompts
+
+# {LAYERS: the blocks (first, end) of a tower, in its depth}; of 12 the thirds are 0-3, 4-7 and 8-11, as published
+LAYERS = {"all": (0, 1), "bottom": (0, 1 / 3), "mid": (1 / 3, 2 / 3), "up": (2 / 3, 1),
+          "half-bottom": (0, 1 / 2), "half-up": (1 / 2, 1)}
+
+
+class LowRank(nn.Module):
+    """alpha / sqrt(rank) x b a drop(x) of x (..., n): `a` (rank, n) starts as nn.Linear's weight, `b` (n, rank) at 0.
+
+    It is computed in the dtype of what is learned, whatever that of x.
+    """
+
+    def __init__(self, n, options):
+        super().__init__()
+        self.dropout, self.scale = nn.Dropout(options.DROPOUT), options.ALPHA / options.RANK**0.5
+        self.a = nn.Parameter(torch.empty(options.RANK, n).uniform_(-(n**-0.5), n**-0.5))
+        self.b = nn.Parameter(torch.zeros(n, options.RANK))
+
+    def forward(self, x):
+        low = F.linear(self.dropout(x).to(self.a.dtype), self.a)
+        return self.scale * F.linear(low, self.b)
+
+
+class Attention(nn.Module):
+    """Self-attention with the frozen weights of an `nn.MultiheadAttention` and updates of its projections.
+
+    The image tower calls it as it calls the former; the text encoder asks for `qkv` and `out_proj`.
+
+    Args:
+        updates: {"q", "k", "v" or "o": `LowRank`}.
+    """
+
+    def __init__(self, frozen, updates):
+        super().__init__()
+        self.num_heads, self.updates = frozen.num_heads, updates
+        self.in_proj_weight, self.in_proj_bias, self.out = frozen.in_proj_weight, frozen.in_proj_bias, frozen.out_proj
+
+    def qkv(self, x):
+        """Rows (..., width) -> their queries, keys and values side by side, (..., 3 width)."""
+        updates = [self.updates[name](x) if name in self.updates else torch.zeros_like(x) for name in "qkv"]
+        rows = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        return rows + torch.cat(updates, dim=-1).to(rows.dtype)
+
+    def out_proj(self, x):
+        """What the heads made, (..., width) -> (..., width)."""
+        rows = self.out(x)
+        return rows + self.updates["o"](x).to(rows.dtype) if "o" in self.updates else rows
+
+    def forward(self, query, key, value, need_weights=False, attn_mask=None):
+        """(B, L, width) -> (B, L, width), None; `key` and `value` are `query`."""
+        rows = self.qkv(query).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, d)
+        attended = F.scaled_dot_product_attention(*rows.unbind(0), attn_mask=attn_mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+class LoRACLIP(MultiTaskCLIP):
+    """CLIP with low-rank updates; a `UserError` where a tower that shall learn is of another kind."""
+
+    scale = 100.0  # a literal of the published code
+
+    def __init__(self, clip_model, tasks, options):
+        super().__init__(clip_model, tasks)
+        self.learns_texts = options.TOWERS != "image"
+        self.updates = nn.ModuleDict()
+        for tower, module, other in (("text", self.text_encoder, "image"), ("image", self.image_encoder, "text")):
+            if options.TOWERS in (tower, "both"):
+                blocks = getattr(module, "blocks", getattr(getattr(module, "transformer", None), "resblocks", ()))
+                if not any(type(block.attn) is nn.MultiheadAttention for block in blocks):
+                    raise UserError(f"TRAINER.CLIPLORA.TOWERS is {options.TOWERS!r}, but the {tower} tower here is no "
+                                    "transformer as CLIP's are, which alone CLIP-LoRA is published for: use a backbone "
+                                    f"such as ViT-B/16, or set it to {other}")
+                self.updates[tower] = self.adapt(blocks, options)
+        self.prompts = template_prompts(tasks, [task.templates[0] for task in tasks], self.text_encoder.tokenizer)
+        if options.DROPOUT:
+            self.prompts.prefix = 0  # each prompt has masks of its own from [SOS] on
+
+    @staticmethod
+    def adapt(blocks, options):
+        """Put `Attention` into those of a tower's `blocks` that LAYERS names; returns their updates by block."""
+        (first, end), found = (round(share * len(blocks)) for share in LAYERS[options.LAYERS]), nn.ModuleDict()
+        if first == end:
+            raise UserError(f"TRAINER.CLIPLORA.LAYERS is {options.LAYERS!r}, which of {len(blocks)} blocks are none: set "
+                            "it to all")
+        for number in range(first, end):
+            frozen = blocks[number].attn
+            own = nn.ModuleDict({name: LowRank(frozen.embed_dim, options) for name in options.MATRICES})
+            blocks[number].attn, found[str(number)] = Attention(frozen, own), own
+        return found
+
+    def class_features(self, classes=None):
+        return self.text_encoder(self.prompts if classes is None else self.prompts.select(classes))
+
+    def forward(self, images, labels):
+        texts = self.class_features() if self.learns_texts else self.zero_shot_features
+        return self.logits(self.image_features(images, labels), labels, texts), labels
+
+
+@register
+class CLIPLoRA(MultiTaskTrainer):
+    """CLIP-LoRA. Dropout draws other masks with another MODEL.TEXT_CHUNK, so results differ more than by rounding."""
+
+    node = "CLIPLORA"
+    keys = {
+        "PREC": PREC,
+        "TOWERS": Key("both", "which towers learn", Literal["both", "text", "image"]),
+        "LAYERS": Key("all", "which blocks of a tower learn: thirds or halves of its depth, bottom first",
+                      Literal[tuple(LAYERS)]),
+        "MATRICES": Key(("q", "k", "v"), "which projections of the attention learn: of queries, keys, values, output",
+                        Annotated[tuple[Literal["q", "k", "v", "o"], ...], Field(min_length=1)]),
+        "RANK": Key(2, "rank of the updates", Count),
+        "ALPHA": Key(1.0, "factor of the updates, divided by the square root of the rank", Positive),
+        "DROPOUT": Key(0.25, "share of an update's input that is 0 in training; each has a mask of its own", Share),
+        "STEPS": Key(500, "steps for each shot, in whole epochs; 0: OPTIM.MAX_EPOCH epochs", Natural),
+    }
+    rows = (Row("CLIP-LoRA", 126, by_default=False),)
+    optim = {"OPTIM.NAME": "adamw", "OPTIM.LR": 2e-4, "OPTIM.WEIGHT_DECAY": 0.01, "OPTIM.LR_SCHEDULER": "cosine",
+             "OPTIM.COSINE_MIN_LR": 1e-6, "OPTIM.WARMUP_EPOCH": 0, "DATALOADER.TRAIN_X.BATCH_SIZE": 32}
+    rate_by_batch, drop_last = True, False
+    reads_templates = True
+    not_neutral = ("MODEL.TEXT_CHUNK", "MODEL.COMPILE")  # dropout draws other masks
+    learns_images = property(lambda self: self.options.TOWERS != "text")
+    learns_texts = property(lambda self: self.options.TOWERS != "image")
+    parts = staticmethod(lambda options: ["updates"])
+
+    def build_clip_model(self, clip_model):
+        return LoRACLIP(clip_model, self.tasks, self.options)
+
+    def build_data(self):
+        super().build_data()
+        n, shots = len(self.train_images), self.cfg.DATASET.NUM_SHOTS
+        if n and self.options.STEPS:
+            n_steps = self.options.STEPS * (shots if shots > 0 else n / self.dataset.num_classes)
+            self.max_epoch = ceil(n_steps / ceil(n / self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE))
