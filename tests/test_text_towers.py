@@ -314,6 +314,14 @@ def test_roberta_runs(names, photo_root, tmp_path):
     assert len(results(tmp_path / "run")["tasks"]) == 2
 
 
+@pytest.mark.parametrize("trainer, said", [
+    ("TCP", "deep prompts need a text tower of CLIP's layout"), ("CLIPLoRA", "the text tower here is no transformer as")])
+def test_methods_inside_clips_text_tower_say_so(trainer, said, names, photo_root, tmp_path):
+    with pytest.raises(UserError, match=said):
+        call(train_args(photo_root, names("siglip"), tmp_path / "run", trainer, **{
+            "DATASET.SPLIT_DIR": tmp_path / "splits"}))
+
+
 def test_linear_probe_and_zero_shot(names, photo_root, tmp_path):
     call(train_args(photo_root, names("siglip"), tmp_path / "lp", "LinearProbe", **{
         "DATASET.SPLIT_DIR": tmp_path / "splits"}))

@@ -20,14 +20,15 @@ TASKS = [Task("flowers", ("daisy", "bird_of_paradise", "rose"), "a photo of a {}
 
 
 @pytest.mark.parametrize("template, n, expected", [
-    ("a photo of a {}, a type of flower.", 4, "{}, a type of flower."), ("a photo of a person doing {}.", 4, "person doing {}."),
+    ("a photo of a {}, a type of flower.", 4, "{}, a type of flower."),
+    ("a photo of a person doing {}.", 4, "person doing {}."),
     ("{} texture.", 4, "{} texture."), ("itap of a {}.", 2, "a {}.")])
 def test_the_context_replaces_the_first_words_of_a_template(template, n, expected):
     assert without_first_words(template, n) == expected
 
 
 def test_a_layer_that_the_text_tower_lacks_is_named(backbone):
-    with pytest.raises(UserError, match=r"TRAINER.TCP.LAYER is 8, but the text tower of .* has 2 blocks, counted from 0"):
+    with pytest.raises(UserError, match="TRAINER.TCP.LAYER is 8, but the text tower of .* has 2 blocks, counted"):
         parity.make("TCP", backbone, TASKS, 32, {})
 
 
@@ -104,7 +105,8 @@ def lora(backbone, size=32, **options):
     return trainer
 
 
-PIXELS, LABELS = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double(), torch.tensor([0, 3, 4, 1])
+PIXELS = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+LABELS = torch.tensor([0, 3, 4, 1])
 
 
 def gradients(trainer):
@@ -163,7 +165,7 @@ def test_settings_that_are_refused(options, message, backbone):
 
 
 def test_a_resnet_learns_in_its_text_tower_alone():
-    with pytest.raises(UserError, match="TOWERS is 'both', but the image tower here is no transformer .* set it to text"):
+    with pytest.raises(UserError, match="TOWERS is 'both', but the image tower here is no transformer .* to text"):
         lora("tiny", 64)
     trainer = lora("tiny", 64, TOWERS="text")
     trainer.step(torch.randn(4, trainer.model.text_encoder.output_dim).double(), LABELS, 1)

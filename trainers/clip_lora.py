@@ -1,9 +1,9 @@
 """CLIP-LoRA: low-rank updates of the attention's projections in both towers, with hand-written prompts.
 
 Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPR Workshops 2024. Schedule of its
-repository (MaxZanella/CLIP-LoRA): AdamW 2e-4 with weight decay 0.01, batch 32, 500 steps for each shot, a cosine to 1e-6
-that goes on with every step. Its text features are of the first template; where the image tower alone learns, it trains
-with all templates and tests with the first. One set of updates serves all tasks of a suite.
+repository (MaxZanella/CLIP-LoRA): AdamW 2e-4 with weight decay 0.01, batch 32, 500 steps for each shot, a cosine to
+1e-6 that goes on with every step. Its text features are of the first template; where the image tower alone learns, it
+trains with all templates and tests with the first. One set of updates serves all tasks of a suite.
 """
 
 from math import ceil
@@ -101,8 +101,8 @@ class LoRACLIP(MultiTaskCLIP):
         """Put `Attention` into those of a tower's `blocks` that LAYERS names; returns their updates by block."""
         (first, end), found = (round(share * len(blocks)) for share in LAYERS[options.LAYERS]), nn.ModuleDict()
         if first == end:
-            raise UserError(f"TRAINER.CLIPLORA.LAYERS is {options.LAYERS!r}, which of {len(blocks)} blocks are none: set "
-                            "it to all")
+            raise UserError(f"TRAINER.CLIPLORA.LAYERS is {options.LAYERS!r}, which of {len(blocks)} blocks are none: "
+                            "set it to all")
         for number in range(first, end):
             frozen = blocks[number].attn
             own = nn.ModuleDict({name: LowRank(frozen.embed_dim, options) for name in options.MATRICES})

@@ -1,8 +1,8 @@
 """TCP: CoOp whose class features are held near the hand-written ones, which also give every class tokens of its own.
 
-Yao et al., TCP: Textual-based Class-aware Prompt Tuning for Visual-Language Model, CVPR 2024. Schedule of its repository
-(htyao89/Textual-based_Class-aware_prompt_tuning): Adam 2e-3 with weight decay 5e-4 in the gradient, batch 32, 50 epochs,
-a first epoch at 1e-5. The weight 8.0 is a literal there.
+Yao et al., TCP: Textual-based Class-aware Prompt Tuning for Visual-Language Model, CVPR 2024. Schedule of its
+repository (htyao89/Textual-based_Class-aware_prompt_tuning): Adam 2e-3 with weight decay 5e-4 in the gradient, batch
+32, 50 epochs, a first epoch at 1e-5. The weight 8.0 is a literal there.
 """
 
 import torch
@@ -76,8 +76,8 @@ class TCP(PerTaskTrainer):
         "PREC": PREC,
         "N_CTX": Key(4, "number of context vectors, if CTX_INIT is empty", Count),
         "CTX_INIT": Key("", "words to start from", str),
-        "LAYER": Key(8, "block of the text tower, counted from 0, before which a class's own tokens stand in the places "
-                     "of the context", Natural),
+        "LAYER": Key(8, "block of the text tower, counted from 0, before which a class's own tokens take the places of "
+                     "the context", Natural),
         "W": Key(8.0, "weight of the distance from the zero-shot text features", NotNegative),
     }
     rows = (Row("TCP", 102, by_default=False),)

@@ -1,4 +1,4 @@
-"""What the checks of methods inside the towers share: stored images in place of features, and an image tower in double."""
+"""What the checks of methods inside the towers share: stored images for features, and an image tower in double."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def build(case, name, templates, **options):
 
 @torch.no_grad()
 def batches(case, trainer, n_epochs, n):
-    """For each epoch `n` batches (images, labels), stored one after another; features where the image tower is frozen."""
+    """For each epoch `n` batches (images, labels), stored one after another; features if the image tower is frozen."""
     images = case.images["images"][:n_epochs * n]
     if not trainer.learns_images:
         images = [trainer.model.image_encoder(batch) for batch in images]

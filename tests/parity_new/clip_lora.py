@@ -51,9 +51,9 @@ def check(case):
     steps = hyper["n_iters"] * hyper["shots"]
     # "bottom" are blocks 0 to 3 in the published code, which is all of these towers
     trainer = build(case, "CLIPLoRA", tuple(case.about["templates"]), **{
-        **TRAINERS["CLIPLoRA"].optim, "OPTIM.LR": hyper["lr"], "OPTIM.MAX_EPOCH": steps, "TOWERS": TOWERS[hyper["encoder"]],
-        "MATRICES": tuple(hyper["params"]), "RANK": hyper["r"], "ALPHA": float(hyper["alpha"]),
-        "DROPOUT": hyper["dropout_rate"]})
+        **TRAINERS["CLIPLoRA"].optim, "OPTIM.LR": hyper["lr"], "OPTIM.MAX_EPOCH": steps,
+        "TOWERS": TOWERS[hyper["encoder"]], "MATRICES": tuple(hyper["params"]), "RANK": hyper["r"],
+        "ALPHA": float(hyper["alpha"]), "DROPOUT": hyper["dropout_rate"]})
     model = trainer.model
     with torch.no_grad():
         errors = case.errors({"zero_shot_logits": model.score(
@@ -63,7 +63,8 @@ def check(case):
                for name, update in own.items()}
     if "in/mask/000" in case.stored:
         use_masks(case, updates, model.prompts)
-    learned = {f"{name}.w_lora_{part.upper()}": getattr(update, part) for name, update in updates.items() for part in "ab"}
+    learned = {f"{name}.w_lora_{part.upper()}": getattr(update, part) for name, update in updates.items()
+               for part in "ab"}
     # an epoch of one batch a step, so that the rate counts steps; the stored loader goes round its batches
     loader, = batches(case, trainer, 1, case.about["batches"])
     trainer.make_train_loader = lambda: [None]
