@@ -1,0 +1,28 @@
+"""What the checks of methods inside the towers share: the stored images, and where their prompts are."""
+
+from . import _training
+
+
+def learned_of(trainer):
+    """{name of a stored value: our prompts} of the towers that have prompts."""
+    prompts, named = trainer.model.prompt_learner, {}
+    for tower, first in (("image", "image_encoder.VPT"), ("text", "prompt_learner.ctx")):
+        for i, value in enumerate(prompts[tower].layers if tower in prompts else ()):
+            named[f"{tower}_encoder.transformer.resblocks.{i}.VPT_shallow" if i else first] = value
+    return named
+
+
+def epochs(case):
+    """The batches of each stored epoch, [[(images, labels)]]."""
+    batches = list(zip(case.images["images"], case.images["labels"]))
+    n = case.hyper["batches"]
+    return [batches[n * epoch:n * (epoch + 1)] for epoch in range(case.hyper["epochs"])]
+
+
+def check(case, name, **options):
+    """{quantity: error} of the trainer `name` with the case's hyper-parameters that are keys of it, and `options`."""
+    from runs.methods import TRAINERS
+
+    keys = {key: value for key, value in case.hyper.items() if key in TRAINERS[name].keys}
+    trainer = case.trainer(name, **_training.optim(case), **keys, **options)
+    return _training.train(case, trainer, learned_of(trainer), epochs(case))
