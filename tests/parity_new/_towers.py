@@ -19,10 +19,15 @@ def epochs(case):
     return [batches[n * epoch:n * (epoch + 1)] for epoch in range(case.hyper["epochs"])]
 
 
-def check(case, name, **options):
-    """{quantity: error} of the trainer `name` with the case's hyper-parameters that are keys of it, and `options`."""
+def build(case, name, **options):
+    """The trainer `name` with the case's hyper-parameters that are keys of it, and `options`."""
     from runs.methods import TRAINERS
 
     keys = {key: value for key, value in case.hyper.items() if key in TRAINERS[name].keys}
-    trainer = case.trainer(name, **_training.optim(case), **keys, **options)
-    return _training.train(case, trainer, learned_of(trainer), epochs(case))
+    return case.trainer(name, **_training.optim(case), **keys, **options)
+
+
+def check(case, trainer, learned):
+    """{quantity: error} of the stored steps; `learned` is {name of a stored value: our parameter}, all of them."""
+    assert set(learned) == {name.removeprefix("init/") for name in case.stored if name.startswith("init/")}
+    return _training.train(case, trainer, learned, epochs(case))

@@ -1,7 +1,8 @@
 """VPT."""
 
-from ._towers import check as check_towers
+from . import _towers
 
 
 def check(case):
-    return check_towers(case, "VPT", TEMPLATE="a photo of a {}.")
+    trainer = _towers.build(case, "VPT", TEMPLATE="a photo of a {}.")
+    return _towers.check(case, trainer, _towers.learned_of(trainer))
