@@ -24,7 +24,7 @@ from runs.results import describe_suite, write_results
 
 from .evaluation import make_evaluator
 from .method import Method
-from .multitask_clip import cast_towers, digest_of_clip, load_clip
+from .multitask_clip import cast_towers, digest_of_clip, load_clip, recompute_blocks
 from .progress import Progress
 from .prompts import similarities
 from .saving import SavesParts
@@ -83,6 +83,8 @@ class MultiTaskTrainer(Method, SavesParts):
             self.model.zero_shot_features  # made once, before anything is learned or loaded
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
         self.model.text_encoder.chunk = cfg.MODEL.TEXT_CHUNK
+        if cfg.MODEL.CHECKPOINT_IMAGE:
+            recompute_blocks(self.model.image_encoder, cfg)
         if cfg.MODEL.COMPILE:
             self.model.text_encoder.compile_blocks()
         if self.device.type == "cuda":
