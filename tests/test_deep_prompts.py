@@ -17,7 +17,7 @@ from trainers.deep_prompts import encode_with_prompts
 from trainers.text_encoder import kept_for_backward
 
 DEPTHS = {"VPT": {"PROMPT_DEPTH_VISION": 2}, "IVLP": {"PROMPT_DEPTH_VISION": 1, "PROMPT_DEPTH_TEXT": 2},
-          "MaPLe": {"PROMPT_DEPTH": 2}, "PromptSRC": {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 1, "GPA_STD": 1}}
+          "MaPLe": {"PROMPT_DEPTH": 2}, "PromptSRC": {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 1, "GPA_MEAN": 2}}
 TASKS = [Task("letters", ("U.S.", "tulip"), "the text {}."), Task("colours", ("dark_blue", "red", "grey", "green"))]
 
 
@@ -135,6 +135,12 @@ def test_each_layer_has_its_own_prompts(words):
     with torch.no_grad():
         found = trainer.model.image_features(images, None)
     torch.testing.assert_close(found, tower.ln_post(x[:, 0]) @ tower.proj)
+
+
+def test_without_visual_prompts_the_image_tower_is_as_it_was(words):
+    trainer, images, labels = make("IVLP", words, PROMPT_DEPTH_VISION=0, TSC=True), pixels(3), torch.tensor([0, 1, 4])
+    assert torch.equal(trainer.model.image_features(images, labels), trainer.model.image_encoder(images))
+    assert gradients(trainer, images, labels)[0].keys() == {"text.layers.0", "text.layers.1"}
 
 
 @pytest.mark.parametrize("name", ["MaPLe", "PromptSRC"])
