@@ -30,8 +30,8 @@ class IVLP(DeepPromptTrainer):
         "PREC": PREC,
         "N_CTX_VISION": Key(4, "number of prompts of the image tower", Count),
         "N_CTX_TEXT": Key(4, "number of prompts of the text tower", Count),
-        "CTX_INIT": Key("a photo of a", "words that a prompt begins with; the first N_CTX_TEXT are the start of what is "
-                        "learned, the others stay; empty: a random start", str),
+        "CTX_INIT": Key("a photo of a", "words that a prompt begins with; the first N_CTX_TEXT are the start of what "
+                        "is learned, the others stay; empty: a random start", str),
         "PROMPT_DEPTH_VISION": Key(9, "layers of the image tower that read prompts; 0: none", Natural),
         "PROMPT_DEPTH_TEXT": Key(9, "layers of the text tower that read prompts", Count),
         "TSC": TSC,

@@ -71,9 +71,10 @@ class RegulatedCLIP(IndependentCLIP):
         shares = own.to(self.learned_dtype) / own.sum(1, keepdim=True)
         apart = (unit(texts, self.learned_dtype) - self.teacher_features).abs().mean(1)  # (n_cls,)
         ours, theirs = (F.log_softmax(x, dim=1).masked_fill(~own, 0) for x in (logits, taught))
+        units = (unit(x, self.learned_dtype) for x in (features, frozen))
         losses = {"xe_loss": F.cross_entropy(logits, labels),
                   "text_loss": self.text_weight * (shares @ apart).mean(),
-                  "image_loss": self.image_weight * F.l1_loss(*(unit(x, self.learned_dtype) for x in (features, frozen))),
+                  "image_loss": self.image_weight * F.l1_loss(*units),
                   "score_loss": (shares * theirs.exp() * (theirs - ours)).sum(1).mean()}
         return {"loss": sum(losses.values()), **losses}, logits, labels
 

@@ -1,8 +1,9 @@
 """Check further methods against stored numbers of their published code, one task each, in double precision.
 
-A folder for `python -m tests.parity DIR` is then laid out like `tests/data/parity_new`: `common/clip_vit.npz` (weights),
-`common/images.npz` (for methods inside the towers) and per method `<method>/<case>.json` (classes, templates, hyper-parameters) and `<case>.npz`: `in/*` inputs, `init/*`
-start values, `grad0/*` what the optimizer sees first, `losses` and `lrs` per step, `final/*` learned values, logits.
+A folder for `python -m tests.parity DIR` is laid out like `tests/data/parity_new`: `common/clip_vit.npz` (weights),
+`common/images.npz` (for methods inside the towers) and per method `<method>/<case>.json` (classes, templates,
+hyper-parameters) and `<case>.npz`: `in/*` inputs, `init/*` start values, `grad0/*` what the optimizer sees first,
+`losses` and `lrs` per step, `final/*` learned values, logits.
 
 The check of a method is `check(case)` of the module here that is called as its folder. It runs our own trainer on a
 `Case` and returns {quantity: largest relative error}.
