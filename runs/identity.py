@@ -26,6 +26,7 @@ NEUTRAL = {
     "DATALOADER.TEST.BATCH_SIZE": "number of images that are encoded or tested at once",
     "MODEL.BACKBONE.NAME": "`weights` holds a digest of its weights",
     "MODEL.CHECKPOINT_TEXT": "saves memory, takes time",
+    "MODEL.CHECKPOINT_IMAGE": "saves memory, takes time",
     "MODEL.TEXT_CHUNK": "number of prompts that are encoded at once",
     "MODEL.COMPILE": "speed",
     "TRAIN.CHECKPOINT_FREQ": "the run is saved more often",

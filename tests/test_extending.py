@@ -124,8 +124,6 @@ def test_a_tower_that_learns_without_saying_so_is_refused_when_it_is_built(tower
 
     with pytest.raises(TypeError, match=f"Scaled learns values of the {tower} tower: set its learns_{tower}s True"):
         trainer_of(backbone, build_clip_model=build)
-    with pytest.raises(TypeError, match=f"learns no values of the {tower} tower: set its learns_{tower}s False"):
-        trainer_of(backbone, **{f"learns_{tower}s": True})
 
 
 def test_learned_values_that_would_not_be_saved_are_refused(backbone):

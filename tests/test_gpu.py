@@ -11,7 +11,7 @@ import torch
 
 from tests import parity
 from tests.helpers import REPOSITORY, call, call_until, results, train_args
-from tests.test_precision import NODES, learned
+from tests.test_precision import FEW_STEPS, NODES, learned
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 PRECISIONS = ("fp32", "fp16", "bf16", "amp", "fp64")
@@ -22,8 +22,7 @@ def arguments(photo_root, backbone, tmp_path):
     def make(output, name, prec="fp32", *extra, **options):
         return train_args(photo_root, backbone, tmp_path / output, name, *extra, **{
             f"TRAINER.{NODES[name]}.PREC": prec, "DATASET.SPLIT_DIR": tmp_path / "splits", "TRAIN.RESUME_SECONDS": 0,
-            "OPTIM.STEP_PER_PART": False,
-            **({"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6} if name == "ProtoNet" else {}), **options})
+            "OPTIM.STEP_PER_PART": False, **FEW_STEPS.get(name, {}), **options})
     return make
 
 

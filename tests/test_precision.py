@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from open_clip.transformer import VisionTransformer
 from torch.nn import functional as F
 
 import trainers.multitask
@@ -21,10 +22,11 @@ NODES = {"MTCoOp": "MTCOOP", "MTCoOpHard": "MTCOOPH", "KgCoOp": "KGCOOP", "ProGr
          "CLIPLoRA": "CLIPLORA"}
 PROBES = {"CLIPAdapter": "CLIPADAPTER", "TaskRes": "TASKRES", "CLAP": "CLAP", "LPplusplus": "LPPLUSPLUS",
           "CrossModal": "CROSSMODAL"}  # their texts are hand-written
-NODES |= PROBES
+NODES |= PROBES | {"MaPLe": "MAPLE", "PromptSRC": "PROMPTSRC"}
 FEW_STEPS = {"ProtoNet": {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6},
              "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}, "TCP": {"TRAINER.TCP.LAYER": 1},
-             "CLIPLoRA": {"TRAINER.CLIPLORA.STEPS": 0}}
+             "CLIPLoRA": {"TRAINER.CLIPLORA.STEPS": 0}, "MaPLe": {"TRAINER.MAPLE.PROMPT_DEPTH": 2},
+             "PromptSRC": {"TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION": 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT": 2}}
 LOW = ("fp16", "bf16", "amp")
 TOWERS = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float32, "fp32": torch.float32}
 
@@ -95,9 +97,10 @@ def test_a_stopped_run_goes_on_as_if_undisturbed(name, prec, arguments, tmp_path
 
 @pytest.mark.parametrize("name", [name for name in NODES if name not in ("CoCoOp", "ProtoNet", "CLIPLoRA")])
 def test_amp_reaches_testing_and_image_features(name, arguments, monkeypatch):
-    """Mistakes: no autocast in testing, or where image features are made."""
+    """Mistakes: no autocast in testing, or where image features are made, kept or in every step."""
     kinds = {"text": set(), "image": set()}
     encode, score = text_encoder.TextEncoder.forward, image_features.ImageFeatures.encode
+    tower = VisionTransformer.forward
 
     def texts(self, *args):
         made = encode(self, *args)
@@ -109,7 +112,13 @@ def test_amp_reaches_testing_and_image_features(name, arguments, monkeypatch):
             kinds["image"].add(made.dtype)
             yield made
 
+    def pixels(self, batch):
+        made = tower(self, batch)
+        kinds["image"].add(made.dtype)
+        return made
+
     monkeypatch.setattr(text_encoder.TextEncoder, "forward", texts)
+    monkeypatch.setattr(VisionTransformer, "forward", pixels)
     monkeypatch.setattr(image_features.ImageFeatures, "encode", images)
     call(arguments("run", name, "amp", **{"DATALOADER.FEATURE_CACHE": False}))
     frozen = {(False, torch.float32)}  # hand-written texts, which are made once

@@ -32,7 +32,8 @@ class Method:
     arguments = ()  # options of its node that its script takes after DATASET CFG SHOTS
     folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/seed{SEED}"  # below OUTPUT/DATASET; parts in [] are optional
     optim = {}  # {key: value, or function of the config}: its schedule, after yaml files and before the command line
-    learns_images = False  # whether values of the image tower learn: batches are then pixels, and no feature is kept
+    # Whether values of the image tower, or prompts inside it, learn: batches are then pixels, and no feature is kept.
+    learns_images = False
     learns_texts = False  # whether values of the text tower learn
     rate_by_batch = False  # whether the schedule of the rate goes on with every batch instead of every epoch
     drop_last = True  # whether an epoch leaves out a last, smaller batch

@@ -24,7 +24,7 @@ from runs.results import describe_suite, write_results
 
 from .evaluation import make_evaluator
 from .method import Method
-from .multitask_clip import cast_towers, digest_of_clip, load_clip
+from .multitask_clip import cast_towers, digest_of_clip, load_clip, recompute_blocks
 from .progress import Progress
 from .prompts import similarities
 from .saving import SavesParts
@@ -77,14 +77,14 @@ class MultiTaskTrainer(Method, SavesParts):
         if self.prec == "fp64":
             self.model.to_double(images=self.learns_images)
         for tower, said in (("image", self.learns_images), ("text", self.learns_texts)):
-            learned = any(p.requires_grad for p in getattr(self.model, f"{tower}_encoder").parameters())
-            if learned != said:
-                raise TypeError(f"{name} learns {'' if learned else 'no '}values of the {tower} tower: set its "
-                                f"learns_{tower}s {learned}")
+            if not said and any(p.requires_grad for p in getattr(self.model, f"{tower}_encoder").parameters()):
+                raise TypeError(f"{name} learns values of the {tower} tower: set its learns_{tower}s True")
         if self.learns_texts:
             self.model.zero_shot_features  # made once, before anything is learned or loaded
         self.model.text_encoder.checkpoint = cfg.MODEL.CHECKPOINT_TEXT
         self.model.text_encoder.chunk = cfg.MODEL.TEXT_CHUNK
+        if cfg.MODEL.CHECKPOINT_IMAGE:
+            recompute_blocks(self.model.image_encoder, cfg)
         if cfg.MODEL.COMPILE:
             self.model.text_encoder.compile_blocks()
         if self.device.type == "cuda":

@@ -1,10 +1,11 @@
 """CLIP that scores images inside a sample's own task; what its class features come from is a method's."""
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from common.digests import digest, digest_of_module
 from common.errors import UserError
@@ -92,6 +93,22 @@ def cast_towers(clip_model, prec):
             clip_model.text.cast(dtype)
         else:
             convert_weights(clip_model.transformer, dtype)
+
+
+def recompute_blocks(visual, cfg):
+    """Let each block of a vision transformer keep its input alone for the backward pass, which calls it again.
+
+    What hooks put into the input is kept with it.
+
+    Raises:
+        UserError: the image tower has no such blocks.
+    """
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    if blocks is None:
+        raise refusal(cfg, "MODEL.CHECKPOINT_IMAGE", f"the image tower of {cfg.MODEL.BACKBONE.NAME} is "
+                      f"{type(visual).__name__}, and this is for vision transformers of CLIP's: leave it False")
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 class MultiTaskCLIP(nn.Module):

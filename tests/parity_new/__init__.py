@@ -1,8 +1,9 @@
 """Check further methods against stored numbers of their published code, one task each, in double precision.
 
-A folder for `python -m tests.parity DIR` is then laid out like `tests/data/parity_new`: `common/clip_vit.npz` (weights)
-and per method `<method>/<case>.json` (classes, templates, hyper-parameters) and `<case>.npz`: `in/*` inputs, `init/*`
-start values, `grad0/*` what the optimizer sees first, `losses` and `lrs` per step, `final/*` learned values, logits.
+A folder for `python -m tests.parity DIR` is laid out like `tests/data/parity_new`: `common/clip_vit.npz` (weights),
+`common/images.npz` (for methods inside the towers) and per method `<method>/<case>.json` (classes, templates,
+hyper-parameters) and `<case>.npz`: `in/*` inputs, `init/*` start values, `grad0/*` what the optimizer sees first,
+`losses` and `lrs` per step, `final/*` learned values, logits.
 
 The check of a method is `check(case)` of the module here that is called as its folder. It runs our own trainer on a
 `Case` and returns {quantity: largest relative error}.
@@ -22,17 +23,22 @@ from datasets.base import Task
 from tests import parity
 
 
+def read(path):
+    """{name: tensor} of an npz file, floats in double."""
+    return {key: torch.from_numpy(value).double() if value.dtype.kind == "f" else torch.from_numpy(value)
+            for key, value in np.load(path).items()}
+
+
 class Case:
     """A stored case, and our trainer on its classes.
 
     Attributes:
-        stored: {name: tensor} of its npz, floats in double. about: its json. hyper: its hyper-parameters.
+        stored: {name: tensor} of its npz. about: its json. hyper: its hyper-parameters.
     """
 
     def __init__(self, folder, name, weights):
         self.weights = weights
-        self.stored = {key: torch.from_numpy(value).double() if value.dtype.kind == "f" else torch.from_numpy(value)
-                       for key, value in np.load(osp.join(folder, f"{name}.npz")).items()}
+        self.stored = read(osp.join(folder, f"{name}.npz"))
         with open(osp.join(folder, f"{name}.json"), encoding="utf-8") as f:
             self.about = json.load(f)
         self.hyper = self.about.get("hyper", {})
@@ -41,9 +47,14 @@ class Case:
         return self.stored[name]
 
     @cached_property
+    def images(self):
+        """{name: tensor} of `common/images.npz`, of the methods inside the towers."""
+        return read(Path(self.weights).with_name("images.npz"))
+
+    @cached_property
     def tasks(self):
         """The case's classes as one task; a published "_" in a name is read as it says."""
-        templates = self.about["templates"]
+        templates = self.about.get("templates", ["a photo of a {}."])
         return [Task("the task", tuple(self.about["classes"]), templates[0] if len(templates) == 1 else tuple(templates))]
 
     def trainer(self, name, **options):
@@ -60,7 +71,12 @@ class Case:
         return trainer
 
     def features(self, part, view=None):
-        """(features, labels) as `MultiTaskTrainer.features`; without a view training images have the first one."""
+        """(features, labels) as `MultiTaskTrainer.features`; without a view training images have the first one.
+
+        Without stored features they are the pixels.
+        """
+        if f"in/{part}" not in self.stored and "in/views" not in self.stored:
+            return self.images[f"{part}_images"], self.images[f"{part}_labels"]
         if part == "train":
             return self["in/views"][view or 0], self["in/labels"]
         return self[f"in/{part}"], self[f"in/{part}_labels"]

@@ -1,8 +1,5 @@
 """What the checks of methods inside the towers share: stored images for features, and an image tower in double."""
 
-from pathlib import Path
-
-import numpy as np
 import torch
 
 from datasets.base import Task
@@ -10,9 +7,6 @@ from datasets.base import Task
 
 def build(case, name, templates, **options):
     """`case.trainer` with these templates (one, or a tuple), all in double; its features are those of stored images."""
-    stored = np.load(Path(case.weights).with_name("images.npz"))
-    case.images = {key: torch.from_numpy(value).double() if value.dtype.kind == "f" else torch.from_numpy(value)
-                   for key, value in stored.items()}
     case.tasks = [Task("the task", tuple(case.about["classes"]), templates)]
     trainer = case.trainer(name, **options)
     trainer.model.to_double(images=True)

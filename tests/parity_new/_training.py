@@ -1,4 +1,4 @@
-"""What the checks of methods on frozen features share: the stored schedule, batches and steps."""
+"""What the checks of methods that learn by steps share: the stored schedule, batches and steps."""
 
 from unittest import mock
 
