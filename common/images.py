@@ -30,11 +30,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", *["AVIF"] * bool(features.check
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
-HEIF_HINT = "install pillow-heif (pip install pillow-heif), which reads HEIC, or convert it to JPEG"
+HEIF_HINT = "HEIC needs pillow-heif (pip install pillow-heif) or conversion to JPEG"
 # Pillow opens many raw photographs as TIFF: their thumbnail.
 RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef",
                 ".srw", ".3fr", ".fff", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".mos", ".x3f", ".raw")
-RAW_HINT = "develop it to JPEG or TIFF"
+RAW_HINT = "raw photographs must be developed to JPEG or TIFF"
 SUBFILE_TYPE, MAX_SAMPLE, SUB_IFDS, S_MAX_SAMPLE, DNG_VERSION = 254, 281, 330, 341, 50706  # tags of TIFF
 DEPTHS = 8, 10, 12, 14, 16  # bits of cameras, scanners and X-rays that files of 16 bits hold
 # Pillow's names of the bytes of 16-bit colours, of which it keeps the high ones -> what it must be told to keep the low
@@ -130,9 +130,9 @@ def unknown_kind(path):
     if is_lfs_pointer(path):
         return "is a Git LFS pointer, not an image: run git lfs pull"
     if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS and "HEIF" not in FORMATS:
-        return f"is HEIC: {HEIF_HINT}"
+        return f"is a photograph of another kind: {HEIF_HINT}"
     if path.lower().endswith(RAW_SUFFIXES):
-        return f"is a raw photograph: {RAW_HINT}"
+        return f"is a photograph of another kind: {RAW_HINT}"
     return ("is damaged, or no image of a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it to PNG, or "
             "extract or download it again")
 

@@ -21,8 +21,9 @@ from common.errors import UserError
 from common.images import BrokenImage, MissingImage, list_broken, read_image
 from dassl.data.datasets import build_dataset
 from datasets import check_images
-from datasets.base import NamedDatum
+from datasets.base import NamedDatum, Task, doubts_of
 from datasets.check_images import broken_images
+from datasets.files import describe_unread, unread_in_class_folders
 from datasets.prepare import __main__ as prepare
 from features.images import Images
 from tests.helpers import call, make_cfg, results, train_args
@@ -62,9 +63,9 @@ def tiff(bits, rows, photometric=1, channels=1, sample_format=1, more=(), deflat
     depth = struct.pack(f"<{channels}H", *[bits] * channels)
     at = 8 + len(data)
     fields = [(256, 4, 1, SIZE[0]), (257, 4, 1, SIZE[1]),
-              (258, 3, channels, at if channels > 2 else bits), (259, 3, 1, 8 if deflate else 1), (262, 3, 1, photometric),
-              (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, SIZE[1]), (279, 4, 1, len(data)),
-              (339, 3, 1, sample_format)]
+              (258, 3, channels, at if channels > 2 else bits), (259, 3, 1, 8 if deflate else 1),
+              (262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, SIZE[1]),
+              (279, 4, 1, len(data)), (339, 3, 1, sample_format)]
     fields = sorted([*fields, *more])
     return (b"II*\0" + struct.pack("<I", at + len(depth)) + data + depth + struct.pack("<H", len(fields))
             + b"".join(struct.pack("<HHII", *field) for field in fields) + b"\0" * 4)
@@ -156,7 +157,7 @@ READ = {
 }
 JPEG = READ["baseline.jpg"][0]
 NO_IMAGE = r"is damaged, or no image of a kind that is read \(JPEG, .*\): convert it to PNG, or extract or download it "
-THUMBNAIL = "holds a raw photograph or another larger picture, of which Pillow reads the thumbnail: develop it to JPEG"
+THUMBNAIL = "holds a raw photograph or another larger picture, of which Pillow reads the thumbnail: raw"
 # "CR" after the header, and the fields behind it
 CANON = b"II*\0\x10\0\0\0CR\2\0\0\0\0\0" + saved(L, "TIFF")[8:]
 # name: (bytes, how the sentence goes on after the path)
@@ -179,7 +180,7 @@ REFUSED = {
     "two.tif": (saved(RGB, "TIFF", frames=2, tiffinfo={254: 1}), THUMBNAIL),
     "canon.tif": (CANON, THUMBNAIL),
     "plain.NEF": (saved(RGB, "TIFF"), THUMBNAIL),
-    "panasonic.rw2": (b"IIU\0" + b"\0" * 99, "is a raw photograph: develop it to JPEG or TIFF"),
+    "panasonic.rw2": (b"IIU\0" + b"\0" * 99, "is a photograph of another kind: raw photographs must be developed to "),
     "float_rgb.tif": (tiff(32, [row.tobytes() for row in (COLOUR / 255).astype("<f4")], 2, 3, 3), NO_IMAGE),
     "all_nan.tif": (saved(Image.fromarray(np.full_like(GREY, np.nan, np.float32)), "TIFF"), "holds no finite value"),
     "bomb.png": (READ["rgb.png"][0][:16] + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]
@@ -296,7 +297,7 @@ def test_heic_is_read_with_pillow_heif_and_named_without(tmp_path, monkeypatch):
     path = tmp_path / "a.jpg"
     path.write_bytes(HEIC)
     monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
-    with pytest.raises(BrokenImage, match=r"a.jpg is HEIC: install pillow-heif \(pip install pillow-heif\), which reads"):
+    with pytest.raises(BrokenImage, match=r"a.jpg is .* kind: HEIC needs pillow-heif \(pip install pillow-heif\) or "):
         read_image(str(path))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     assert images.heif_formats() == ()
@@ -398,11 +399,63 @@ def test_a_memory_that_fails_is_said(photos, capsys):
         broken_images(files(photos))
 
 
-def test_files_that_their_suffix_hides_are_counted(tmp_path):
-    for name in ("a.gif", "b.GIF", "c.heic", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db"):
+def test_files_that_their_suffix_hides_are_counted_and_named(tmp_path):
+    for name in ("a.gif", "b.GIF", "c.dcm", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db", "README", "a.txt",
+                 "b.CSV", "c.json", "f.NEF"):
         (tmp_path / name).touch()
     (tmp_path / "folder.gif").mkdir()
-    assert prepare.ignored_files([tmp_path]) == {".gif": 2, ".heic": 1, "no suffix": 1}
+    found = unread_in_class_folders([{"all": [(str(tmp_path / "d.jpg"), 0)]}])
+    assert describe_unread(found) == (
+        f"5 files are not read (1 .dcm, 2 .gif, 1 .nef, 1 no suffix): {tmp_path}/IMG1, {tmp_path}/a.gif, "
+        f"{tmp_path}/b.GIF and 2 more; raw photographs must be developed to JPEG or TIFF, convert all else to PNG or "
+        "JPEG")
+    assert describe_unread([]) == ""
+    assert describe_unread(["x/a.HEIC"]).startswith("1 file is not read (1 .heic): x/a.HEIC; HEIC needs pillow-heif ")
+
+
+def test_a_class_folder_without_any_image_is_looked_into(tmp_path):
+    """Where the class has images in another part."""
+    for name in ("train/cat/a.jpg", "train/dog/a.jpg", "test/cat/a.jpg", "test/dog/a.mov"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    parts = {part: [(str(path), 0) for path in (tmp_path / part).rglob("*.jpg")] for part in ("train", "test")}
+    assert unread_in_class_folders([parts]) == [str(tmp_path / "test" / "dog" / "a.mov")]
+
+
+def test_what_a_run_does_not_read_is_said(photos, capsys):
+    """In training as with --check: other files, names that say nothing, and a task of one class."""
+    (photos / "lightness" / "dark").rename(photos / "lightness" / "n01440764")
+    (photos / "colour_naming" / "red" / "IMG_1.mov").touch()
+    shutil.copytree(photos / "colour_naming" / "red", photos / "lone" / "7")
+    build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
+    trained = capsys.readouterr().out
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 0
+    checked = capsys.readouterr().out
+    for text in (
+            f"2 files are not read (2 .mov): {photos}/colour_naming/red/IMG_1.mov, {photos}/lone/7/IMG_1.mov; convert",
+            "task 'lightness' has classes whose names are numbers or WordNet ids (n01440764), which tell CLIP nothing: "
+            "name each in tasks.yaml, such as classes: {'n01440764': NAME}, or rename the folders\n",
+            "task 'lone' has classes whose names are numbers or WordNet ids (7)",
+            "task 'lone' has the single class '7': its accuracy is always 100%"):
+        assert f"Warning: {text}" in trained and f"\nfolder_tasks: {text}" in checked
+
+
+def test_a_class_of_other_files_alone_is_said(photos, capsys):
+    (photos / "lightness" / "grey").mkdir()
+    (photos / "lightness" / "grey" / "a.heic").touch()
+    text = f"1 file is not read (1 .heic): {photos}/lightness/grey/a.heic; HEIC needs pillow-heif"
+    with pytest.raises(UserError) as error:
+        build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
+    assert text in str(error.value)
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 1
+    assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, odd", [
+    ("7", True), ("007", True), ("1.5", True), ("n01440764", True), ("n02085620-Terrier", True), ("n02085620 x", True),
+    ("747-200", False), ("7 up", False), ("n1", False), ("cat", False), (".", False)])
+def test_names_that_are_numbers(name, odd):
+    assert len(doubts_of(Task("t", (name, "owl")))) == odd
 
 
 def run(root, backbone, output, trainer="MTCoOp", *extra, **options):
