@@ -19,6 +19,7 @@ def parse_args(argv):
     parser.add_argument("--task", default="", help="name of the task (default: all tasks of the run)")
     parser.add_argument("--topk", type=int, default=5, help="classes for each image and task (default: %(default)s)")
     parser.add_argument("--output", type=file_name(".csv", ".json"), help="file to write instead of the table")
+    parser.add_argument("--excel", action="store_true", help="write the CSV with the mark by which Excel knows UTF-8")
     parser.add_argument("--batch", type=int, default=64, help="images encoded at once (default: %(default)s)")
     parser.add_argument("--new-task", default="", help="name of a task that was not trained on, made of names alone")
     parser.add_argument("--classes", default="", help="of the new task, separated by commas")
@@ -27,6 +28,8 @@ def parse_args(argv):
     args.class_names = [name.strip() for name in args.classes.split(",") if name.strip()]
     if min(args.topk, args.batch) < 1:
         parser.error(f"--topk {args.topk}, --batch {args.batch}: they must be 1 or more")
+    if args.excel and not (args.output or "").endswith(".csv"):
+        parser.error("--excel is of a CSV file: give --output x.csv, too")
     if bool(args.new_task) != bool(args.class_names) or (args.template and not args.new_task):
         parser.error("--new-task NAME and --classes A,B,... belong together, and --template to both")
     if args.task and args.new_task:

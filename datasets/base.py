@@ -5,6 +5,7 @@ everything else with the lists.
 """
 
 import os.path as osp
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -18,6 +19,8 @@ from .draws import draw_few_shot
 from .files import MOST, PARTS, did_you_mean, read_split_zhou
 from .schemas import METRICS, check_template
 from .splits import complete_parts, relative, split_folder
+
+NUMBER = re.compile(r"[\d\s.]*\d[\d\s.]*|n\d{8}\b.*")  # "7", or ImageNet's "n01440764", perhaps with words behind
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class MultiTaskDataset(DatasetBase):
         data = [select_classes(task_data, cfg.DATASET.SUBSAMPLE_CLASSES) for task_data in data]
         for task_data in data:
             check_classes(task_data, self.test_only)
+            for doubt in doubts_of(task_data.task):
+                print(f"Warning: {doubt}")
         self.tasks = [task_data.task for task_data in data]
         self.task_of_class = [t for t, task in enumerate(self.tasks) for _ in task.classnames]
         parts = {part: self._merge(data, part, cfg) for part in PARTS}
@@ -302,6 +307,19 @@ def check_classes(task_data, test_only=False):
         lacking = [name for label, name in enumerate(task.classnames) if label not in there]
         if lacking:
             print(f"Note: task {task.name!r} has no {part} image of {first_of(lacking)}")
+
+
+def doubts_of(task):
+    """Return sentences on classes of a task that are allowed, but seldom meant."""
+    doubts, odd = [], [name for name in task.classnames if NUMBER.fullmatch(name)]
+    if len(task.classnames) == 1:
+        doubts.append(f"task {task.name!r} has the single class {task.classnames[0]!r}: its accuracy is always 100%, "
+                      "add the classes to tell it from")
+    if odd:
+        doubts.append(f"task {task.name!r} has classes whose names are numbers or WordNet ids ({first_of(odd, 3)}), "
+                      f"which tell CLIP nothing: name each in tasks.yaml, such as classes: {{{odd[0]!r}: NAME}}, or "
+                      "rename the folders")
+    return doubts
 
 
 def first_of(names, most=MOST):

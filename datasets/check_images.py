@@ -26,7 +26,7 @@ from .files import PARTS
 
 CHUNK = 128  # images that a process decodes at once
 FEW = 256  # images for which no process is started
-READER = f"1 {PIL.__version__}"  # another reader decodes all images again
+READER = f"2 {PIL.__version__}"  # another reader decodes all images again
 
 
 def broken_images(paths):

@@ -3,28 +3,76 @@
 import os
 import os.path as osp
 import re
+from collections import Counter
 
 import numpy as np
 
 from common.errors import MissingFile, UserError
 from common.files import is_lfs_pointer
-from dassl.utils import listdir_nohidden
+from common.images import FORMATS, HEIF_HINT, HEIF_SUFFIXES, RAW_HINT, RAW_SUFFIXES
 
 from .schemas import SplitZhou, read_checked
 
 PARTS = ("train", "val", "test")
 # Two members of RS8 are TIFF files.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif",
+                  *HEIF_SUFFIXES * ("HEIF" in FORMATS))
+# Files beside images that nobody takes for one.
+NO_IMAGES = ("thumbs.db", "desktop.ini", "readme", "license", "licence", "copying", "makefile")
+NO_IMAGE_SUFFIXES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".html", ".ini",
+                     ".log", ".toml", ".cfg", ".py", ".sh", ".pkl", ".db", ".tmp", ".lock")
 # Folders that file systems, archivers and servers leave beside the classes.
 LEFTOVERS = ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information",
              "__pycache__")
 MOST = 10  # paths of a kind that a message shows
+FIRST = 3  # paths that a message names in passing
 
 
 def list_images(folder):
     """Return the sorted paths of the image files directly in `folder`."""
     return sorted(entry.path for entry in os.scandir(folder)
                   if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."))
+
+
+def is_unread(path):
+    """Return whether a file may well be an image or a video, but has no suffix of a kind that is read."""
+    name = osp.basename(path).lower()
+    return not (name.startswith(".") or name in NO_IMAGES or name.endswith(IMAGE_SUFFIXES + NO_IMAGE_SUFFIXES))
+
+
+def list_unread(folder):
+    """Return the paths that `is_unread` finds directly in a folder."""
+    return [entry.path for entry in os.scandir(folder) if is_unread(entry.path) and entry.is_file()]
+
+
+def describe_unread(paths):
+    """Return a sentence on files that `is_unread` finds (how many, of which suffixes, the first, what to do), or ""."""
+    if not paths:
+        return ""
+    kinds = Counter(osp.splitext(path)[1].lower() or "no suffix" for path in paths)
+    heif, raw = (any(kind in suffixes for kind in kinds) for suffixes in (HEIF_SUFFIXES, RAW_SUFFIXES))
+    others = any(kind not in HEIF_SUFFIXES + RAW_SUFFIXES for kind in kinds)
+    hints = [HEIF_HINT] * heif + [RAW_HINT] * raw
+    hints += [f"convert {'all else' if hints else 'images'} to PNG or JPEG"] * others
+    more = f" and {len(paths) - FIRST:,} more" if len(paths) > FIRST else ""
+    return (f"{len(paths):,} file{'s are' if len(paths) > 1 else ' is'} not read ("
+            + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+            + f"): {', '.join(sorted(paths)[:FIRST])}{more}; {', '.join(hints)}")
+
+
+def unread_in_class_folders(tasks):
+    """Return the paths that `is_unread` finds directly in class folders.
+
+    Args:
+        tasks: of each task its parts {part: [(path, label)]}. A class folder that holds no image is found where the
+            class has a folder with images in another part.
+    """
+    folders = set()
+    for parts in tasks:
+        own = {osp.split(osp.dirname(path)) for items in parts.values() for path, _ in items}
+        places, names = map(set, zip(*own)) if own else ((), ())
+        folders |= {osp.join(place, name) for place in places for name in names}
+    return [path for folder in folders if osp.isdir(folder) for path in list_unread(folder)]
 
 
 def list_folders(folder):
@@ -60,11 +108,10 @@ def images_of(folder):
     images = list_images(folder)
     if not images:
         below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
-        other = next((name for name in listdir_nohidden(folder, sort=True) if osp.isfile(osp.join(folder, name))), "")
+        unread = describe_unread(list_unread(folder))
         raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
                            + (f"its folder {below} does, they must be in {osp.dirname(folder)}/<class>" if below else
-                              f"{other} is of another kind, convert it" if other else
-                              "unpack or put its images there"), [folder])
+                              unread or "unpack or put its images there"), [folder])
     return images
 
 

@@ -8,7 +8,16 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import listdir_nohidden
 
 from .base import MultiTaskDataset, Task, TaskData
-from .files import PARTS, did_you_mean, find_class_folders, images_of, list_folders, list_images
+from .files import (
+    PARTS,
+    describe_unread,
+    did_you_mean,
+    find_class_folders,
+    images_of,
+    list_folders,
+    list_images,
+    unread_in_class_folders,
+)
 from .image_tables import is_table, read_table
 from .schemas import Declaration, TaskEntry, TasksFile, read_tasks_file
 from .splits import SHARES, complete_parts, place_groups, relative, split_folder
@@ -38,10 +47,12 @@ class FolderTasks(MultiTaskDataset):
 
     @classmethod
     def read(cls, folder, cfg):
-        store = osp.join(split_folder(folder, cfg), "split.json")
+        store, entries = osp.join(split_folder(folder, cfg), "split.json"), read_entries(folder)
+        if unread := describe_unread(unread_in_class_folders([parts for _, _, parts, _ in entries])):
+            print(f"Warning: {unread}")
         return [TaskData(task, **complete_parts(parts, osp.normpath(osp.join(folder, entry.folder)), store,
                                                 store_key(entry), entry.split or SHARES, groups))
-                for entry, task, parts, groups in read_entries(folder)]
+                for entry, task, parts, groups in entries]
 
     @classmethod
     def read_files(cls, folder):

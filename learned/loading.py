@@ -137,10 +137,13 @@ def task_of_names(folder, name, classes, template=""):
     """A `Task` that the run in `folder` was not trained on, made of names alone; `classes` is a list of str.
 
     Raises:
-        MissingFile, UserError: `read_run` refuses the run; no or repeated classes; a template that is missing, or that
-            the method does not read.
+        MissingFile, UserError: `read_run` refuses the run; a single class or repeated ones; a template that is missing,
+            or that the method does not read.
     """
     _, cfg = read_run(folder)
+    if len(classes) == 1:
+        raise UserError(f"--classes {classes[0]!r}: of a single class the probability is 1 for any image, give at "
+                        "least two, such as one for all else that the images show")
     if not find_trainer(cfg).reads_templates:
         if template:
             raise UserError(f"--template {template!r}: {cfg.TRAINER.NAME} reads no template, leave it out")

@@ -9,14 +9,15 @@ import sys
 
 from tabulate import tabulate
 
+from common.csv_files import write_csv
 from common.errors import UserError
 from common.files import atomic_path
 from common.images import list_broken
 from dassl.data.transforms import build_transform
 from datasets.base import NamedDatum
-from datasets.files import IMAGE_SUFFIXES
+from datasets.files import IMAGE_SUFFIXES, describe_unread, is_unread
 from features.images import Images
-from runs.outcome import distinct, write_csv
+from runs.outcome import distinct
 
 from .loading import load_classifier, task_of_names
 
@@ -24,7 +25,8 @@ from .loading import load_classifier, task_of_names
 def find_images(places):
     """Paths of images: files as given, image files below folders by name; "-" stands for the lines of stdin.
 
-    Links to folders are followed, as in training.
+    Links to folders are followed, as in training. Files below folders that may be images of kinds that are not read are
+    counted and named in a line.
 
     Raises:
         UserError: there is no image, no such file, or a folder can't be read.
@@ -32,10 +34,15 @@ def find_images(places):
     found = []
     for place in itertools.chain.from_iterable(stdin_lines() if place == "-" else [place] for place in places):
         if osp.isdir(place):
-            images = [path for path in files_below(place) if path.lower().endswith(IMAGE_SUFFIXES)
-                      and not osp.basename(path).startswith(".")]
+            files = [path for path in files_below(place) if not osp.basename(path).startswith(".")]
+            images = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+            unread = describe_unread([path for path in files if is_unread(path)
+                                      and f"{os.sep}." not in path.removeprefix(place)])  # a folder such as .git
             if not images:
-                raise UserError(f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise UserError(f"the folder {place} holds no image ({', '.join(IMAGE_SUFFIXES)})"
+                                + f"; {unread}" * bool(unread))
+            if unread:
+                print(f"Warning: {unread}")
             found += sorted(images)
         elif osp.lexists(place):
             found.append(place)
@@ -117,12 +124,12 @@ def show(rows):
                    headers=["image", "task", *map(str, range(1, most + 1))], disable_numparse=True))
 
 
-def write(rows, path):
-    """Write rows of `predict` as JSON, or as CSV with a line for each class."""
+def write(rows, path, mark=False):
+    """Write rows of `predict` as JSON, or as CSV with a line for each class; `mark`: as in `write_csv`."""
     if path.endswith(".csv"):
         write_csv(path, ["image", "task", "rank", "class", "probability"],
                   ([row["image"], row["task"], rank, found["class"], found["probability"]]
-                   for row in rows for rank, found in enumerate(row["classes"], 1)))
+                   for row in rows for rank, found in enumerate(row["classes"], 1)), mark)
         return
     # File names may be any bytes: those that are not UTF-8 become JSON's escapes.
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as f:
@@ -141,9 +148,13 @@ def predict_run(args):
         paths = find_images(args.images)
         classifier = load_classifier(args.run, args.epoch, args.batch, new_task)
         numbers = choose_tasks(classifier.tasks, args.task)
+        for task in (classifier.tasks[t] for t in numbers):
+            if len(task.classnames) == 1:
+                print(f"Warning: task {task.name!r} has the single class {task.classnames[0]!r}: its probability is 1 "
+                      "for any image")
         rows = list(predict(classifier, paths, numbers, args.topk))
     if args.output:  # also without rows, so that no older predictions stay
-        write(rows, args.output)
+        write(rows, args.output, args.excel)
         print(f"The predictions of {len(rows) // len(numbers):,} images are in {args.output}")
     elif rows:
         show(rows)

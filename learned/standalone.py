@@ -34,19 +34,25 @@ class Classifier:
         """Turn a path or PIL image into what the model takes: (3, size, size), float32.
 
         Raises:
-            ValueError: the image can't be read, or has more than 8 bits a value.
+            ValueError: the image can't be read, is a raw photograph, or has more than 8 bits a value.
         """
         reading = self.about["preprocessing"]
         size, mode = reading["size"], reading["resize_mode"]
         try:
             opened = image if isinstance(image, Image.Image) else Image.open(image)
+            # Pillow opens raw photographs as their thumbnail, and reduces 16-bit colours to 8 bits
+            tags = getattr(opened, "tag_v2", {})
+            is_raw = 50706 in tags or tags.get(254, 0) & 1 or str(image).lower().endswith(".cr2")
+            is_deep = any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
             opened.load()
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{image} can't be read: {error}") from error
         if reading["turned_by_exif"]:
             with contextlib.suppress(Exception):  # ignore an orientation that can't be read
                 opened = ImageOps.exif_transpose(opened)
-        if opened.mode.startswith(("I", "F")):
+        if is_raw:
+            raise ValueError(f"{image} holds a larger picture, as raw photographs do: convert it to JPEG or PNG")
+        if is_deep or opened.mode.startswith(("I", "F")):
             raise ValueError(f"{image} has more than 8 bits a value: convert it to 8 bits")
         opened = opened.convert("RGB")
         if mode == "shortest":

@@ -3,9 +3,10 @@
 import itertools
 import sys
 
+from common.csv_files import write_csv
 from common.errors import UserError
 
-from .outcome import read_predictions, write_csv
+from .outcome import read_predictions
 from .show import show
 
 SHOWN = 10  # images that are printed

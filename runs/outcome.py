@@ -5,22 +5,20 @@
 second is `crane (2)`; likewise tasks.
 """
 
-import csv
-import itertools
 import os.path as osp
 from typing import NamedTuple
 
 import numpy as np
 
+from common.csv_files import read_csv, write_csv
 from common.errors import MissingFile
-from common.files import atomic_path, write_json
+from common.files import write_json
 
 METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "cmat.pt"
 CONFUSION = osp.join("confusion", "task{}")
 COLUMNS = "image", "task", "label", "prediction", "probability"
 BINS = 15
 MOST_CLASSES, MOST_DRAWN = 2000, 60  # limits for a confusion matrix that is written or drawn: it has n^2 cells
-ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # file names may be any bytes
 HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
        "--model-dir RUN if the method trains")
 
@@ -153,12 +151,6 @@ def write_confusion(path, name, classes, labels, predictions, draw):
                       "share of the true class", title=name, xlabel="predicted class", ylabel="true class")
 
 
-def write_csv(path, headers, rows):
-    """Write a table, whole or not at all."""
-    with atomic_path(path) as temporary, open(temporary, "w", **ENCODING) as f:
-        csv.writer(f, lineterminator="\n").writerows(itertools.chain([headers], rows))
-
-
 def read_confusion(folder, task):
     """The confusion matrix of a run's task, a number: class names, and counts (n, n) int64; rows are true classes.
 
@@ -166,7 +158,7 @@ def read_confusion(folder, task):
         MissingFile: it was not written.
     """
     path = osp.join(folder, f"{CONFUSION.format(task)}.csv")
-    (_, *classes), *lines = read_csv(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
+    (_, *classes), *lines = read_written(path, f" (a task of more than {MOST_CLASSES:,} classes has none)")
     return classes, np.array([line[1:] for line in lines], dtype=np.int64)
 
 
@@ -176,13 +168,12 @@ def read_predictions(folder):
     Raises:
         MissingFile: it has none.
     """
-    _, *rows = read_csv(osp.join(folder, PREDICTIONS_FILE))
+    _, *rows = read_written(osp.join(folder, PREDICTIONS_FILE))
     return [Prediction(*names, float(probability)) for *names, probability in rows]
 
 
-def read_csv(path, note=""):
-    """The rows of a file, lists of texts; if there is none, `note` is part of the error."""
+def read_written(path, note=""):
+    """The rows of a CSV file of a run, lists of texts; if there is none, `note` is part of the error."""
     if not osp.isfile(path):
         raise MissingFile(f"{path} is not there{note}: {HOW}")
-    with open(path, **ENCODING) as f:
-        return list(csv.reader(f))
+    return read_csv(path)

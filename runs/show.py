@@ -1,13 +1,13 @@
 """Printing tables and drawing charts."""
 
 import argparse
-import csv
-import io
 import os.path as osp
+import sys
 
 import numpy as np
 from tabulate import tabulate
 
+from common.csv_files import write_rows
 from common.files import atomic_path
 
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -56,9 +56,7 @@ def show(rows, headers, style, bold=(), n_names=1):
         n_names: so many columns, the first ones, are aligned to the left.
     """
     if style == "csv":
-        text = io.StringIO()
-        csv.writer(text).writerows([headers, *rows])
-        print(text.getvalue(), end="")
+        write_rows(sys.stdout, [headers, *rows])
         return
     marks = {"github": "**{}**", "latex": r"\textbf{{{}}}"}
     if style == "latex":

@@ -12,8 +12,9 @@ import pytest
 from scipy.stats import binomtest
 
 import parse_test_res
+from common.csv_files import write_csv
 from runs.compare import mcnemar
-from runs.outcome import COLUMNS, Prediction, read_predictions, write_csv
+from runs.outcome import COLUMNS, Prediction, read_predictions
 from tests.helpers import REPOSITORY, call, results, train_args
 from tests.result_folders import cells, out
 

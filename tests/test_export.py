@@ -22,6 +22,7 @@ from learned.loading import load_classifier
 from learned.predicting import predict
 from tests.helpers import call, make_cfg, train_args
 from tests.test_clip import TIMM, write_local_dir
+from tests.test_images import READ, REFUSED
 
 OPTIONS = {"OPTIM.MAX_EPOCH": 1, "TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.TCP.LAYER": 1,
            "TRAINER.CLIPLORA.STEPS": 0}
@@ -158,6 +159,17 @@ def test_pixels_are_those_of_testing(mode, options, pictures):
         np.testing.assert_allclose(ours.pixels(image), transform(theirs), rtol=0, atol=1e-6)
     ours.about["preprocessing"]["turned_by_exif"] = False
     np.testing.assert_allclose(ours.pixels(pictures[0]), transform(read_image(pictures[0])), rtol=0, atol=1e-6)
+
+
+def test_no_pixels_of_a_thumbnail_or_of_half_the_bits(tmp_path):
+    ours = object.__new__(standalone.Classifier)
+    ours.about = describe(SimpleNamespace(cfg=make_cfg(options={"INPUT.SIZE": (32, 32)}), tasks=[], upright=True))
+    for name, content, words in [
+            *((name, READ[name][0], "has more than 8 bits a value") for name in ("rgb16.png", "rgb12_in_16.tif")),
+            *((name, REFUSED[name][0], "holds a larger picture") for name in ("dng.tif", "nikon.tif"))]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            ours.pixels(str(tmp_path / name))
 
 
 def test_precision_and_activation_of_the_run(make_run, backbone, pictures, tmp_path):

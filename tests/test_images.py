@@ -6,20 +6,24 @@ import pickle
 import shutil
 import socket
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from common import images
 from common.errors import UserError
 from common.images import BrokenImage, MissingImage, list_broken, read_image
 from dassl.data.datasets import build_dataset
 from datasets import check_images
-from datasets.base import NamedDatum
+from datasets.base import NamedDatum, Task, doubts_of
 from datasets.check_images import broken_images
+from datasets.files import describe_unread, unread_in_class_folders
 from datasets.prepare import __main__ as prepare
 from features.images import Images
 from tests.helpers import call, make_cfg, results, train_args
@@ -42,29 +46,38 @@ def saved(image, kind, frames=1, **options):
         return buffer.getvalue()
 
 
-def png(bits, colour_type, rows):
-    """A PNG of rows of bytes, as Pillow does not write it."""
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *SIZE, bits, colour_type, 0, 0, 0))
+def chunk(name, data):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(bits, colour_type, rows, more=b""):
+    """A PNG of rows of bytes, as Pillow does not write it, with `more` chunks."""
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *SIZE, bits, colour_type, 0, 0, 0)) + more
             + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b""))
 
 
-def tiff(bits, rows, photometric=1, channels=1, sample_format=1):
-    """An uncompressed little-endian TIFF of rows of bytes, as Pillow does not write it."""
-    data = b"".join(rows)
+def tiff(bits, rows, photometric=1, channels=1, sample_format=1, more=(), deflate=False):
+    """A little-endian TIFF of rows of bytes, as Pillow does not write it, with `more` fields."""
+    data = zlib.compress(b"".join(rows)) if deflate else b"".join(rows)
     depth = struct.pack(f"<{channels}H", *[bits] * channels)
     at = 8 + len(data)
     fields = [(256, 4, 1, SIZE[0]), (257, 4, 1, SIZE[1]),
-              (258, 3, channels, at if channels > 2 else bits), (259, 3, 1, 1), (262, 3, 1, photometric),
-              (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, SIZE[1]), (279, 4, 1, len(data)),
-              (339, 3, 1, sample_format)]
+              (258, 3, channels, at if channels > 2 else bits), (259, 3, 1, 8 if deflate else 1),
+              (262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, SIZE[1]),
+              (279, 4, 1, len(data)), (339, 3, 1, sample_format)]
+    fields = sorted([*fields, *more])
     return (b"II*\0" + struct.pack("<I", at + len(depth)) + data + depth + struct.pack("<H", len(fields))
             + b"".join(struct.pack("<HHII", *field) for field in fields) + b"\0" * 4)
 
 
 def big_endian16(array):
     return [row.tobytes() for row in (array.astype(np.uint16) * 257).astype(">u2")]
+
+
+def twelve(array, order="<"):
+    """Rows of 12-bit values in 16 bits."""
+    return [row.tobytes() for row in (array.astype(int) * 4095 // 255).astype(f"{order}u2")]
 
 
 def packed12(array):
@@ -116,6 +129,18 @@ READ = {
     "rgb16.tif": (tiff(16, [row.tobytes() for row in COLOUR.astype("<u2") * 257], photometric=2, channels=3), COLOUR),
     "signed16.tif": (tiff(16, [row.tobytes() for row in (GREY.astype(np.int32) * 257 - 32768).astype("<i2")],
                           sample_format=2), GREY3),
+    "grey12_in_16.png": (png(16, 0, twelve(GREY, ">")), GREY3),
+    "grey12_in_16.tif": (tiff(16, twelve(GREY)), GREY3),
+    "grey8_in_16.png": (saved(Image.fromarray(GREY.astype(np.uint16)), "PNG"), GREY3),
+    "grey12_alpha.png": (png(16, 4, twelve(np.stack([GREY, GREY], 2).reshape(SIZE[1], -1), ">")), GREY3),
+    "rgb12_in_16.png": (png(16, 2, twelve(COLOUR.reshape(SIZE[1], -1), ">")), COLOUR),
+    "rgba12_in_16.png": (png(16, 6, twelve(np.array(TRANSPARENT).reshape(SIZE[1], -1), ">")), COLOUR),
+    "rgb12_in_16.tif": (tiff(16, twelve(COLOUR), photometric=2, channels=3), COLOUR),
+    "rgb12_deflate.tif": (tiff(16, twelve(COLOUR), photometric=2, channels=3, deflate=True), COLOUR),
+    "grey16_says_2040.tif": (tiff(16, twelve(GREY // 4), more=[(281, 3, 1, 2040)]), GREY3 // 4 * 2),
+    "grey16_says_all.tif": (tiff(16, twelve(GREY), more=[(281, 3, 1, 65535)]), GREY3 // 16),
+    "grey16_says_less.tif": (tiff(16, twelve(GREY), more=[(281, 3, 1, 1000)]), GREY3),
+    "rgb16_says_2040.tif": (tiff(16, twelve(COLOUR // 4), 2, 3, more=[(341, 3, 1, 2040)]), COLOUR // 4 * 2),
     "int32_small.tif": (saved(Image.fromarray(GREY.astype(np.int32)), "TIFF"), GREY3),
     "int32_wide.tif": (saved(Image.fromarray(GREY.astype(np.int32) * 70000 - 900), "TIFF"), GREY3),
     "int32_300.tif": (saved(Image.fromarray((GREY * (300 / 255)).astype(np.int32)), "TIFF"), GREY3),
@@ -132,6 +157,9 @@ READ = {
 }
 JPEG = READ["baseline.jpg"][0]
 NO_IMAGE = r"is damaged, or no image of a kind that is read \(JPEG, .*\): convert it to PNG, or extract or download it "
+THUMBNAIL = "holds a raw photograph or another larger picture, of which Pillow reads the thumbnail: raw"
+# "CR" after the header, and the fields behind it
+CANON = b"II*\0\x10\0\0\0CR\2\0\0\0\0\0" + saved(L, "TIFF")[8:]
 # name: (bytes, how the sentence goes on after the path)
 REFUSED = {
     "empty.jpg": (b"", "is empty: extract or download it again"),
@@ -147,6 +175,12 @@ REFUSED = {
     "animation.jpg": (saved(RGB, "GIF"), NO_IMAGE),
     "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 12\n",
                     "is a Git LFS pointer, not an image: run git lfs pull"),
+    "dng.tif": (tiff(8, [row.tobytes() for row in GREY], more=[(50706, 1, 4, 1025)]), THUMBNAIL),
+    "nikon.tif": (tiff(8, [row.tobytes() for row in GREY], more=[(254, 4, 1, 1), (330, 4, 1, 8)]), THUMBNAIL),
+    "two.tif": (saved(RGB, "TIFF", frames=2, tiffinfo={254: 1}), THUMBNAIL),
+    "canon.tif": (CANON, THUMBNAIL),
+    "plain.NEF": (saved(RGB, "TIFF"), THUMBNAIL),
+    "panasonic.rw2": (b"IIU\0" + b"\0" * 99, "is a photograph of another kind: raw photographs must be developed to "),
     "float_rgb.tif": (tiff(32, [row.tobytes() for row in (COLOUR / 255).astype("<f4")], 2, 3, 3), NO_IMAGE),
     "all_nan.tif": (saved(Image.fromarray(np.full_like(GREY, np.nan, np.float32)), "TIFF"), "holds no finite value"),
     "bomb.png": (READ["rgb.png"][0][:16] + struct.pack(">II", 20000, 15000) + READ["rgb.png"][0][24:29]
@@ -241,6 +275,50 @@ def test_exif_orientation(kind, tmp_path):
     assert np.array_equal(upright, np.rot90(as_stored, -1))
 
 
+def test_low_colours_are_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a.png").write_bytes(png(16, 2, twelve(COLOUR.reshape(SIZE[1], -1), ">"),
+                                         chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))))
+    found = np.asarray(read_image(str(tmp_path / "a.png"), upright=True)).astype(int)
+    assert np.abs(found - np.rot90(COLOUR, -1)).max() <= 1
+
+
+def test_a_picture_that_calls_itself_reduced_is_read_if_there_is_no_other(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(saved(RGB, "TIFF", tiffinfo={254: 1}))
+    assert np.array_equal(read_image(str(path)), COLOUR)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_heic_is_read_with_pillow_heif_and_named_without(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(HEIC)
+    monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
+    with pytest.raises(BrokenImage, match=r"a.jpg is .* kind: HEIC needs pillow-heif \(pip install pillow-heif\) or "):
+        read_image(str(path))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    assert images.heif_formats() == ()
+
+    class Plugin(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (1, 1), "RGB"
+            self.tile = [("raw", (0, 0, 1, 1), 0, ("RGB", 0, 1))]  # the pixel is the file's first bytes
+
+    def register_heif_opener():
+        Image.register_open("HEIF", Plugin, lambda head: head[4:12] == b"ftypheic")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register_heif_opener))
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, *images.heif_formats()))
+    assert np.array_equal(read_image(str(path)), [[[0, 0, 0]]])
+
+
 def test_upright_changes_nothing_without_an_orientation(tmp_path):
     for name in ("baseline.jpg", "odd_exif.jpg", "grey16.png", "rgb.tif", "grey12.tif"):
         (tmp_path / name).write_bytes(READ[name][0])
@@ -321,11 +399,63 @@ def test_a_memory_that_fails_is_said(photos, capsys):
         broken_images(files(photos))
 
 
-def test_files_that_their_suffix_hides_are_counted(tmp_path):
-    for name in ("a.gif", "b.GIF", "c.heic", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db"):
+def test_files_that_their_suffix_hides_are_counted_and_named(tmp_path):
+    for name in ("a.gif", "b.GIF", "c.dcm", "d.jpg", "e.TIF", "IMG1", ".hidden.gif", "Thumbs.db", "README", "a.txt",
+                 "b.CSV", "c.json", "f.NEF"):
         (tmp_path / name).touch()
     (tmp_path / "folder.gif").mkdir()
-    assert prepare.ignored_files([tmp_path]) == {".gif": 2, ".heic": 1, "no suffix": 1}
+    found = unread_in_class_folders([{"all": [(str(tmp_path / "d.jpg"), 0)]}])
+    assert describe_unread(found) == (
+        f"5 files are not read (1 .dcm, 2 .gif, 1 .nef, 1 no suffix): {tmp_path}/IMG1, {tmp_path}/a.gif, "
+        f"{tmp_path}/b.GIF and 2 more; raw photographs must be developed to JPEG or TIFF, convert all else to PNG or "
+        "JPEG")
+    assert describe_unread([]) == ""
+    assert describe_unread(["x/a.HEIC"]).startswith("1 file is not read (1 .heic): x/a.HEIC; HEIC needs pillow-heif ")
+
+
+def test_a_class_folder_without_any_image_is_looked_into(tmp_path):
+    """Where the class has images in another part."""
+    for name in ("train/cat/a.jpg", "train/dog/a.jpg", "test/cat/a.jpg", "test/dog/a.mov"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    parts = {part: [(str(path), 0) for path in (tmp_path / part).rglob("*.jpg")] for part in ("train", "test")}
+    assert unread_in_class_folders([parts]) == [str(tmp_path / "test" / "dog" / "a.mov")]
+
+
+def test_what_a_run_does_not_read_is_said(photos, capsys):
+    """In training as with --check: other files, names that say nothing, and a task of one class."""
+    (photos / "lightness" / "dark").rename(photos / "lightness" / "n01440764")
+    (photos / "colour_naming" / "red" / "IMG_1.mov").touch()
+    shutil.copytree(photos / "colour_naming" / "red", photos / "lone" / "7")
+    build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
+    trained = capsys.readouterr().out
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 0
+    checked = capsys.readouterr().out
+    for text in (
+            f"2 files are not read (2 .mov): {photos}/colour_naming/red/IMG_1.mov, {photos}/lone/7/IMG_1.mov; convert",
+            "task 'lightness' has classes whose names are numbers or WordNet ids (n01440764), which tell CLIP nothing: "
+            "name each in tasks.yaml, such as classes: {'n01440764': NAME}, or rename the folders\n",
+            "task 'lone' has classes whose names are numbers or WordNet ids (7)",
+            "task 'lone' has the single class '7': its accuracy is always 100%"):
+        assert f"Warning: {text}" in trained and f"\nfolder_tasks: {text}" in checked
+
+
+def test_a_class_of_other_files_alone_is_said(photos, capsys):
+    (photos / "lightness" / "grey").mkdir()
+    (photos / "lightness" / "grey" / "a.heic").touch()
+    text = f"1 file is not read (1 .heic): {photos}/lightness/grey/a.heic; HEIC needs pillow-heif"
+    with pytest.raises(UserError) as error:
+        build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
+    assert text in str(error.value)
+    assert prepare.main(["folder_tasks", "--root", str(photos), "--check"]) == 1
+    assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, odd", [
+    ("7", True), ("007", True), ("1.5", True), ("n01440764", True), ("n02085620-Terrier", True), ("n02085620 x", True),
+    ("747-200", False), ("7 up", False), ("n1", False), ("cat", False), (".", False)])
+def test_names_that_are_numbers(name, odd):
+    assert len(doubts_of(Task("t", (name, "owl")))) == odd
 
 
 def run(root, backbone, output, trainer="MTCoOp", *extra, **options):
@@ -427,9 +557,9 @@ def test_own_photographs_are_turned_and_public_sets_are_not(photos, tmp_path):
         Path(path).write_bytes(saved(RGB, "PNG", exif=exif))
     dataset = build_dataset(make_cfg(photos, {"DATASET.NAME": "FolderTasks"}))
     cfg = make_cfg(photos)
-    images = Images(cfg, dataset.train_x, lambda image: np.asarray(image))
-    assert np.array_equal(images[0], np.rot90(COLOUR, -1))
-    turned_key = images.keys([0])[0]
+    turned = Images(cfg, dataset.train_x, lambda image: np.asarray(image))
+    assert np.array_equal(turned[0], np.rot90(COLOUR, -1))
+    turned_key = turned.keys([0])[0]
     dtd = make_general(tmp_path / "public", "dtd", 47)
     for path in dtd.rglob("*.jpg"):
         path.write_bytes(saved(RGB, "PNG", exif=exif))

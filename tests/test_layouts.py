@@ -100,7 +100,7 @@ def test_folders_that_are_refused(folders, message, tmp_path):
 def test_files_of_another_kind_are_named(tmp_path):
     images(tmp_path, {"a/x": 6, "a/y": 0})
     (tmp_path / "a" / "y" / "one.heic").write_text("")
-    with pytest.raises(UserError, match="class folder .*/a/y holds no image .*: one.heic is of another kind, convert"):
+    with pytest.raises(UserError, match="class folder .*/a/y holds no image .*: 1 file is not read .1 .heic.: .*y/one.heic; HEIC"):
         build(tmp_path)
 
 
@@ -428,5 +428,5 @@ def test_check_opens_every_image(tmp_path, capsys):
     code, out = check(tmp_path, "folder_tasks", capsys)
     assert code == 1 and "folder_tasks: 2 images can't be read:\n" in out
     assert f"{tmp_path}/birds/owl/birds_owl_4.jpg is a Git LFS pointer, not an image: run git lfs pull" in out
-    assert "1 files in class folders are not read (1 .heic)" in out
+    assert "1 file is not read (1 .heic): " in out
     assert prepare.main(["folder_tasks", "--root", str(tmp_path)]) == 0  # without --check no image is opened

@@ -14,11 +14,14 @@ import pytest
 import torch
 
 import predict
+from common.errors import UserError
+from datasets.base import Task
 from learned import predicting
 from learned.loading import load_classifier
 from learned.predicting import choose_tasks, find_images
 from tests.helpers import REPOSITORY, call, results, run, train_args
 from trainers.evaluation import ClassificationMT
+from trainers.prompts import check_classnames, clip_tokenizer
 
 SOFT = {"TRAINER.MTCOOP.TASK_N_CTX": 2, "TRAINER.MTCOOP.N_CTX": 3, "TRAINER.MTCOOP.CLASS_N_CTX": 2}
 CASES = {
@@ -169,12 +172,18 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     shutil.copy(image, mixed / "below" / "good.png")
     (mixed / "bad.jpg").write_text("no image")
     (mixed / "notes.txt").write_text("not looked at")
+    for hidden in ("IMG_1.xcf", ".git/object"):
+        (mixed / hidden).parent.mkdir(exist_ok=True)
+        (mixed / hidden).touch()
     done = run([sys.executable, "predict.py", str(folder), str(mixed), "--task", "lightness", "--topk", "1"])
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
     assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
     assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
                                              "a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it to PNG, "
                                              "or extract or download it again"]
+
+    assert [line for line in done.stderr.splitlines() if "not read" in line] == [
+        f"Warning: 1 file is not read (1 .xcf): {mixed}/IMG_1.xcf; convert images to PNG or JPEG"]
 
     # paths on stdin, CSV; the batch changes nothing
     paths = sorted(map(str, (photo_root / "lightness").rglob("*.png")))
@@ -183,6 +192,9 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         predict.main([str(folder), "-", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
     assert stop.value.code == 0
     lines = list(csv.DictReader(open(tmp_path / "x.csv", newline="")))
+    with pytest.raises(SystemExit):
+        predict.main([str(folder), *paths, "--output", str(tmp_path / "excel.csv"), "--excel", "--batch", "5"])
+    assert (tmp_path / "excel.csv").read_bytes() == b"\xef\xbb\xbf" + (tmp_path / "x.csv").read_bytes()
     rows = predictions(capsys, folder, photo_root / "lightness")
     flat = [(row["image"], row["task"], entry["class"]) for row in rows for entry in row["classes"]]
     assert [(line["image"], line["task"], line["class"]) for line in lines] == flat
@@ -191,20 +203,27 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     assert [line["rank"] for line in lines[:5]] == ["1", "2", "3", "1", "2"]
 
     (tmp_path / "empty").mkdir()
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mov").touch()
     text = tmp_path / "text.txt"
     text.write_text("words")
     for arguments, words in {
             (tmp_path, image): "is not the folder of a run", (folder, tmp_path / "empty"): "empty holds no image",
+            (folder, tmp_path / "films"): "films holds no image (.jpg, ",
             (folder, tmp_path / "nowhere"): f"there is no image and no folder {tmp_path / 'nowhere'}",
             (folder, text): "text.txt is damaged, or no image",
             (folder, image, "--task", "sizes"): "no such task, it has colour naming, lightness",
             (folder, image, "--epoch", "7"): "model.pth.tar-7 does not exist",
             (folder, image, "--new-task", "x", "--classes", "a,a"): "two classes have the same name: a",
-            (folder, image, "--new-task", "x", "--classes", "a", "--template", "{}"): "MTCoOpHard reads no template",
+            (folder, image, "--new-task", "x", "--classes", "a,b", "--template", "{}"): "MTCoOpHard reads no template",
+            (folder, image, "--new-task", "x", "--classes", "dog"): "of a single class the probability is 1 for any",
+            (folder, image, "--new-task", "x", "--classes", "red fox,owl,Red_Fox"):
+                "the classes 'red fox' and 'Red_Fox' are the same to the text encoder",
     }.items():
         status, line = error_of(capsys, *arguments)
         assert status == 1 and words in line
-    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"]):
+    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"], ["--excel"],
+                  ["--excel", "--output", "x.json"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
     (tmp_path / "folder.csv").mkdir()
     assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
@@ -263,6 +282,27 @@ def test_names_that_stand_twice(photo_root, backbone, tmp_path):
     assert numbers == [1] and row["task"] == "colour naming (2)"
     assert sorted(entry["class"] for entry in row["classes"]) == ["dark", "dark (2)"]
     assert choose_tasks(classifiers.tasks, first.name) == [0, 1]
+
+
+def test_a_task_of_a_single_class_is_said(photo_root, backbone, tmp_path, capsys):
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOpHard", **options_of(tmp_path, **{
+        "DATASET.SUBSAMPLE_CLASSES": "base"})))
+    assert "task 'lightness' has the single class 'dark': its accuracy is always 100%" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        predict.main([str(tmp_path / "run"), str(photo_root / "lightness")])
+    assert "task 'lightness' has the single class 'dark': its probability is 1 for any" in capsys.readouterr().err
+
+
+def test_classes_that_the_text_encoder_can_not_tell_apart(dim_root, backbone, tmp_path):
+    """They are refused by what reads their names."""
+    (dim_root / "tasks.yaml").write_text(
+        "tasks: [{folder: lightness, classes: {dark: The_dim one, light: the  DIM one}}]")
+    places = [dim_root, backbone, tmp_path / "run"]
+    with pytest.raises(UserError, match="task 'lightness': the classes 'The_dim one' and 'the  DIM one' are the same to"):
+        call(train_args(*places, "MTCoOpHard", "--no-train", **options_of(tmp_path)))
+    call(train_args(*places, "LinearProbe", "--no-train", **options_of(tmp_path)))
+    check_classnames([Task("cranes", ("crane", "Crane"), repeated_names=True), Task("birds", ("crane",))],
+                     clip_tokenizer())  # of a benchmark; of two tasks
 
 
 def test_runs_that_lack_something(photo_root, backbone, tmp_path, capsys):

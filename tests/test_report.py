@@ -13,10 +13,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 import report
+from common.csv_files import write_csv
 from learned import reporting
 from learned.contexts import contexts_of
 from learned.loading import load_run
-from runs.outcome import COLUMNS, CONFUSION, write_csv
+from runs.outcome import COLUMNS, CONFUSION
 from tests.browser import CHROMIUM, Browser
 from tests.helpers import call, metrics, results, run, train_args
 from tests.result_folders import out, write_run

@@ -36,6 +36,8 @@ class LinearMap(nn.Module):
 class ProbeCLIP(MultiTaskCLIP):
     """CLIP's image tower and a linear map of its features, which are not normalised. The texts are not read."""
 
+    reads_names = False
+
     def __init__(self, clip_model, tasks):
         super().__init__(clip_model, tasks)
         self.classifier = LinearMap(self.text_encoder.output_dim, len(self.classnames), len(tasks))

@@ -12,7 +12,7 @@ from common.errors import UserError
 from runs.config import set_value
 from runs.keys import all_keys, refusal, source_of
 
-from .prompts import LearnedContext, TaskContexts, build_prompts, words
+from .prompts import LearnedContext, TaskContexts, build_prompts, check_classnames, words
 from .text_encoder import TextEncoder, WholePromptEncoder
 
 # Texts whose ids tell tokenizers apart.
@@ -120,9 +120,13 @@ class MultiTaskCLIP(nn.Module):
     Args:
         clip_model: CLIP, its towers cast as `cast_towers` does.
         tasks: list of `Task`; its classes, task after task, are the columns of the logits.
+
+    Raises:
+        UserError: two classes of a task are the same to the text encoder.
     """
 
     per_task_images = False  # whether `image_features` reads the labels
+    reads_names = True  # whether the text encoder reads the classes' names
 
     def __init__(self, clip_model, tasks):
         from clip.model import TextTowerCLIP  # open_clip is slow to import
@@ -131,6 +135,8 @@ class MultiTaskCLIP(nn.Module):
         self.image_encoder = clip_model.visual
         self.text_encoder = (WholePromptEncoder if isinstance(clip_model, TextTowerCLIP) else TextEncoder)(clip_model)
         self.logit_scale = clip_model.logit_scale
+        if self.reads_names:
+            check_classnames(tasks, clip_model.tokenizer)
         self.tasks = tasks
         self.classnames = [name for task in tasks for name in task.classnames]
         task_of_class = torch.tensor([t for t, task in enumerate(tasks) for _ in task.classnames])

@@ -63,6 +63,34 @@ class Prompts(nn.Module):
                        self.context_of[index] if context_of is None else context_of, self.prefix)
 
 
+def encode(tokenizer, text, follows=False):
+    """Token ids of a text without [SOS] and [EOT], a list; `follows`: something stands before it. Raises UserError."""
+    from clip import ClipError  # open_clip is slow to import
+
+    try:
+        return tokenizer.encode(text, follows=follows)
+    except ClipError as error:
+        raise UserError(str(error)) from error
+
+
+def check_classnames(tasks, tokenizer):
+    """Refuse two classes of a task that the text encoder can't tell apart, such as "Red_fox" and "red  fox".
+
+    Tasks of benchmarks that have such names, `repeated_names`, are left as they are.
+
+    Raises:
+        UserError: it names the task and both classes.
+    """
+    for task in tasks:
+        seen = {}
+        for name in () if task.repeated_names else task.classnames:
+            other = seen.setdefault(tuple(encode(tokenizer, words(name))), name)
+            if other != name:
+                raise UserError(f"task {task.name!r}: the classes {other!r} and {name!r} are the same to the text "
+                                "encoder (case, underscores and blanks do not count): give one of them another name, "
+                                "or make them one class")
+
+
 def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", tokenizer=None):
     """Describe one prompt per name.
 
@@ -86,17 +114,11 @@ def build_prompts(names, n_ctx=0, position="end", context_of=None, end=".", toke
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     after = n_ctx if position == "front" else n_ctx - before
     after = 0 if position == "end" else after
-    from clip import ClipError  # open_clip is slow to import
-
     tokenizer = tokenizer or clip_tokenizer()
     rows = []  # per prompt a list of (token id, slot)
     for name in names:
         # Tokenised with its closing mark, then split, as CoOp does: a name may end in punctuation.
-        try:
-            ids = tokenizer.encode(words(name) + end, follows=before > 0)
-            n_name = len(tokenizer.encode(words(name), follows=before > 0))
-        except ClipError as error:
-            raise UserError(str(error)) from error
+        ids, n_name = encode(tokenizer, words(name) + end, before > 0), len(encode(tokenizer, words(name), before > 0))
         row = [(tokenizer.placeholder, slot) for slot in range(before)] + [(token, -1) for token in ids[:n_name]]
         row += [(tokenizer.placeholder, before + slot) for slot in range(after)]
         row += [(token, -1) for token in ids[n_name:]]

@@ -32,6 +32,8 @@ class Support(nn.Module):
 class PrototypeCLIP(MultiTaskCLIP):
     """CLIP's image tower and, with `DIM` > 0, a linear map without bias, which distances would not see."""
 
+    reads_names = False
+
     def __init__(self, clip_model, tasks, dim):
         super().__init__(clip_model, tasks)
         self.support = Support()

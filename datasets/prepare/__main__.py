@@ -24,16 +24,15 @@ from common.errors import UserError
 from common.images import list_broken
 from dassl.data.datasets import DATASET_REGISTRY
 
-from ..base import SingleTaskDataset, Suite, first_of
+from ..base import SingleTaskDataset, Suite, doubts_of, first_of
 from ..check_images import broken_images
-from ..files import IMAGE_SUFFIXES, MOST, MissingFiles
+from ..files import IMAGE_SUFFIXES, MOST, MissingFiles, describe_unread, unread_in_class_folders
 from ..folder_tasks import FolderTasks
 from ..sources import COOP
 from ..splits import relative
 from .fetch import obtain
 
 CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
-NO_IMAGES = ("thumbs.db", "desktop.ini")  # systems put these beside images
 
 
 @dataclass(frozen=True)
@@ -147,20 +146,8 @@ def describe_images(cls, tasks, absent):
         pairs = [f"{first} and {second}" for first, second, *_ in across or copies]
         notes.append(f"{len(pairs):,} images are there {'in two parts' if across else 'more than once'}, with the same "
                      f"content: {first_of(pairs, MOST // 2)}")
-    ignored = ignored_files({osp.dirname(path) for path in parts})
-    if ignored:
-        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(ignored.items()))
-        notes.append(f"{sum(ignored.values()):,} files in class folders are not read ({kinds}): only "
-                     f"{', '.join(IMAGE_SUFFIXES)} are; convert them to PNG or JPEG")
-    return notes
-
-
-def ignored_files(folders):
-    """Count, by suffix, the files directly in class folders that are not read because of their suffix."""
-    return Counter(osp.splitext(entry.name)[1].lower() or "no suffix" for folder in folders
-                   for entry in os.scandir(folder)
-                   if not entry.name.startswith(".") and entry.name.lower() not in NO_IMAGES
-                   and not entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file())
+    unread = describe_unread(unread_in_class_folders([official for _, official in tasks]))
+    return [*notes, *[unread] * bool(unread), *(text for task, _ in tasks for text in doubts_of(task))]
 
 
 def group_copies(paths):
