@@ -26,6 +26,7 @@ def heif_formats():
 
 
 # MPO, several JPEG in one file, is opened by Pillow's JPEG. Pillow 11.3 and later have AVIF.
+READER = 2  # number of the way from a file to its pixels: by another, images are checked and encoded anew
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", *["AVIF"] * bool(features.check("avif")), *heif_formats())
 AGAIN = "extract or download it again, or convert it to 8-bit PNG"
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")

@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 
 from common.errors import UserError
+from common.memory import keep_memory
 
 interrupted = threading.Event()  # Ctrl-C came
 held = threading.Event()  # and is not to raise yet
@@ -38,6 +39,7 @@ def program(resume=None):
     on the GPU, Ctrl-C (status 130), SIGTERM once the run is saved (143). A reader that closes the pipe ends it
     quietly. Any other error keeps its traceback. Characters that the console can't show are replaced.
     """
+    keep_memory()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.file_digests import state_of
-from common.images import BrokenImage, list_broken, read_image
+from common.images import READER, BrokenImage, list_broken, read_image
 
 from .files import PARTS
 
 CHUNK = 128  # images that a process decodes at once
 FEW = 256  # images for which no process is started
-READER = f"2 {PIL.__version__}"  # another reader decodes all images again
 
 
 def broken_images(paths):
@@ -82,7 +81,7 @@ def decode(paths):
 def fingerprint(path):
     """Return bytes that stand for a file as it is now, and for its reader; None if it is gone."""
     state = state_of(path)
-    return state and state + f" {READER}".encode()
+    return state and state + f" {READER} {PIL.__version__}".encode()
 
 
 @contextlib.contextmanager

@@ -76,9 +76,20 @@ def unread_in_class_folders(tasks):
 
 
 def list_folders(folder):
-    """Return the sorted names of the folders in `folder`, without hidden ones and leftovers."""
-    return sorted(entry.name for entry in os.scandir(folder)
-                  if entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFTOVERS)
+    """Return the sorted names of the folders in `folder`, without hidden ones and leftovers.
+
+    Raises:
+        UserError: a name is no UTF-8 text, so it can name neither a class nor a task.
+    """
+    names = sorted(entry.name for entry in os.scandir(folder)
+                   if entry.is_dir() and not entry.name.startswith(".") and entry.name not in LEFTOVERS)
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the folder {os.fsencode(osp.join(folder, name))} has a name that is no UTF-8 text: "
+                            "rename it") from None
+    return names
 
 
 def did_you_mean(path):

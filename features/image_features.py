@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common.digests import digest_of_module
 from common.errors import MissingFile, NotFinite, UserError
-from common.images import list_broken
+from common.images import READER, list_broken
 from common.program import check_interrupted, end_quietly, starting_processes
 
 from .images import Pass
@@ -81,7 +81,7 @@ class ImageFeatures:
                 "backbone": self.cfg.MODEL.BACKBONE.NAME, "fingerprint": self.fingerprint, "transforms": transforms,
                 "precision": "amp" if self.autocast else str(self.dtype).removeprefix("torch."),
                 "device": self.device.type, "batch": self.batch_size, "kernels": kernels(self.device),
-                "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
+                "versions": [torch.__version__, torchvision.__version__, PIL.__version__, READER],
                 **({"features": self.kind} if self.kind else {})})
         return self.caches[transforms]
 

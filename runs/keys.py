@@ -41,7 +41,7 @@ OWN_KEYS = {
     "MODEL.CHECKPOINT_TEXT": Key(False, "recompute the text encoder's activations: less memory, a third more time",
                                  bool),
     "MODEL.CHECKPOINT_IMAGE": Key(False, "recompute the activations of a vision transformer's blocks, where a method "
-                                  "learns inside it: less memory, a third more time", bool),
+                                  "learns inside it: less memory, more time", bool),
     "MODEL.TEXT_CHUNK": Key(0, "most prompts encoded at once, and again in the backward pass: less memory, up to half "
                             "as much time again; 0: as many as the memory asks for, -1: all",
                             Annotated[int, Field(ge=-1)]),

@@ -15,6 +15,7 @@ import torch
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
 from common.errors import UserError
+from common.memory import give_back, keep_memory
 from common.program import sentence
 from dassl.utils import set_random_seed
 from runs.config import build_parser, find_trainer, setup_cfg
@@ -46,6 +47,7 @@ class Process:
     """This process, which does many runs: it keeps CLIP and PyTorch's number of `threads`, nothing else of a run."""
 
     def __init__(self, threads):
+        keep_memory()
         self.threads = threads
         self.keep_threads()
         self.settings = [read() for read, _ in SETTINGS]
@@ -97,6 +99,7 @@ class Process:
 def forget_peak_memory():
     """Free the last run's memory, and count the peak of memory from here, if the system can do that."""
     gc.collect()
+    give_back()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()  # other workers share the GPU
         torch.cuda.reset_peak_memory_stats()

@@ -8,10 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from common.memory import keep_memory
 from datasets.class_folders import ClassFolders
 from datasets.general10 import General10
 from datasets.imagenet import ImageNetClasses, ImageNetSubset
 from tests import parity
+
+keep_memory()  # as programs do
 
 DATA = Path(__file__).parent / "data"
 TASKS = {"colour_naming": {"red": (220, 30, 30), "green": (30, 200, 30), "dark_blue": (20, 20, 130)},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ from trainers.multitask import MultiTaskTrainer
 from trainers.run import run as run_once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def hear_ctrl_c():
+    """A `preexec_fn`: a shell starts background jobs, such as these tests may be one, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_cfg(root="", options=()):

@@ -18,7 +18,7 @@ from runs.config import build_parser, setup_cfg
 from runs.methods import ROWS
 from tests.commands import VARIABLES, labelled_calls, make_recorder, recorded_calls
 from tests.conftest import DATA
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, hear_ctrl_c
 from trainers.__main__ import run_calls
 
 STORED = [line.split(" | ") for line in (DATA / "calls.txt").read_text().splitlines()]
@@ -93,7 +93,7 @@ def test_a_signal_ends_the_run_and_those_after_it(number, status, said, tmp_path
     process = subprocess.Popen(
         ["sh", *"main_mtcoop_hard.sh outfits16 tiny_ep50 1 16 False False".split()], cwd=REPOSITORY / "scripts",
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        preexec_fn=hear_ctrl_c)
     deadline = time.time() + 200
     while not list(tmp_path.rglob("resume.pth.tar")) and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)

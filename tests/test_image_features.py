@@ -540,7 +540,8 @@ def test_ctrl_c_while_workers_read_is_one_line(wait, photos, backbone, tmp_path)
         "DATALOADER.TEST.BATCH_SIZE": 32})]
     log = tmp_path / "log"
     with open(log, "w") as f:
-        process = subprocess.Popen(command, cwd=helpers.REPOSITORY, stdout=f, stderr=f, start_new_session=True)
+        process = subprocess.Popen(command, cwd=helpers.REPOSITORY, stdout=f, stderr=f, start_new_session=True,
+                                   preexec_fn=helpers.hear_ctrl_c)
     while "encoding images" not in log.read_text():
         assert process.poll() is None, log.read_text()
         time.sleep(0.005)

@@ -10,6 +10,7 @@ import yaml
 
 from common.errors import UserError
 from dassl.data.datasets import build_dataset
+from datasets.files import list_folders
 from datasets.prepare import __main__ as prepare
 from tests.helpers import make_cfg
 from tests.miniature import make_class_folders, make_general, write_images
@@ -430,3 +431,10 @@ def test_check_opens_every_image(tmp_path, capsys):
     assert f"{tmp_path}/birds/owl/birds_owl_4.jpg is a Git LFS pointer, not an image: run git lfs pull" in out
     assert "1 file is not read (1 .heic): " in out
     assert prepare.main(["folder_tasks", "--root", str(tmp_path)]) == 0  # without --check no image is opened
+
+
+def test_a_class_folder_whose_name_is_no_text_is_named(tmp_path):
+    folder = os.fsencode(tmp_path / "task" / "class") + b"\xff"
+    os.makedirs(folder)
+    with pytest.raises(UserError, match="xff.* has a name that is no UTF-8 text: rename it"):
+        list_folders(tmp_path / "task")

@@ -21,7 +21,7 @@ from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets va
 from sweeps.engine import Sweep
 from sweeps.jobs import add_feature_jobs, list_jobs
 from tests.commands import labelled_calls, make_recorder
-from tests.helpers import REPOSITORY, results
+from tests.helpers import REPOSITORY, hear_ctrl_c, results
 from trainers import multitask_clip
 
 from ray.cluster_utils import Cluster as Machines  # isort: skip
@@ -301,10 +301,9 @@ def test_a_signal_ends_a_sweep_and_all_its_processes(number, status, said, argum
     arguments.methods, arguments.opts = METHODS[:1], [*arguments.opts, "OPTIM.MAX_EPOCH", "100000",
                                                                   "DATALOADER.VIEWS", "1"]
     folder = Path(list_jobs(arguments)[0].folder)
-    # a shell starts background jobs, such as these tests may be one, with SIGINT ignored
     process = subprocess.Popen([sys.executable, *command(arguments)], cwd=REPOSITORY, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                               preexec_fn=hear_ctrl_c)
     deadline = time.time() + 300
     while not (folder / "resume.pth.tar").exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)

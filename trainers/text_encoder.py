@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
+from common.memory import give_back
 
 RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
 CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
@@ -323,6 +324,7 @@ def available_memory(device):
         return torch.cuda.mem_get_info(device)[0] + unused
     import psutil
 
+    give_back()
     return psutil.virtual_memory().available
 
 
