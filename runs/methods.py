@@ -9,7 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 ROWS = {}  # label -> Row, of all methods
 TRAINERS = {}  # name of a trainer -> its class
 
-PREC = Key("fp16", "precision: towers in fp16 or bf16; amp: autocast; fp64: text tower and what is learned in double",
+PREC = Key("fp16", "precision: towers in fp16 or bf16; amp: autocast; fp64: all in double",
            Literal["fp32", "fp16", "bf16", "amp", "fp64"])
 POSITION = Key("end", "where the context goes: before the name, around it, or after it",
                Literal["end", "middle", "front"])

@@ -332,9 +332,10 @@ def test_json(tmp_path):
     with pytest.raises(TypeError):
         write_json({"a": object()}, str(path))
     assert os.listdir(path.parent) == ["a.json"] and read_json(str(path)) == {"a": [1]}
-    path.write_text("{")
-    with pytest.raises(ValueError, match="a.json.*not valid JSON"):
-        read_json(str(path))
+    for text in ("{", "[" * 100_000 + "]" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="a.json.*not valid JSON"):
+            read_json(str(path))
 
 
 def test_files_and_environment(tmp_path):

@@ -76,6 +76,7 @@ def settings(tmp_path, text, *opts, flags=()):
     ("OPTIM:\n  LR: 1\n  LR: 2\n", (), "{}:3 sets OPTIM.LR again, line 2 did before"),
     ("- 1\n", (), "{}:1 must hold keys and values"),
     ("OPTIM: {{LR: 1\n", (), "{} is not valid YAML"),
+    ("OPTIM: &it\n  LR: *it\n", (), "{} is not valid YAML"),  # it refers to itself
     ("OPTIM: 3\n", (), "there is no config key OPTIM (set in {}:1)"),
     ("", ("OPTIM.LR", "-1"), "OPTIM.LR is -1 (set on the command line), but must be greater than 0"),
     ("", ("OPTIM.LR", "None"), "OPTIM.LR has no value (set on the command line)"),

@@ -215,6 +215,8 @@ def test_tasks_files(text, expected, suite):
     ("tasks: [{folder: f, train: train, test: test, classes: [x, z]}]", "class 'z' has no image in any part"),
     ("tasks: [{folder: a, train: l.txt, test: l.txt}]", "l.txt does not exist"),
     ("tasks: [", "is not valid YAML"),
+    ("tasks: &it [*it]", r"tasks\[0\] must be `key: value` lines"),
+    ("tasks: " + "[" * 5000 + "]" * 5000, "is not valid YAML"),
     ("\ttasks: []", "is not valid YAML"),
     ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
 ])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datasets.base import Task
+from tests.helpers import call, train_args
 from tests.parity import build_trainer
 from tests.test_text_encoder import relative_error
 from trainers import text_encoder
@@ -167,3 +168,20 @@ def test_testing_encodes_no_more(chunk, most, backbone, monkeypatch):
 
 def test_available_memory_is_told():
     assert 2**20 < text_encoder.available_memory(torch.device("cpu")) < 2**50
+
+
+def test_a_run_is_the_same_whatever_is_encoded_at_once(photo_root, backbone, tmp_path):
+    """In double precision, learned values and test logits do not depend on what saves memory."""
+    def run(**settings):
+        trainer = call(train_args(photo_root, backbone, tmp_path / "-".join(map(str, settings.values())), "MTCoOp", **{
+            "TRAINER.MTCOOP.PREC": "fp64", "DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.LR": 0.1,
+            "DATALOADER.TEST.BATCH_SIZE": 32, **settings}))
+        learned = torch.cat([value.flatten() for part in trainer.learned().values() for value in part.values()])
+        with torch.no_grad():
+            return learned, trainer.model.score(trainer.features("test")[0], trainer.model.class_features())
+
+    expected = run(**{"MODEL.TEXT_CHUNK": -1})
+    for settings in ({"MODEL.TEXT_CHUNK": 1}, {"MODEL.TEXT_CHUNK": 2}, {"MODEL.TEXT_CHUNK": 7},
+                     {"DATALOADER.TEST.BATCH_SIZE": 3}, {"DATALOADER.TEST.BATCH_SIZE": 100}):
+        for ours, theirs in zip(run(**settings), expected):
+            assert relative_error(ours, theirs) < 1e-9, settings

@@ -104,7 +104,7 @@ def test_variants_equal_the_plain_encoder(model, variant, position, precision, o
     torch.manual_seed(0)
     ours = network(model, TASKS, make_cfg(options=options).TRAINER[node])
     if precision == "fp64":
-        ours.to_double(images=False)
+        ours.to_double()
     learned = [p for p in ours.parameters() if p.requires_grad]
     images, labels = torch.randn(8, 64), torch.tensor([0, 1, 2, 3, 4, 5, 6, 2])
 

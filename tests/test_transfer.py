@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import train
 from clip import clip
+from common.errors import UserError
 from common.images import read_image
 from dassl.data.transforms import build_transform
 from tests import helpers
@@ -158,6 +159,26 @@ def test_checkpoints_without_names(variant, build, photo_root, other_root, tmp_p
     with pytest.raises(ValueError, match=f"; TRAINER.{option} learns something of its own for every .* of training") as error:
         load(build(variant, photo_root, **{"DATASET.SUBSAMPLE_TASKS": "task1"}), tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda path: (path.parent / "checkpoint").write_bytes(bytes(range(128, 256))),
+     "checkpoint must hold the name of a checkpoint beside it, but holds '.*': give the epoch instead of last"),
+    (lambda path: change_values(path, lambda values: {name: "text" for name in values}), "ctx is no tensor"),
+    (lambda path: change_values(path, lambda values: "text"), "has no 'state_dict': it is no checkpoint of a run")])
+def test_a_checkpoint_that_is_none_is_one_sentence(damage, message, build, photo_root, tmp_path):
+    build("shared", photo_root, "run").save_model(1)
+    path, = (tmp_path / "run").glob("*/model.pth.tar-1")
+    damage(path)
+    with pytest.raises(UserError, match=message) as error:
+        build("shared", photo_root).load_model(str(tmp_path / "run"))
+    assert "\n" not in str(error.value)
+
+
+def change_values(path, change):
+    """Change the values that a checkpoint holds."""
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "state_dict": change(state["state_dict"])}, path)
 
 
 def test_refusal_on_the_command_line(build, photo_root, other_root, backbone, tmp_path, monkeypatch, capsys):

@@ -78,7 +78,7 @@ class Attention(nn.Module):
 class LoRACLIP(MultiTaskCLIP):
     """CLIP with low-rank updates; a `UserError` where a tower that shall learn is of another kind."""
 
-    scale = 100.0  # a literal of the published code
+    cosine_scale = 100.0  # a literal of the published code
 
     def __init__(self, clip_model, tasks, options):
         super().__init__(clip_model, tasks)

@@ -75,7 +75,7 @@ class MultiTaskTrainer(Method, SavesParts):
         cast_towers(clip_model, self.prec)  # before the method adds to them what stays in fp32
         self.model = self.build_clip_model(clip_model).to(self.device).eval()
         if self.prec == "fp64":
-            self.model.to_double(images=self.learns_images)
+            self.model.to_double()
         for tower, said in (("image", self.learns_images), ("text", self.learns_texts)):
             if not said and any(p.requires_grad for p in getattr(self.model, f"{tower}_encoder").parameters()):
                 raise TypeError(f"{name} learns values of the {tower} tower: set its learns_{tower}s True")

@@ -112,7 +112,7 @@ def recompute_blocks(visual, cfg):
 
 
 class MultiTaskCLIP(nn.Module):
-    """CLIP whose class features a subclass makes; images are scored by `scale` x cosine.
+    """CLIP whose class features a subclass makes; images are scored by `cosine_scale` x cosine.
 
     Everything that asks for predictions (testing, predicting, exporting, calibrating) asks for `class_features`, once,
     then for `logits` of `image_features` of each batch.
@@ -149,19 +149,16 @@ class MultiTaskCLIP(nn.Module):
         return self.logit_scale.dtype
 
     @property
-    def scale(self):
+    def cosine_scale(self):
         """What cosines are multiplied by."""
         return self.logit_scale.exp()
 
-    def to_double(self, images):
-        """Cast all but the image tower to float64, in place, and the image tower too if `images` is true."""
+    def to_double(self):
+        """Cast all of it to float64, in place."""
         from clip.model import convert_to_double  # open_clip is slow to import
 
         convert_to_double(self)
-        if images:
-            self.dtype = torch.float64
-        else:
-            self.image_encoder.float()  # there and back, a float32 stays as it was
+        self.dtype = torch.float64
 
     @torch.no_grad()
     def template_features(self, templates):
@@ -217,7 +214,7 @@ class MultiTaskCLIP(nn.Module):
         return None
 
     def score(self, image_features, class_features):
-        """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): `scale` x cosine.
+        """Logits (B, n) of features (B, embed_dim) and (n, embed_dim): `cosine_scale` x cosine.
 
         They are computed in float32, under fp64 in float64, whatever the towers' precision: logits near 25 have steps
         of 1/64 in fp16 and of 1/8 in bf16, enough to move a prediction.
@@ -225,7 +222,7 @@ class MultiTaskCLIP(nn.Module):
         with torch.autocast(image_features.device.type, enabled=False):
             image_features, class_features = (F.normalize(features.to(self.learned_dtype), dim=-1)
                                               for features in (image_features, class_features))
-            return self.scale * image_features @ class_features.t()
+            return self.cosine_scale * image_features @ class_features.t()
 
     def in_own_task(self, labels, classes=slice(None)):
         """Mask (B, n) of the classes that belong to the sample's own task; `labels` (B,)."""

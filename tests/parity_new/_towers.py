@@ -9,7 +9,6 @@ def build(case, name, templates, **options):
     """`case.trainer` with these templates (one, or a tuple), all in double; its features are those of stored images."""
     case.tasks = [Task("the task", tuple(case.about["classes"]), templates)]
     trainer = case.trainer(name, **options)
-    trainer.model.to_double(images=True)
     with torch.no_grad():
         test = case.images["test_images"]
         test = test if trainer.learns_images else trainer.model.image_encoder(test)
