@@ -11,6 +11,7 @@ Local features (`LocalImageEncoder`: one per position) take some 50 times as muc
 """
 
 import contextlib
+import inspect
 import itertools
 import os
 import tempfile
@@ -334,11 +335,13 @@ def kernels(device):
 
 
 def describe(transform):
-    """A transform as text: torchvision's describe themselves, others are described by class and attributes."""
+    """A transform as text: its class and the exact values of its attributes, which torchvision's own texts round."""
     from torchvision.transforms import Compose  # slow to import
 
     if isinstance(transform, Compose):
         return ", ".join(describe(stage) for stage in transform.transforms)
-    if type(transform).__repr__ is not object.__repr__:
+    if inspect.isroutine(transform):
         return repr(transform)
-    return f"{type(transform).__name__}({vars(transform)})"
+    values = {name: value.tolist() if hasattr(value, "tolist") else value
+              for name, value in sorted(vars(transform).items()) if not name.startswith("_")}
+    return f"{type(transform).__name__}({values})"

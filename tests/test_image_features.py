@@ -239,12 +239,18 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
     assert len(set(variants)) == len(variants)
 
 
-def test_transforms_without_a_description_of_their_own_are_told_apart():
+def test_transforms_are_told_apart_by_their_exact_values():
+    from torchvision.transforms import Normalize, RandomResizedCrop
+
     class Threshold:
         def __init__(self, level):
             self.level = level
 
     assert describe(Threshold(1)) == describe(Threshold(1)) != describe(Threshold(2))
+    # torchvision's own texts round them to four digits
+    assert len({describe(RandomResizedCrop(32, scale=(scale, 1.0))) for scale in (0.08, 0.080001, 0.08)}) == 2
+    assert len({describe(RandomResizedCrop(32, ratio=(0.75, ratio))) for ratio in (4 / 3, 1.3333)}) == 2
+    assert len({describe(Normalize(torch.tensor([mean]), 1)) for mean in (0.5, 0.5000001)}) == 2
 
 
 def test_a_sweep_over_shots_encodes_every_image_of_an_epoch_once(photo_root, backbone, tmp_path, monkeypatch):
