@@ -46,3 +46,6 @@ class TipAdapterF(TipAdapter):
     def prepare(self):
         super().prepare()
         self.model.cache.settings[:, :2] = self.model.cache.settings.new_tensor(self.options.INIT)
+
+    def owned(self):  # a row is a training image
+        return [(self.model.cache.keys, self.model.task_of_class[self.model.cache.labels])]

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 
-from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
+from .separate import SeparateTasksTrainer
 
 SCALE = 100  # of cosines: published code has this number instead of CLIP's own
 
@@ -26,6 +26,8 @@ class Cache(nn.Module):
 
 class VotingCLIP(MultiTaskCLIP):
     """Zero-shot CLIP with a `Cache`, whose images vote inside their own task."""
+
+    adds_tasks = True
 
     def __init__(self, clip_model, tasks, cache):
         super().__init__(clip_model, tasks)
@@ -94,7 +96,7 @@ def features_of_task(trainer, task, part, view=None):
     return features[rows], labels[rows] - (task_of_class == task).nonzero()[0]
 
 
-class VotingTrainer(MultiTaskTrainer):
+class VotingTrainer(SeparateTasksTrainer):
     """Base of the methods with a `VotingCLIP`; they have the options `VIEWS`, `SEARCH_SCALE` and `SEARCH_STEP`."""
 
     learns = False  # whether an optimizer steps something in the cache
