@@ -8,7 +8,8 @@ suite every task has its own beta and alpha. Defaults are the published ones of 
 from common.keys import Count, Key, NotNegative, Positive
 from runs.methods import PREC, Row, register
 
-from .votes import Cache, VotingCLIP, VotingTrainer
+from .votes import Cache, VotingCLIP
+from .voting_trainer import VotingTrainer
 
 VIEWS = Key(10, "augmented views of a training image whose mean is its key", Count)
 
