@@ -7,7 +7,6 @@ waits for the others: neither momentum nor weight decay nor the schedule goes on
 
 from itertools import zip_longest
 
-import torch
 from torch import nn
 
 from dassl.optim import build_lr_scheduler, build_optimizer
