@@ -19,7 +19,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="name of a file in configs/datasets")
     parser.add_argument("cfg", help="name of a file in configs/trainers")
-    parser.add_argument("--methods", nargs="+", help="rows (default: the published)")
+    parser.add_argument("--methods", nargs="+", help="rows, or all (default: the published)")
     parser.add_argument("--shots", nargs="+", help="training images per class")
     parser.add_argument("--seeds", nargs="+", help="seeds of the methods that train")
     parser.add_argument("--opts", nargs="+", metavar="WORD", help="KEY VALUE ... of every run")

@@ -54,22 +54,23 @@ def calls_of_rows(settings, dataset, cfg):
     """The runs of a dataset's results table, in the order of its rows: [(label, arguments of `train.py`)].
 
     Args:
-        settings: see `check_settings`. Its `methods` are labels; if there are none, the rows that are run by default.
+        settings: see `check_settings`. Its `methods` are labels, or "all" for every row; if there are none, the rows
+            that are run by default.
 
     Raises:
-        UserError: an unknown label.
+        WrongCall: an unknown label.
     """
     check_settings(settings)
     check_words(**{"DATASET or CFG": [dataset, cfg]})
     rows = sorted(((row, trainer) for trainer in TRAINERS.values() for row in trainer.rows),
                   key=lambda pair: pair[0].order)
     for label in settings.methods:
-        if label not in ROWS:
-            raise UserError(f"METHODS has {label!r}, which the results table does not have, it has "
-                            f"{' '.join(row.label for row, _ in rows)}")
+        if label not in ROWS and label != "all":
+            raise WrongCall(f"METHODS has {label!r}, which the results table does not have, it has "
+                            f"{' '.join(row.label for row, _ in rows)}, or all")
     words = {"DATASET": dataset, "CFG": cfg}
     return [(row.label, call) for row, trainer in rows
-            if (row.label in settings.methods if settings.methods else row.by_default)
+            if (row.by_default if not settings.methods else {row.label, "all"} & set(settings.methods))
             for call in calls_of_method(settings, trainer, words, {**row.options, **row.on.get(dataset, {})})]
 
 

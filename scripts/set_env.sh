@@ -5,7 +5,7 @@ export DATA="${DATA:-data}"           # folder of the datasets (--root)
 export OUTPUT="${OUTPUT:-output}"     # folder of the runs
 export SEEDS="${SEEDS:-1 2 3}"        # of the methods that train
 export SHOTS="${SHOTS:-1 2 4 8 16}"   # of linearprob.sh and all_methods.sh
-export METHODS="${METHODS:-}"         # of all_methods.sh; empty: those of the published table
+export METHODS="${METHODS:-}"         # of all_methods.sh, or all; empty: those of the published table
 export OPTS="${OPTS:-}"               # config overrides for every run, such as "DATALOADER.NUM_WORKERS 2"
 export PYTHON="${PYTHON:-python}"     # the interpreter of the environment with requirements.txt
 

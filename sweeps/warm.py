@@ -116,12 +116,15 @@ def run_all(calls):
 def make_features(calls):
     """Make the image features of every epoch and of the tests for runs with the same data.
 
-    The first method that keeps its features makes them for all.
+    The first method that keeps its features makes them for all; one that refuses the backbone does not.
     """
     for call in calls:
         cfg = setup_cfg(build_parser().parse_args(call))
         set_random_seed(cfg.SEED)
-        trainer = find_trainer(cfg)(cfg)
+        try:
+            trainer = find_trainer(cfg)(cfg)
+        except UserError:  # its own run will say it
+            continue
         if trainer.steps(cfg) and trainer.encode.keep and not trainer.encode.local:
             trainer.make_features(range(trainer.max_epoch))
             return

@@ -46,7 +46,8 @@ def labelled_calls(command, env, code=0):
     assert (recorded[n], module) == ("-m", "trainers")
     made, said = [], io.StringIO()
     with mock.patch.dict(os.environ, zip(VARIABLES, recorded)), mock.patch.object(sys, "argv", ["", *arguments]), \
-            mock.patch("trainers.__main__.run_calls", made.extend), contextlib.redirect_stderr(said):
+            mock.patch("trainers.__main__.run_calls", lambda calls, **_: made.extend(calls)), \
+            contextlib.redirect_stderr(said):
         try:
             trainers.__main__.main()
             status = 0

@@ -84,6 +84,19 @@ def test_the_first_error_ends_all(capfd, monkeypatch):
     assert ended.value.code == 2 and said == ["== A", "Running here", "== B", "Running x"]
 
 
+def test_a_table_goes_on_after_a_failed_run_but_not_after_a_stop(capfd, monkeypatch):
+    def made(*statuses):
+        left = iter(statuses)
+        monkeypatch.setattr("subprocess.Popen", lambda command: SimpleNamespace(wait=lambda: next(left)))
+        with pytest.raises(SystemExit) as ended:
+            run_calls([("", ["--output-dir", name]) for name in "abc"], go_on=True)
+        return ended.value.code, *capfd.readouterr()
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert made(1, 0, 1) == (1, "Running a\nRunning b\nRunning c\n", "failed: a\nfailed: c\n")
+    assert made(1, 143) == (143, "Running a\nRunning b\n", "")
+
+
 @pytest.mark.parametrize("number, status, said", [(signal.SIGINT, 130, "interrupted; the same"),
                                                   (signal.SIGTERM, 143, "stopped by SIGTERM")])
 def test_a_signal_ends_the_run_and_those_after_it(number, status, said, tmp_path):

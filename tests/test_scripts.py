@@ -220,7 +220,7 @@ def test_all_methods(place, tmp_path):
 
 
 def test_all_methods_refuses_an_unknown_one_before_it_runs_any(place):
-    done = sh("all_methods.sh", ["outfits16", "tiny_ep50"], {**place, "METHODS": "ZS-CLIP SoftCPT"}, code=1)
+    done = sh("all_methods.sh", ["outfits16", "tiny_ep50"], {**place, "METHODS": "ZS-CLIP SoftCPT"}, code=2)
     assert "METHODS has 'SoftCPT'" in done.stderr and "== ZS-CLIP" not in done.stdout
 
 

@@ -9,12 +9,15 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import psutil
 import pytest
 import torch
 
 import sweep
+from common.errors import UserError
+from runs.methods import ROWS, TRAINERS
 from runs.results import peak_memory
 from sweeps import warm
 from sweeps.cluster import Cluster, ray  # before other parts of Ray: it sets variables that Ray reads when imported
@@ -91,6 +94,22 @@ def test_the_runs_are_those_of_the_scripts(dataset, cfg, tmp_path):
     env = environment(arguments, **make_recorder(tmp_path))
     expected, _ = labelled_calls(["sh", "all_methods.sh", dataset, cfg], env)
     assert [(job.label, *job.calls) for job in list_jobs(arguments)] == expected and len(expected) == 1 + 11 * 4
+
+
+def test_all_are_the_rows_of_every_method(arguments):
+    arguments.methods = ["all"]
+    assert {job.label for job in list_jobs(arguments)} == {*ROWS}
+
+
+def test_a_method_that_refuses_the_backbone_makes_no_features(arguments, monkeypatch):
+    def refuse(*_):
+        raise UserError("not this backbone")
+
+    monkeypatch.setattr(TRAINERS["VPT"], "__init__", refuse)
+    arguments.methods = ["VPT", "KgCoOp"]
+    with mock.patch("trainers.multitask.MultiTaskTrainer.make_features") as made:
+        warm.make_features([job.calls[0] for job in list_jobs(arguments)][::-1])  # KgCoOp comes first in the table
+    made.assert_called_once()
 
 
 @pytest.mark.parametrize("change, message", [

@@ -12,8 +12,8 @@ from features.unprojected_features import UnprojectedImageEncoder
 from tests.parity import TOLERANCE
 from tests.parity_new import Case, check_case
 from tests.test_parity_new import FOLDER, weights  # noqa: F401  a fixture
-from trainers import votes
-from trainers.votes import VotingTrainer
+from trainers import voting_trainer
+from trainers.voting_trainer import VotingTrainer
 
 
 def raw_keys(monkeypatch):
@@ -27,7 +27,7 @@ def raw_keys(monkeypatch):
 
 
 def grid_with_its_end(monkeypatch):
-    monkeypatch.setattr(votes, "grid", lambda scale, n, first: np.linspace(first, scale, n).tolist())
+    monkeypatch.setattr(voting_trainer, "grid", lambda scale, n, first: np.linspace(first, scale, n).tolist())
 
 
 @pytest.mark.parametrize("fault, found", [(raw_keys, "cache_keys"), (grid_with_its_end, "grid_accuracy")])

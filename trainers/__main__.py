@@ -42,19 +42,22 @@ def run(arguments):
     settings = SimpleNamespace(**settings_of_environment())
     if args.all_rows:
         found, _ = read_words(args.script, args.usage, words)
-        run_calls(calls_of_rows(settings, found["DATASET"], found["CFG"]))
+        run_calls(calls_of_rows(settings, found["DATASET"], found["CFG"]), go_on=True)
     else:
         run_calls([("", call) for call in calls_of_script(
             settings, args.script, args.usage, words, args.trainer, place=args.place, classes=args.classes,
             trained=args.trained)])
 
 
-def run_calls(calls):
+def run_calls(calls, go_on=False):
     """Call `train.py` for each of [(label, arguments)]; ends with the status of the first that fails.
 
     Ctrl-C reaches the run itself; SIGTERM is passed on to it.
+
+    Args:
+        go_on: make the others where a run is refused or fails (status 1), name it in the end, and end with 1.
     """
-    child, last = None, ""
+    child, last, failed = None, "", []
 
     def pass_on(number, _):
         if child is None:
@@ -69,11 +72,16 @@ def run_calls(calls):
         if label != last:
             print(f"== {label}")
             last = label
-        print(f"Running {call[call.index('--output-dir') + 1]}", flush=True)
+        folder = call[call.index("--output-dir") + 1]
+        print(f"Running {folder}", flush=True)
         child = subprocess.Popen([sys.executable, "train.py", *call])
         status = child.wait()
-        if status:
+        if status == 1 and go_on:
+            failed.append(folder)
+        elif status:
             sys.exit(status if status > 0 else 128 - status)
+    if failed:
+        end("\n".join(f"failed: {folder}" for folder in failed), 1)
 
 
 def show(arguments):
@@ -84,7 +92,7 @@ def show(arguments):
     parser.add_argument("cfg", nargs="?", help="name of a file in configs/trainers")
     parser.add_argument("--shots", nargs="+", help="training images per class")
     parser.add_argument("--seeds", nargs="+", help="of the methods that train")
-    parser.add_argument("--methods", nargs="+", help="rows of the results table (default: the published)")
+    parser.add_argument("--methods", nargs="+", help="rows of the results table, or all (default: the published)")
     parser.add_argument("--keys", action="store_true", help="print the config keys instead")
     parser.set_defaults(**settings)
     args = parser.parse_args(arguments)

@@ -12,7 +12,8 @@ from common.keys import Count, Key, NotNegative, Positive, Share
 from runs.methods import PREC, Row, register
 
 from .tip_adapter import VIEWS
-from .votes import Cache, VotingCLIP, VotingTrainer
+from .votes import Cache, VotingCLIP
+from .voting_trainer import VotingTrainer
 
 TINY = 1e-6  # added to probabilities before their logarithm (published code)
 

@@ -66,3 +66,7 @@ class APET(TipAdapterF):
         cache.channels = choose_channels(model, self.options, by_images=self.options.CHANNELS_BY == "images")
         cache.residuals.data = cache.keys.new_zeros(len(model.classnames), cache.channels.shape[1])
         cache.weights.data = cache.keys.new_ones(len(cache.keys))
+
+    def owned(self):
+        cache, task_of_class = self.model.cache, self.model.task_of_class
+        return [(cache.residuals, task_of_class), (cache.weights, task_of_class[cache.labels])]

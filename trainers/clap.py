@@ -3,19 +3,21 @@
 Silva-Rodriguez et al., A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models, CVPR 2024. Schedule of
 its repository: SGD 0.1 without weight decay, batch 256, 300 epochs, a first epoch at 1e-5, 20 augmented views, whose
 features are made once (DATALOADER.VIEWS; 0: OPTIM.MAX_EPOCH views). An epoch takes as many batches of them as one view
-makes. One with several tasks has the mean over its samples of cross-entropy and of the penalty of the sample's task.
+makes.
 """
 
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
+from torch.utils.data import BatchSampler, RandomSampler
 
 from common.keys import Key
 from runs.methods import PREC, WARM_COSINE, Row, register
 
 from .multitask import PerClassTrainer
 from .multitask_clip import ClassVectors, MultiTaskCLIP
+from .separate import SeparateTasksTrainer, TaskBatches
 
 
 class Prototypes(ClassVectors):
@@ -29,6 +31,8 @@ class Prototypes(ClassVectors):
 
 class PrototypesCLIP(MultiTaskCLIP):
     """CLIP whose class features are learned; with multipliers of 0 nothing holds them near the texts."""
+
+    adds_tasks = True
 
     def __init__(self, clip_model, tasks):
         super().__init__(clip_model, tasks)
@@ -48,28 +52,28 @@ class PrototypesCLIP(MultiTaskCLIP):
     def losses(self, images, labels):
         logits, targets = self(images, labels)
         penalties = self.task_means(self.classifier.multipliers * self.distances())[labels]  # of the samples' tasks
-        return {"loss": F.cross_entropy(logits, targets) + penalties.mean()}, logits, targets
+        losses = F.cross_entropy(logits, targets, reduction="none") + penalties
+        return {"loss": self.sum_over_tasks(losses, labels)}, logits, targets
 
 
 class ViewLoader:
-    """Batches of features (n_views, n, dim) of all views, labels (n,): as many in an epoch as one view makes."""
+    """`batches`, lists of indices, of the features (n_views, n, dim) of all views, one after the other; labels (n,)."""
 
-    def __init__(self, features, labels, batch_size):
-        self.features, self.labels = features.flatten(0, 1), labels.repeat(len(features))
-        self.batch_size, self.n_batches = min(batch_size, len(self.labels)), max(len(labels) // batch_size, 1)
+    def __init__(self, features, labels, batches):
+        self.features, self.labels, self.batches = features.flatten(0, 1), labels.repeat(len(features)), batches
 
     def __len__(self):
-        return self.n_batches
+        return len(self.batches)
 
     def __iter__(self):
-        order = torch.randperm(len(self.labels)).to(self.labels.device)
-        for index in order.split(self.batch_size)[:self.n_batches]:
+        for index in self.batches:
+            index = torch.tensor(index).to(self.labels.device)
             yield self.features[index], self.labels[index]
 
 
 @register
-class ZSLP(PerClassTrainer):
-    """The zero-shot-initialised linear probe."""
+class ZSLP(SeparateTasksTrainer, PerClassTrainer):
+    """The zero-shot-initialised linear probe; its batches follow from (seed, epoch, task)."""
 
     node = "ZSLP"
     keys = {"PREC": PREC}
@@ -83,12 +87,22 @@ class ZSLP(PerClassTrainer):
     def prepare(self):
         self.model.classifier.weight.data.copy_(self.model.mean_text_features)
 
+    @property
+    def n_views(self):
+        return self.cfg.DATALOADER.VIEWS or self.max_epoch
+
     def all_views(self):  # features (n_views, n, dim), labels (n,)
-        views = [self.features("train", view) for view in range(self.cfg.DATALOADER.VIEWS or self.max_epoch)]
+        views = [self.features("train", view) for view in range(self.n_views)]
         return torch.stack([features for features, _ in views]), views[0][1]
 
+    def batches(self, data_source):  # of all views, as many as one view makes
+        n, size = len(data_source), self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        n_drawn = min(max(n // self.n_views // size, 1) * size, n)
+        return BatchSampler(RandomSampler(data_source, num_samples=n_drawn), size, drop_last=False)
+
     def make_train_loader(self):
-        return ViewLoader(*self.all_views(), self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
+        self.need_images_of_tasks()
+        return ViewLoader(*self.all_views(), TaskBatches(self, self.train_images.data_source * self.n_views))
 
 
 @register

@@ -2,7 +2,6 @@
 
 Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2024. Schedule and batch size are
 CoOp's (SGD 0.002, 200 epochs, batch 32), which the published code follows; its repository has no config of its own.
-A batch has images of several tasks: the gradient of a task's adapter is that of its own images, times their share.
 """
 
 import torch
@@ -11,8 +10,8 @@ from torch import nn
 from common.keys import Count, Key, Share
 from runs.methods import PREC, WARM_COSINE, Row, register
 
-from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
+from .separate import SeparateTasksTrainer
 
 
 class Adapters(nn.Module):
@@ -34,7 +33,7 @@ class Adapters(nn.Module):
 class AdapterCLIP(MultiTaskCLIP):
     """CLIP with hand-written prompts, whose image feature f is RATIO x A(f) + (1 - RATIO) x f."""
 
-    per_task_images = True
+    per_task_images = adds_tasks = True
 
     def __init__(self, clip_model, tasks, options):
         super().__init__(clip_model, tasks)
@@ -50,7 +49,7 @@ class AdapterCLIP(MultiTaskCLIP):
 
 
 @register
-class CLIPAdapter(MultiTaskTrainer):
+class CLIPAdapter(SeparateTasksTrainer):
     """CLIP-Adapter, an adapter per task; its initial values follow from (seed, task)."""
 
     node = "CLIPADAPTER"
@@ -74,6 +73,9 @@ class CLIPAdapter(MultiTaskTrainer):
 
     def build_clip_model(self, clip_model):
         return AdapterCLIP(clip_model, self.tasks, self.options)
+
+    def owned(self):  # a row is a task's
+        return [(value, torch.arange(len(self.tasks), device=self.device)) for value in self.trained]
 
     def prepare(self):
         for number, task in enumerate(self.tasks):

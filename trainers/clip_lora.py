@@ -9,70 +9,20 @@ trains with all templates and tests with the first. One set of updates serves al
 from math import ceil
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
-from torch.nn import functional as F
 
 from common.errors import UserError
 from common.keys import Count, Key, Natural, Positive, Share
 from runs.methods import PREC, Row, register
 
+from .lora import Attention, LowRank
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP, template_prompts
 
 # {LAYERS: the blocks (first, end) of a tower, in its depth}; of 12 the thirds are 0-3, 4-7 and 8-11, as published
 LAYERS = {"all": (0, 1), "bottom": (0, 1 / 3), "mid": (1 / 3, 2 / 3), "up": (2 / 3, 1),
           "half-bottom": (0, 1 / 2), "half-up": (1 / 2, 1)}
-
-
-class LowRank(nn.Module):
-    """alpha / sqrt(rank) x b a drop(x) of x (..., n): `a` (rank, n) starts as nn.Linear's weight, `b` (n, rank) at 0.
-
-    It is computed in the dtype of what is learned, whatever that of x.
-    """
-
-    def __init__(self, n, options):
-        super().__init__()
-        self.dropout, self.scale = nn.Dropout(options.DROPOUT), options.ALPHA / options.RANK**0.5
-        self.a = nn.Parameter(torch.empty(options.RANK, n).uniform_(-(n**-0.5), n**-0.5))
-        self.b = nn.Parameter(torch.zeros(n, options.RANK))
-
-    def forward(self, x):
-        low = F.linear(self.dropout(x).to(self.a.dtype), self.a)
-        return self.scale * F.linear(low, self.b)
-
-
-class Attention(nn.Module):
-    """Self-attention with the frozen weights of an `nn.MultiheadAttention` and updates of its projections.
-
-    The image tower calls it as it calls the former; the text encoder asks for `qkv` and `out_proj`.
-
-    Args:
-        updates: {"q", "k", "v" or "o": `LowRank`}.
-    """
-
-    def __init__(self, frozen, updates):
-        super().__init__()
-        self.num_heads, self.updates = frozen.num_heads, updates
-        self.in_proj_weight, self.in_proj_bias, self.out = frozen.in_proj_weight, frozen.in_proj_bias, frozen.out_proj
-
-    def qkv(self, x):
-        """Rows (..., width) -> their queries, keys and values side by side, (..., 3 width)."""
-        updates = [self.updates[name](x) if name in self.updates else torch.zeros_like(x) for name in "qkv"]
-        rows = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        return rows + torch.cat(updates, dim=-1).to(rows.dtype)
-
-    def out_proj(self, x):
-        """What the heads made, (..., width) -> (..., width)."""
-        rows = self.out(x)
-        return rows + self.updates["o"](x).to(rows.dtype) if "o" in self.updates else rows
-
-    def forward(self, query, key, value, need_weights=False, attn_mask=None):
-        """(B, L, width) -> (B, L, width), None; `key` and `value` are `query`."""
-        rows = self.qkv(query).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, d)
-        attended = F.scaled_dot_product_attention(*rows.unbind(0), attn_mask=attn_mask)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 class LoRACLIP(MultiTaskCLIP):

@@ -24,6 +24,8 @@ SCALE = 4.60517  # a literal of the published code, where others have the logari
 class HeadCLIP(MultiTaskCLIP):
     """Logits exp(SCALE) x w.f of features f at length 1; a text is a sample as an image is."""
 
+    adds_tasks = True
+
     def __init__(self, clip_model, tasks):
         super().__init__(clip_model, tasks)
         self.classifier = ClassVectors(len(self.classnames), self.text_encoder.output_dim)
@@ -35,11 +37,6 @@ class HeadCLIP(MultiTaskCLIP):
         with torch.autocast(image_features.device.type, enabled=False):
             features = F.normalize(image_features.to(self.learned_dtype), dim=-1)
             return features.new_tensor(SCALE).exp() * features @ class_features.t()
-
-    def losses(self, images, labels):
-        logits, targets = self(images, labels)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        return {"loss": self.sum_over_tasks(losses, labels)}, logits, targets
 
 
 class Passes:
@@ -103,7 +100,7 @@ class CrossModal(PerClassTrainer):
         options, model, passes = self.cfg.DATALOADER, self.model, []
         found = [self.features("train"), *(self.features("train", view) for view in range(options.VIEWS))]
         images, labels = (torch.cat(parts) for parts in zip(*found))
-        self.need_images_of_tasks(labels)
+        self.need_images_of_tasks()
         for number, (task, texts) in enumerate(zip(self.tasks, model.text_features)):
             own = model.task_of_class[labels] == number
             sources = {"images": (images[own].to(texts), labels[own])}

@@ -33,6 +33,8 @@ class Blend(ClassVectors):
 class BlendCLIP(MultiTaskCLIP):
     """Logits w.f + b + alpha t.f of features at length 1, without temperature."""
 
+    adds_tasks = True
+
     def __init__(self, clip_model, tasks):
         super().__init__(clip_model, tasks)
         self.classifier = Blend(len(self.classnames), self.text_encoder.output_dim)
@@ -46,11 +48,6 @@ class BlendCLIP(MultiTaskCLIP):
         with torch.autocast(image_features.device.type, enabled=False):
             features = F.normalize(image_features.to(self.learned_dtype), dim=-1)
             return features @ class_features[:, :-1].t() + class_features[:, -1]
-
-    def losses(self, images, labels):
-        logits, targets = self(images, labels)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        return {"loss": self.sum_over_tasks(losses, labels)}, logits, targets
 
 
 @register
@@ -71,7 +68,7 @@ class LPplusplus(PerClassTrainer):
     @torch.no_grad()
     def prepare(self):
         (features, labels), model, learned = self.features("train", 0), self.model, self.model.classifier
-        self.need_images_of_tasks(labels)
+        self.need_images_of_tasks()
         features = F.normalize(features.to(model.learned_dtype), dim=-1)
         learned.weight.index_add_(0, labels, features)  # sums, not means
         cosines = features @ model.zero_shot_features.t()  # (n, n_cls)

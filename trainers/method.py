@@ -112,6 +112,10 @@ class Method:
     def end_epoch(self):
         """Step what is stepped once an epoch, at its rate, before the model is validated and saved."""
 
+    def seed(self, *names):
+        """A number for what is drawn by these `names`, such as a task's: it follows from the seed and them."""
+        return zlib.crc32("/".join(map(str, (self.cfg.SEED, *names))).encode())
+
     def generator(self, *names):
-        """A CPU generator for what is drawn by these `names`, such as a task's: it follows from the seed and them."""
-        return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, (self.cfg.SEED, *names))).encode()))
+        """A CPU generator with that number."""
+        return torch.Generator().manual_seed(self.seed(*names))

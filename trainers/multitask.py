@@ -1,7 +1,6 @@
 """The engine of all methods. `MultiTaskTrainer.train` is the whole of a run, from its resume file to its test."""
 
 import time
-import zlib
 from functools import cached_property
 
 import torch
@@ -128,11 +127,13 @@ class MultiTaskTrainer(Method, SavesParts):
         self.trained = list(learned.values())
         self.waiting = None  # after the first step {name: value} of what had no gradient yet; an empty value never has
         print(f"# learned values: {self.n_params:,}")
-        self.optimizer = self.scheduler = None
-        if learned:
-            batches = len(self.make_train_loader()) if self.rate_by_batch else 1
-            self.optimizer = build_optimizer(self.groups(), self.cfg.OPTIM)
-            self.scheduler = build_lr_scheduler(self.optimizer, self.cfg.OPTIM, self.max_epoch * batches)
+        self.optimizer, self.scheduler = self.make_optimizer() if learned else (None, None)
+
+    def make_optimizer(self):
+        """The optimizer of the learned values, and the schedule of its rates."""
+        batches = len(self.make_train_loader()) if self.rate_by_batch else 1
+        optimizer = build_optimizer(self.groups(), self.cfg.OPTIM)
+        return optimizer, build_lr_scheduler(optimizer, self.cfg.OPTIM, self.max_epoch * batches)
 
     def groups(self):
         """The learned values, for the optimizer, or groups of them with rates of their own."""
@@ -150,13 +151,17 @@ class MultiTaskTrainer(Method, SavesParts):
 
     def make_train_loader(self):
         """The batches of an epoch: an iterable of (features or pixels, labels) with a length."""
-        options, images = self.cfg.DATALOADER.TRAIN_X, self.train_images
-        sampler = build_sampler(options.SAMPLER, cfg=self.cfg, data_source=images.data_source,
+        images, loader = self.train_images, PixelLoader if self.learns_images else FeatureLoader
+        return loader(images, self.batches(images.data_source), self.encode, self.device)
+
+    def batches(self, data_source):
+        """Lists of indices of `data_source`, a list of datums: what one epoch takes of them."""
+        options = self.cfg.DATALOADER.TRAIN_X
+        sampler = build_sampler(options.SAMPLER, cfg=self.cfg, data_source=data_source,
                                 batch_size=options.BATCH_SIZE, n_ins=options.N_INS)
         # The last, smaller batch is left out unless it is the only one.
-        drop_last = self.drop_last and len(images) >= options.BATCH_SIZE
-        loader = PixelLoader if self.learns_images else FeatureLoader
-        return loader(images, BatchSampler(sampler, options.BATCH_SIZE, drop_last), self.encode, self.device)
+        drop_last = self.drop_last and len(data_source) >= options.BATCH_SIZE
+        return BatchSampler(sampler, options.BATCH_SIZE, drop_last)
 
     @cached_property
     def data_digests(self):
@@ -180,7 +185,7 @@ class MultiTaskTrainer(Method, SavesParts):
         first, last = state["epoch"] if state else 0, self.max_epoch if self.steps(cfg) else 0
         self.make_features(range(first, last))
         began = time.monotonic()
-        set_random_seed(zlib.crc32(f"{cfg.SEED}/prepare".encode()))
+        set_random_seed(self.seed("prepare"))
         if state:
             self.restore_parts(state)
         else:
@@ -193,7 +198,7 @@ class MultiTaskTrainer(Method, SavesParts):
         with Progress(cfg, loader, last) as progress, until_sigterm() as stop:
             for self.epoch in range(first, last):
                 began = time.monotonic()
-                set_random_seed(zlib.crc32(f"{cfg.SEED}/{self.epoch}".encode()))
+                set_random_seed(self.seed(self.epoch))
                 self.train_images.epoch = self.epoch
                 self.set_mode(training=True)
                 for batch, (images, labels) in enumerate(loader):
@@ -336,6 +341,14 @@ class MultiTaskTrainer(Method, SavesParts):
                 f", which {type(self).__name__} needs")}[part]
             raise UserError(f"{self.cfg.DATASET.NAME} has no {name} images{hint}")
 
+    def need_images_of_tasks(self):
+        """Raise a `UserError` where a task has no training images."""
+        labels = [datum.label for datum in self.train_images.data_source]
+        missing = set(range(len(self.tasks))) - set(self.model.task_of_class[labels].tolist())
+        if missing:
+            raise UserError(f"task {self.tasks[min(missing)].name!r} has no training images, which "
+                            f"{type(self).__name__} needs: add some, or leave the task out by DATASET.SUBSAMPLE_TASKS")
+
     def tested_parts(self):
         """Names of the parts on which this run tests."""
         test = self.cfg.TEST
@@ -425,13 +438,6 @@ class PerClassTrainer(MultiTaskTrainer):
     @staticmethod
     def specific(options):
         return {"": "class"}
-
-    def need_images_of_tasks(self, labels):
-        """Raise a `UserError` where a task has no training images; `labels` (n,) are those of all."""
-        missing = set(range(len(self.tasks))) - set(self.model.task_of_class[labels].tolist())
-        if missing:
-            raise UserError(f"task {self.tasks[min(missing)].name!r} has no training images, which "
-                            f"{type(self).__name__} needs: add some, or leave the task out by DATASET.SUBSAMPLE_TASKS")
 
 
 class PerTaskTrainer(MultiTaskTrainer):

@@ -126,6 +126,7 @@ class MultiTaskCLIP(nn.Module):
     """
 
     per_task_images = False  # whether `image_features` reads the labels
+    adds_tasks = False  # whether the loss is the sum of the tasks' own, so that each learns as if alone
     reads_names = True  # whether the text encoder reads the classes' names
 
     def __init__(self, clip_model, tasks):
@@ -269,7 +270,7 @@ class MultiTaskCLIP(nn.Module):
         return (losses / tasks.bincount()[tasks]).sum()
 
     def losses(self, images, labels):
-        """The losses of a batch, by default the mean cross-entropy.
+        """The losses of a batch, by default the mean cross-entropy, or with `adds_tasks` the sum of the tasks' means.
 
         Args:
             images: as in `image_features`: features (B, ...), or pixels (B, 3, H, W) where the image tower learns.
@@ -279,7 +280,11 @@ class MultiTaskCLIP(nn.Module):
             gradients of them. Then logits (B, n) and targets (B,), of which the log shows the accuracy.
         """
         logits, targets = self(images, labels)
-        return {"loss": F.cross_entropy(logits, targets)}, logits, targets
+        if self.adds_tasks:
+            loss = self.sum_over_tasks(F.cross_entropy(logits, targets, reduction="none"), labels)
+        else:
+            loss = F.cross_entropy(logits, targets)
+        return {"loss": loss}, logits, targets
 
 
 class ClassVectors(nn.Module):

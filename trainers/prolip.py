@@ -19,7 +19,8 @@ from runs.methods import PREC, Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
-from .votes import SCALE, features_of_task
+from .votes import SCALE
+from .voting_trainer import features_of_task
 
 TRIED = [(10.0 ** -rate, weight) for rate in range(2, 9) for weight in (10, 1, 0.1, 0.01, 0.001, 0.0001, 0)]
 

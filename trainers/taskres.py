@@ -3,7 +3,6 @@
 Yu et al., Task Residual for Tuning Vision-Language Models, CVPR 2023. Schedule of its repository: Adam 2e-3 with weight
 decay 5e-4 in the gradient, batch 256, 100 epochs for 1, 2 and 4 shots, 200 for more, a first epoch at 1e-5. For
 ImageNet it has OPTIM.LR 2e-4, for Flowers ALPHA 1.0. The "enhanced" bases, which are downloads, are not covered.
-A batch has images of several tasks: the gradient of a class is the mean over the batch of that of its task's images.
 """
 
 from common.keys import Key, Positive
@@ -11,10 +10,13 @@ from runs.methods import PREC, WARM_COSINE, Row, register
 
 from .multitask import PerClassTrainer
 from .multitask_clip import ClassVectors, MultiTaskCLIP
+from .separate import SeparateTasksTrainer
 
 
 class ResidualCLIP(MultiTaskCLIP):
     """CLIP whose class features are t + ALPHA x residual; t is the mean of text features that are not normalised."""
+
+    adds_tasks = True
 
     def __init__(self, clip_model, tasks, alpha):
         super().__init__(clip_model, tasks)
@@ -31,8 +33,8 @@ def n_epochs(cfg):
 
 
 @register
-class TaskRes(PerClassTrainer):
-    """TaskRes; nothing is drawn but the batches."""
+class TaskRes(SeparateTasksTrainer, PerClassTrainer):
+    """TaskRes; nothing is drawn but the batches, which follow from (seed, epoch, task)."""
 
     node = "TASKRES"
     keys = {"PREC": PREC, "ALPHA": Key(0.5, "what the residual is multiplied by", Positive)}

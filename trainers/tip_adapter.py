@@ -8,7 +8,8 @@ suite every task has its own beta and alpha. Defaults are the published ones of 
 from common.keys import Count, Key, NotNegative, Positive
 from runs.methods import PREC, Row, register
 
-from .votes import Cache, VotingCLIP, VotingTrainer
+from .votes import Cache, VotingCLIP
+from .voting_trainer import VotingTrainer
 
 VIEWS = Key(10, "augmented views of a training image whose mean is its key", Count)
 
@@ -46,3 +47,6 @@ class TipAdapterF(TipAdapter):
     def prepare(self):
         super().prepare()
         self.model.cache.settings[:, :2] = self.model.cache.settings.new_tensor(self.options.INIT)
+
+    def owned(self):  # a row is a training image
+        return [(self.model.cache.keys, self.model.task_of_class[self.model.cache.labels])]

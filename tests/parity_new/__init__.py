@@ -15,6 +15,7 @@ import os.path as osp
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -68,6 +69,8 @@ class Case:
         given = {f"TRAINER.{node}.{key}" if key in TRAINERS[name].keys else key: value for key, value in options.items()}
         trainer = parity.make(name, self.weights, self.tasks, 32, {f"TRAINER.{node}.PREC": "fp64", **given})
         trainer.features = self.features
+        trainer.train_images = SimpleNamespace(data_source=[
+            SimpleNamespace(label=int(label)) for label in self.stored.get("in/labels", ())])
         return trainer
 
     def features(self, part, view=None):
@@ -87,7 +90,6 @@ class Case:
         A loss and a rate is of each step. What is yielded grows, once an epoch.
         """
         orders, said = self["in/orders"], {"losses": [], "lrs": []}
-        trainer.make_train_loader = lambda: orders[0].split(batch)  # the schedule counts its batches
         trainer.build_optimizer()
         for view, order in zip(views, orders):
             for rows in order.split(batch):

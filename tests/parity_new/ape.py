@@ -31,7 +31,7 @@ def check_trained(case):
         **TRAINERS["APET"].optim, "SEARCH_SCALE": hyper["search_scale"][:2], "SEARCH_STEP": hyper["search_step"][:2],
         "W": hyper["w_training"], "CHANNELS_BY": "images" if by_images else "texts",
         "INIT": (hyper["init_beta"], hyper["init_alpha"]), "OPTIM.LR": hyper["lr"], "OPTIM.ADAM_EPS": hyper["eps"],
-        "OPTIM.MAX_EPOCH": hyper["train_epoch"]})
+        "OPTIM.MAX_EPOCH": hyper["train_epoch"], "DATALOADER.TRAIN_X.BATCH_SIZE": case.about["batch"]})
     epochs, accuracies = [], []
     for said in case.train(trainer, case["in/views"], case.about["batch"]):
         epochs.append(trainer.learned())

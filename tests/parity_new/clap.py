@@ -19,7 +19,7 @@ def check(case):
         adapter = trainer.model.adapter
         return train(case, trainer, {"mlp.0.weight": adapter.down, "mlp.2.weight": adapter.up}, epochs)
     if kind == "TipA-f-":
-        raise ValueError("its Tip-Adapter-F, which does not normalise the query feature, has no trainer here")
+        raise ValueError("its own Tip-Adapter-F, which normalises keys in place of queries, has no trainer here")
     if kind == "CrossModal":  # the probe, on samples that are images and texts
         features, labels, n = case["train_features"], case["train_labels"], len(case["in/labels"]) // batch
         epochs = [[(features[index], labels[index]) for index in draws[order].split(batch)[:n]]

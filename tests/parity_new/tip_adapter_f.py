@@ -12,7 +12,7 @@ def check(case):
     hyper, optim = case.hyper, TRAINERS["TipAdapterF"].optim
     trainer = case.trainer("TipAdapterF", **options_of(case), **{
         **optim, "INIT": (hyper["init_beta"], hyper["init_alpha"]), "OPTIM.LR": hyper["lr"],
-        "OPTIM.MAX_EPOCH": hyper["train_epoch"]})
+        "OPTIM.MAX_EPOCH": hyper["train_epoch"], "DATALOADER.TRAIN_X.BATCH_SIZE": hyper["batch"]})
     trainer.prepare()
     ours = {name: value.detach().clone() for name, value in cache_of(trainer.model).items()}
     epochs, logits = [], []
