@@ -81,6 +81,10 @@ def settings(tmp_path, text, *opts, flags=()):
     ("", ("OPTIM.LR", "-1"), "OPTIM.LR is -1 (set on the command line), but must be greater than 0"),
     ("", ("OPTIM.LR", "None"), "OPTIM.LR has no value (set on the command line)"),
     ("", ("OPTIM.LR",), "must be KEY VALUE pairs, but OPTIM.LR has no value"),
+    ("", ("SEED", "1", "--root", "data"), "--root stands after the KEY VALUE pairs, but flags stand before them: put "
+     "it in front of SEED"),
+    ("", ("SEED", "1", "--eval-only"), "--eval-only stands after the KEY VALUE pairs"),
+    ("", ("SEED", "1", "--root=data", "OPTIM.LR", "1"), "--root=data stands after the KEY VALUE pairs"),
     ("_BASE_: nowhere.yaml\n", (), "nowhere.yaml does not exist"),
 ])
 def test_refusals_name_the_place(text, opts, message, tmp_path):
