@@ -8,7 +8,7 @@ import yaml
 
 import train
 from common.errors import UserError
-from runs.commands import calls_of_rows
+from runs.commands import calls_of_rows, check_numbers
 from runs.config import build_parser, make_cfg, setup_cfg
 from runs.identity import reads
 from runs.keys import all_keys, markdown
@@ -91,6 +91,18 @@ def test_refusals_name_the_place(text, opts, message, tmp_path):
     with pytest.raises(UserError) as error:
         settings(tmp_path, text.replace("{{", "{"), *opts)
     assert message.replace("{}", str(tmp_path / "a.yaml")) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_superscript_is_no_number(tmp_path, capsys):
+    """`"²".isdigit()` is true, but it can't be read as a number."""
+    for flags in (["--load-epoch", "²"], ["--seed", "²"]):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(flags)
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"{sys.argv[0].split('/')[-1]}: error: argument ")
+    with pytest.raises(UserError, match="SHOTS has '²', but must be whole numbers"):
+        check_numbers("SHOTS", ["²"])
+    with pytest.raises(UserError, match="DATASET.NUM_SHOTS is '²' .*, but must be a whole number"):
+        settings(tmp_path, "", "DATASET.NUM_SHOTS", "²")
 
 
 def test_values_are_read_as_people_write_them(tmp_path):
