@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
+from features import kept, store
 from features.__main__ import main as features_main
 from features.kept import list_kept
 from features.store import FeatureCache, key_of
@@ -60,7 +62,8 @@ def test_list_says_what_is_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("choice, left", [
-    ((), []), (("--dataset", "EuroSAT"), ["FolderTasks", "UCF101"]), (("--dataset", "/data/own/"), ["EuroSAT", "UCF101"]),
+    ((), []), (("--dataset", "EuroSAT"), ["FolderTasks", "UCF101"]),
+    (("--dataset", "/data/own/"), ["EuroSAT", "UCF101"]),
     (("--backbone", "RN50"), ["UCF101"]), (("--older-than", "7"), ["EuroSAT", "UCF101"]),
     (("--older-than", "7", "--dataset", "UCF101"), ["EuroSAT", "FolderTasks", "UCF101"])])
 def test_clear_removes_what_was_chosen(choice, left, tmp_path, capsys):
@@ -123,6 +126,22 @@ def test_clear_leaves_what_a_process_uses(tmp_path, capsys):
     assert not os.path.exists(folder)
 
 
+def test_nobody_begins_to_use_what_is_being_cleared(tmp_path, monkeypatch):
+    guarded = []
+
+    def note(*_):
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".lock").acquire(timeout=0)
+        guarded.append(True)
+        return [], []
+
+    monkeypatch.setattr(store, "remove_abandoned_locks", note)
+    monkeypatch.setattr(kept, "locks_of_users", note)
+    keep(tmp_path).use()
+    kept.remove(str(tmp_path), list_kept(tmp_path))
+    assert guarded == [True, True] and not list_kept(tmp_path)
+
+
 def test_a_run_uses_its_features_and_says_so(photo_root, backbone, tmp_path, capsys):
     call(photo_root, backbone, tmp_path / "one", "ZeroshotCLIP", "--eval-only")
     pack, = (tmp_path / "features").rglob("*.safetensors")
@@ -135,7 +154,7 @@ def test_a_run_uses_its_features_and_says_so(photo_root, backbone, tmp_path, cap
     assert n == 2 == len(list_kept(tmp_path / "features")) and " uses " in said[2]
     del trainer
     gc.collect()
-    kept = list_kept(tmp_path / "features")[0]
-    assert (kept.dataset, kept.root) == ("FolderTasks", str(photo_root))
+    left = list_kept(tmp_path / "features")[0]
+    assert (left.dataset, left.root) == ("FolderTasks", str(photo_root))
     listed(capsys, "clear", "--yes", "--folder", tmp_path / "features")
     assert not list_kept(tmp_path / "features")
