@@ -107,17 +107,22 @@ def test_clear_leaves_what_a_process_uses(tmp_path, capsys):
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
-        cache = keep(tmp_path)
-        cache.use()
-        os.write(tell, b"x")
-        time.sleep(60)
+        try:
+            cache = keep(tmp_path)
+            cache.use()
+            os.write(tell, b"x")
+            time.sleep(60)
+        finally:
+            os._exit(1)
     os.read(ready, 1)
-    _, said = listed(capsys, "clear", "--yes", "--folder", tmp_path)
+    try:
+        _, said = listed(capsys, "clear", "--yes", "--folder", tmp_path)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     folder = FeatureCache(str(tmp_path), list_kept(tmp_path)[0].description).folder
     assert said[1:] == ["1.5 MB removed", f"The run with pid {pid} on {socket.gethostname()} uses {folder}, which is "
                         "left: clear it when that has ended"]
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
     other = keep(tmp_path)
     other.use()
     assert len(list(Path(folder).glob("*.use.lock"))) == 1  # that of the killed one is gone
