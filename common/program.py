@@ -145,6 +145,18 @@ def end(text, status):
     sys.exit(status)
 
 
+def confirm(question):
+    """Ask on the console; True if the answer is y or yes.
+
+    Raises:
+        UserError: nobody answers.
+    """
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise UserError(f"{question} Nobody answered: scripts say yes by --yes") from None
+
+
 def is_of_user(error):
     """True if a user can mend what caused an error."""
     return isinstance(error, (UserError, OSError)) or lacks_memory(error)

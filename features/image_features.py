@@ -83,7 +83,9 @@ class ImageFeatures:
                 "precision": "amp" if self.autocast else str(self.dtype).removeprefix("torch."),
                 "device": self.device.type, "batch": self.batch_size, "kernels": kernels(self.device),
                 "versions": [torch.__version__, torchvision.__version__, PIL.__version__, READER],
-                **({"features": self.kind} if self.kind else {})})
+                **({"features": self.kind} if self.kind else {})},
+                {"dataset": self.cfg.DATASET.NAME, "root": self.cfg.DATASET.ROOT.encode("utf-8", "replace").decode()})
+            self.caches[transforms].use()
         return self.caches[transforms]
 
     def make(self, images, epochs):

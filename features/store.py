@@ -3,8 +3,12 @@
 Features that one encoder made in one way (backbone, transforms, precision ...) share a folder, whose `space.json`
 describes that way. It has a subfolder, here called a group, for each seed of augmentation, and "test". A group holds
 packs: safetensors files of `keys` (n, 16) uint8, one for each image and view, and `features` (n, dim) or, if they are
-local, (n, positions, dim), with a checksum of both. A pack is written once, under a temporary name that is then
-renamed, so runs that share the folder never see half of one. Packs are memory-mapped while rows are taken from them.
+local, (n, positions, dim), with a checksum of both and the dataset that they were made for. A pack is written once,
+under a temporary name that is then renamed, so runs that share the folder never see half of one. Packs are
+memory-mapped while rows are taken from them. The time of a pack's file is that of its last use.
+
+A process holds a lock in each folder that it uses. Locks are taken, and features are cleared, while `.lock` in the
+folder of all is held, so nothing is cleared that a process begins to use meanwhile.
 """
 
 import contextlib
@@ -32,6 +36,7 @@ from common.files import atomic_path, write_json
 
 KEY_BYTES = 16
 FOLDER_NAME = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")  # name of such a folder
+IN_USE = ".use.lock"  # how the names of locks end that processes hold in the folders that they use
 SPARE = 2**30  # bytes that are left free on the disk
 TEMPORARY = re.compile(r"\..+\.tmp")  # of a pack that is being written, or was by a run that was killed
 ABANDONED = 3600  # seconds after which it is taken for the latter; a pack is written in seconds
@@ -91,12 +96,23 @@ class FeatureCache:
     Args:
         folder: of all features.
         description: dict of all that can change a feature's last bit; another description is another folder.
+        source: {"dataset": its name, "root": its folder}, which packs say that this object writes.
     """
 
-    def __init__(self, folder, description):
-        self.folder = osp.join(folder, key_of(json.dumps(description, sort_keys=True)).hex())
-        self.description = description
-        self.full = False
+    def __init__(self, folder, description, source=None):
+        self.root, self.folder = folder, osp.join(folder, key_of(json.dumps(description, sort_keys=True)).hex())
+        self.description, self.source = description, source or {}
+        self.full, self.in_use = False, None
+
+    def use(self):
+        """Lock the folder against being cleared, as long as this object lives; where nothing can be written, do not."""
+        with contextlib.suppress(OSError), guard(self.root):
+            remove_abandoned_locks(self.folder)
+            path = osp.join(self.folder, f"{os.getpid()}-{os.urandom(4).hex()}{IN_USE}")
+            os.makedirs(self.folder, exist_ok=True)
+            self.in_use = FileLock(path)
+            self.in_use.acquire()
+            note_owner(path)
 
     def find(self, group, keys):
         """The `Rows` of an array of different keys (n,), bytes of 16, in the packs of a group."""
@@ -111,6 +127,8 @@ class FeatureCache:
                 here = (ordered[place] == there) & (rows.pack[order[place]] < 0)
                 if here.any():
                     check_pack(path)
+                    with contextlib.suppress(PermissionError):  # another user's
+                        os.utime(path)
             except FileNotFoundError:  # cleared meanwhile
                 continue
             except (SafetensorError, DamagedPack) as error:
@@ -141,8 +159,7 @@ class FeatureCache:
             self.give_up(error)
         try:
             if lock.is_locked:
-                with contextlib.suppress(OSError, UserError):  # it is for the message above only
-                    write_json({"pid": os.getpid(), "host": socket.gethostname()}, f"{path}.owner")
+                note_owner(path)
             yield
         finally:
             lock.release()
@@ -170,7 +187,8 @@ class FeatureCache:
             remove_abandoned(osp.dirname(path))
             features = features.contiguous()
             with atomic_path(path) as temporary:
-                save_file({"keys": data, "features": features}, temporary, {"crc32": checksum(data, features)})
+                save_file({"keys": data, "features": features}, temporary,
+                          {"crc32": checksum(data, features), **self.source})
             return partial(map_pack, path)
         except (OSError, UserError, SafetensorError) as error:
             self.give_up(error)
@@ -211,6 +229,40 @@ def has_room(folder, size):
     while not osp.isdir(folder):
         folder = osp.dirname(folder) or "."
     return size <= (shutil.disk_usage(folder).free - SPARE) // 2
+
+
+@contextlib.contextmanager
+def guard(root):
+    """Inside, no other process begins to use or clears features below `root`, the folder of all of them."""
+    os.makedirs(root, exist_ok=True)
+    with FileLock(osp.join(root, ".lock")):
+        yield
+
+
+def note_owner(lock):
+    """Write down that this process holds a lock, for messages only."""
+    with contextlib.suppress(OSError, UserError):
+        write_json({"pid": os.getpid(), "host": socket.gethostname()}, f"{lock}.owner")
+
+
+def locks_of_users(folder):
+    """Paths of the locks of processes that use a folder, and of those that have ended: two sorted lists."""
+    held, free = [], []
+    for path in sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(IN_USE)):
+        try:
+            with FileLock(path).acquire(timeout=0):
+                free.append(path)
+        except Timeout:
+            held.append(path)
+    return held, free
+
+
+def remove_abandoned_locks(folder):
+    """Remove the locks by which processes that have ended used a folder; needs `guard`."""
+    for path in locks_of_users(folder)[1] if osp.isdir(folder) else ():
+        for name in (path, f"{path}.owner"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(name)
 
 
 def owner_of(lock):
@@ -285,23 +337,3 @@ def list_packs(folder):
 
 def megabytes(size):
     return f"{size / 2**20:,.1f} MB"
-
-
-def list_folders(folder):
-    """[(description, folder, bytes)] of the features of each way; a description that is lost or damaged is {}.
-
-    Folders with names of another form are not ours.
-    """
-    found = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if osp.isdir(folder) else ():
-        if not (entry.is_dir() and FOLDER_NAME.fullmatch(entry.name)):
-            continue
-        try:
-            with open(osp.join(entry.path, "space.json"), encoding="utf-8") as f:
-                description = json.load(f)
-        except (OSError, ValueError):
-            description = {}
-        size = sum(osp.getsize(path) for group in os.scandir(entry.path) if group.is_dir()
-                   for path in list_packs(group.path))
-        found.append((description if isinstance(description, dict) else {}, entry.path, size))
-    return found

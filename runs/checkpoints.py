@@ -1,7 +1,8 @@
 """Checkpoints of a run's parts, named as in the published code: `<part>/model.pth.tar-<epoch>`, `model-best.pth.tar`.
 
-A file holds `state_dict`, `epoch`, `optimizer`, `scheduler` (None except in one part: one optimizer steps all parts),
-the run's `identity`, and the names of its `tasks` and classes.
+A file holds `state_dict`, `epoch`, the run's `identity`, the names of its `tasks` and classes, and None as `optimizer`
+and `scheduler`, keys which Dassl's readers expect: a run goes on from its resume file, so checkpoints need no state of
+these, which may be larger than what was learned.
 """
 
 import os.path as osp

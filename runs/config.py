@@ -130,8 +130,12 @@ def read_pairs(words):
     """Read the command line's `KEY VALUE ...`: [(key, value, source)]; values become Python's if they can.
 
     Raises:
-        UserError: a key without a value.
+        UserError: a key without a value, or a flag in the place of a key.
     """
+    for word in words[::2]:
+        if word.startswith("--"):
+            raise UserError(f"{word} stands after the KEY VALUE pairs, but flags stand before them: put it in front of "
+                            f"{words[0]}")
     if len(words) % 2:
         raise UserError(f"the config overrides must be KEY VALUE pairs, but {words[-1]} has no value: "
                         "check the end of the command line")

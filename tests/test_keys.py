@@ -8,7 +8,7 @@ import yaml
 
 import train
 from common.errors import UserError
-from runs.commands import calls_of_rows
+from runs.commands import calls_of_rows, check_numbers
 from runs.config import build_parser, make_cfg, setup_cfg
 from runs.identity import reads
 from runs.keys import all_keys, markdown
@@ -81,12 +81,28 @@ def settings(tmp_path, text, *opts, flags=()):
     ("", ("OPTIM.LR", "-1"), "OPTIM.LR is -1 (set on the command line), but must be greater than 0"),
     ("", ("OPTIM.LR", "None"), "OPTIM.LR has no value (set on the command line)"),
     ("", ("OPTIM.LR",), "must be KEY VALUE pairs, but OPTIM.LR has no value"),
+    ("", ("SEED", "1", "--root", "data"), "--root stands after the KEY VALUE pairs, but flags stand before them: put "
+     "it in front of SEED"),
+    ("", ("SEED", "1", "--eval-only"), "--eval-only stands after the KEY VALUE pairs"),
+    ("", ("SEED", "1", "--root=data", "OPTIM.LR", "1"), "--root=data stands after the KEY VALUE pairs"),
     ("_BASE_: nowhere.yaml\n", (), "nowhere.yaml does not exist"),
 ])
 def test_refusals_name_the_place(text, opts, message, tmp_path):
     with pytest.raises(UserError) as error:
         settings(tmp_path, text.replace("{{", "{"), *opts)
     assert message.replace("{}", str(tmp_path / "a.yaml")) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_superscript_is_no_number(tmp_path, capsys):
+    """`"²".isdigit()` is true, but it can't be read as a number."""
+    for flags in (["--load-epoch", "²"], ["--seed", "²"]):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(flags)
+        assert f"error: argument {flags[0]}: " in capsys.readouterr().err
+    with pytest.raises(UserError, match="SHOTS has '²', but must be whole numbers"):
+        check_numbers("SHOTS", ["²"])
+    with pytest.raises(UserError, match="DATASET.NUM_SHOTS is '²' .*, but must be a whole number"):
+        settings(tmp_path, "", "DATASET.NUM_SHOTS", "²")
 
 
 def test_values_are_read_as_people_write_them(tmp_path):

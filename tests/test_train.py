@@ -45,11 +45,9 @@ def test_softcpt_learns_saves_and_is_tested_again(variant, photo_root, backbone,
     values = final_values(tmp_path / "run")
     assert len(list((tmp_path / "run").glob("*/model.pth.tar-3"))) == n_parts
     assert all(torch.isfinite(value).all() for value in values.values())
-    holders = [path.parent.name for path in (tmp_path / "run").glob("*/model.pth.tar-3")
-               if torch.load(path, weights_only=True)["optimizer"]]
-    learns_classes = options.get("TRAINER.MTCOOP.CSC") and variant != "frozen"
-    # one optimizer steps all parts: its state lies under the first that learns
-    assert holders == ["class_prompt_learner" if learns_classes else "task_prompt_learner"]
+    for path in (tmp_path / "run").glob("*/model.pth.tar-3"):  # only what was learned, under Dassl's keys
+        checkpoint = torch.load(path, weights_only=True)
+        assert checkpoint["optimizer"] is None is checkpoint["scheduler"] and checkpoint["epoch"] == 3
     written = results(tmp_path / "run")
     assert written["n_params"] == sum(p.numel() for p in trainer.trained)
     assert [task["total"] for task in written["tasks"]] == [12, 8] and written["n_train"] == 10

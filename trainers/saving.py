@@ -27,16 +27,13 @@ class SavesParts:
             load_part(module, values.get(part, {}), source)
 
     def save_model(self, epoch, name="", **figures):
-        """Write the checkpoint of every part after `epoch` epochs, one of them with the state of the optimizer.
+        """Write the checkpoint of every part after `epoch` epochs.
 
         Args:
             name: of the files; by default that of the epoch. figures: what they hold besides.
         """
         self.folder.check_own()
         states = {part: {"state_dict": values} for part, values in self.learned().items()}
-        stepped = [part for part in states if any(p.requires_grad for p in self.saved[part].parameters())]
-        if stepped and not name:
-            states[stepped[0]] |= {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
         save_parts(self.cfg.OUTPUT_DIR, states, name or f"model.pth.tar-{epoch}", {
             "identity": self.identity, "tasks": name_tasks(self.tasks), "optimizer": None, "scheduler": None,
             "epoch": epoch, **figures})
