@@ -124,18 +124,21 @@ class ImageFeatures:
         if not where:
             return False
         temporary, pack, began, done = TemporaryPack(self.row), [], time.monotonic(), 0
-        for features in self.encode(images, items[missing], views):
-            pack.append(features)
-            n = sum(map(len, pack))
-            if n * self.row.nbytes < PACK_BYTES and time.monotonic() - began < PACK_SECONDS and done + n < len(missing):
-                continue
-            index, made, first = missing[done:done + n], torch.cat(pack), done
-            pack, began, done = [], time.monotonic(), done + n
-            whole = np.array([images.data_source[i].impath not in self.broken for i in items[index] % len(images)])
-            index, made = index[whole], made[torch.from_numpy(whole)]
-            if len(index):
-                kept = cache.store(images.group, keys[index], made) if where == "cache" else None
-                rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.put(first, made))
+        # Closed at once when Ctrl-C comes, so that its progress bar and workers end before the message.
+        with contextlib.closing(self.encode(images, items[missing], views)) as batches:
+            for features in batches:
+                pack.append(features)
+                n = sum(map(len, pack))
+                small = n * self.row.nbytes < PACK_BYTES and time.monotonic() - began < PACK_SECONDS
+                if small and done + n < len(missing):
+                    continue
+                index, made, first = missing[done:done + n], torch.cat(pack), done
+                pack, began, done = [], time.monotonic(), done + n
+                whole = np.array([images.data_source[i].impath not in self.broken for i in items[index] % len(images)])
+                index, made = index[whole], made[torch.from_numpy(whole)]
+                if len(index):
+                    kept = cache.store(images.group, keys[index], made) if where == "cache" else None
+                    rows.put(index, kept or temporary, np.arange(len(index)) if kept else temporary.put(first, made))
         return True
 
     def where_to_keep(self, n, images, views, cache):
@@ -207,11 +210,12 @@ class ImageFeatures:
 
     def stream(self, images, batches):
         """As `batches`, of images that are encoded when their turn comes, as many at once as the encoder takes."""
-        rows = itertools.chain.from_iterable(self.encode(images, [i for index in batches for i in index]))
-        for index in batches:
-            features = torch.stack(list(itertools.islice(rows, len(index))))
-            self.refuse_broken()
-            yield torch.tensor(index).to(self.device), features.to(self.device)
+        with contextlib.closing(self.encode(images, [i for index in batches for i in index])) as encoded:
+            rows = itertools.chain.from_iterable(encoded)
+            for index in batches:
+                features = torch.stack(list(itertools.islice(rows, len(index))))
+                self.refuse_broken()
+                yield torch.tensor(index).to(self.device), features.to(self.device)
 
     def to_device(self, pixels):
         """Images (B, 3, H, W) as the encoder takes them."""
