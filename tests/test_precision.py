@@ -21,7 +21,7 @@ NODES = {"MTCoOp": "MTCOOP", "MTCoOpHard": "MTCOOPH", "KgCoOp": "KGCOOP", "ProGr
          "PLOT": "PLOT", "ProtoNet": "PROTONET", "TCP": "TCP", "DePT": "DEPT",
          "CLIPLoRA": "CLIPLORA"}
 PROBES = {"CLIPAdapter": "CLIPADAPTER", "TaskRes": "TASKRES", "CLAP": "CLAP", "LPplusplus": "LPPLUSPLUS",
-          "CrossModal": "CROSSMODAL", "SharedMap": "SHAREDMAP"}  # their texts are hand-written
+          "CrossModal": "CROSSMODAL"}  # their texts are hand-written
 NODES |= PROBES | {"MaPLe": "MAPLE", "PromptSRC": "PROMPTSRC"}
 FEW_STEPS = {"ProtoNet": {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 6},
              "CrossModal": {"TRAINER.CROSSMODAL.STEPS": 2}, "TCP": {"TRAINER.TCP.LAYER": 1},

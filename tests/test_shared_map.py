@@ -33,7 +33,8 @@ def make(backbone, tasks=TASKS, epochs=5, labels=LABELS, rate=0.004, **options):
 
     trainer.features = features
     # Those of the backbone of random values are nearly equal, which leaves rounding to Adam.
-    texts = torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)).double()[:trainer.model.task_of_class.numel()]
+    texts = torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)).to(trainer.model.learned_dtype)
+    texts = texts[:len(trainer.model.classnames)]
     trainer.model.zero_shot_features = torch.nn.functional.normalize(texts, dim=1)
     trainer.prepare()
     trainer.build_optimizer()
@@ -155,6 +156,18 @@ def test_lambda_is_the_first_of_the_best_on_validation_images(backbone):
     assert not trainer.model.classifier.weight.any() and not trainer.model.maps.left.any()
 
 
+@pytest.mark.parametrize("prec", ["bf16", "amp"])
+def test_lower_precisions_learn_the_same(prec, backbone):
+    """What is learned, and all that follows the image features, is float32."""
+    expected, trainer = make(backbone, PREC="fp32"), make(backbone, PREC="fp32" if prec == "amp" else prec)
+    if prec == "amp":  # CUDA's, which a CPU does not have
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    train(expected), train(trainer)
+    for name, value in expected.model.state_dict().items():
+        if name.startswith(("classifier", "maps")):
+            torch.testing.assert_close(trainer.model.state_dict()[name], value, atol=1e-6, rtol=1e-4)
+
+
 # ---------------------------------------------------------------------------- whole runs
 @pytest.fixture
 def arguments(photo_root, backbone, tmp_path):
@@ -208,7 +221,8 @@ def test_other_tasks_are_refused_where_nothing_reads_them(arguments, photo_root,
     with pytest.raises(UserError, match="SharedMap learns something of its own for every class of training"):
         load_classifier(str(tmp_path / "all"), new_task=Task("colour naming", ("dark", "light"), "{}"))
     with pytest.raises(UserError, match="SharedMap learns something of its own for every class of training"):
-        call(arguments("both", "--eval-only", "--model-dir", str(tmp_path / "all"), **{"DATASET.SUBSAMPLE_TASKS": "all"}))
+        call(arguments("both", "--eval-only", "--model-dir", str(tmp_path / "all"), **{
+            "DATASET.SUBSAMPLE_TASKS": "all"}))
 
 
 def test_validation_images_are_needed_where_lambda_is_chosen(arguments):
