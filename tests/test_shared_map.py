@@ -1,5 +1,7 @@
 """A probe per task with shared maps: a plain version in numpy, its convex case, suites, new tasks by names."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from common.errors import UserError
 from datasets.base import Task
 from learned.exporting import export
 from learned.loading import load_classifier
+from runs.commands import calls_of_method
 from tests import parity
 from tests.helpers import call, call_until, results, train_args
+from trainers.shared_map import SharedMap
 
 TASKS = [Task("flower species recognition", ("daisy", "lily", "rose"), "a photo of a {}, a flower."),
          Task("letters", ("A", "tulip"), "the text {}."), Task("colours", ("blue", "red", "grey", "green"), "{}")]
@@ -223,6 +227,16 @@ def test_other_tasks_are_refused_where_nothing_reads_them(arguments, photo_root,
     with pytest.raises(UserError, match="SharedMap learns something of its own for every class of training"):
         call(arguments("both", "--eval-only", "--model-dir", str(tmp_path / "all"), **{
             "DATASET.SUBSAMPLE_TASKS": "all"}))
+
+
+def test_runs_of_the_table_are_told_apart_by_what_is_shared():
+    """`method.sh`, whose words do not say it, has a folder too."""
+    settings = SimpleNamespace(shots=["1"], seeds=["1"], root="data", output="output", opts=[])
+    words = {"DATASET": "outfits16", "CFG": "tiny_ep50", "SHOTS": "1"}
+    folders = [calls_of_method(settings, SharedMap, words, options)[0][3] for options in (
+        {}, *(row.options for row in SharedMap.rows))]
+    start = "output/outfits16/SharedMap/tiny_ep50_1shots/"
+    assert folders == [f"{start}{share}seed1" for share in ("", "all/", "names/", "none/", "off/")]
 
 
 def test_validation_images_are_needed_where_lambda_is_chosen(arguments):

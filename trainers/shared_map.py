@@ -109,7 +109,7 @@ class SharedMap(PerClassTrainer):
     }
     rows = tuple(Row(label, 116 + place, {"SHARE": share}, ("SHARE",), by_default=False)
                  for place, (share, label) in enumerate(LABELS.items()))
-    folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/{SHARE}/seed{SEED}"
+    folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/[{SHARE}/]seed{SEED}"
     optim = {"OPTIM.NAME": "adam", "OPTIM.LR": 0.004, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.MAX_EPOCH": 150,
              "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": -1, "OPTIM.STEP_PER_PART": False}
     reads_templates = True
