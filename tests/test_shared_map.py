@@ -35,7 +35,7 @@ def make(backbone, tasks=TASKS, epochs=5, labels=LABELS, rate=0.004, **options):
         noise = torch.randn(len(LABELS), DIM, generator=torch.Generator().manual_seed(len(part)))
         return (kinds[LABELS] + 2 * noise).double()[:len(labels)], labels
 
-    trainer.features = features
+    trainer.features, trainer.need_images_of_tasks = features, lambda: None
     # Those of the backbone of random values are nearly equal, which leaves rounding to Adam.
     texts = torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)).to(trainer.model.learned_dtype)
     texts = texts[:len(trainer.model.classnames)]
