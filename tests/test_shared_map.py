@@ -205,7 +205,7 @@ def test_a_task_that_was_not_trained_on_is_read_by_the_maps_alone(share, argumen
     features, labels = other.features("test")
     x = torch.nn.functional.normalize(features, dim=1)
     mapped = torch.nn.functional.normalize(x + x @ run.model.changes()[0], dim=1)  # one task of training: the same map
-    expected = 0.3 * other.model.scale * mapped @ other.model.zero_shot_features.t()
+    expected = 0.3 * other.model.cosine_scale * mapped @ other.model.zero_shot_features.t()
     found = other.model.logits(features, labels, other.model.class_features())
     torch.testing.assert_close(found, expected)
     assert run.model.changes().abs().max() > 0.01

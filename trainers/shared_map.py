@@ -78,7 +78,7 @@ class SharedMapCLIP(MultiTaskCLIP):
                 rows = (tasks == task).nonzero()[:, 0]
                 mapped = mapped.index_add(0, rows, features[rows] @ change)
             by_probe = options.SCALE * features @ probe.weight.t() + probe.bias
-            by_texts = options.BLEND * self.scale * F.normalize(mapped, dim=-1) @ class_features.t()
+            by_texts = options.BLEND * self.cosine_scale * F.normalize(mapped, dim=-1) @ class_features.t()
             return self.mask_other_tasks(by_probe + by_texts, labels)
 
     def losses(self, images, labels):
