@@ -67,7 +67,8 @@ def load_run(folder, which=None, settings=(), new_task=None):
     elif which is not None:
         raise UserError(f"--epoch {which} chooses among models, but {folder} has learned none: leave it out")
     trainer = trainer_class(cfg, [new_task] if new_task else tasks_of(results))
-    for option, kind in trainer.specific(trainer.options).items() if new_task else ():
+    tied = new_task and not trainer.shared_parts(trainer.options)
+    for option, kind in trainer.specific(trainer.options).items() if tied else ():
         raise UserError(f"--new-task: {trainer.name_of(option)} learns something of its own for every {kind} of "
                         "training, so there is nothing for a new task")
     identity = results.get("identity", {})

@@ -33,7 +33,7 @@ CASES = {
     "CoOp-CA": ("MTCoOpHard", {"TRAINER.MTCOOPH.TSC": True}), "CoOp-CS": ("MTCoOpHard", {"TRAINER.MTCOOPH.CSC": True}),
     "KgCoOp": ("KgCoOp", {}), "ProGrad": ("ProGrad", {}), "CoCoOp": ("CoCoOp", {}), "PLOT": ("PLOT", {}),
     "ZeroshotCLIP": ("ZeroshotCLIP", {}), "ZeroshotCLIP2": ("ZeroshotCLIP2", {}), "ProtoNet": ("ProtoNet", {}),
-    "LinearProbe": ("LinearProbe", {}),
+    "LinearProbe": ("LinearProbe", {}), "SharedMap": ("SharedMap", {"TRAINER.SHAREDMAP.SHARE": "names"}),
     "TCP": ("TCP", {"TRAINER.TCP.LAYER": 1}), "DePT": ("DePT", {}),
     "CLIPLoRA": ("CLIPLoRA", {"TRAINER.CLIPLORA.STEPS": 0, "OPTIM.LR": 0.1}),
     "ProtoNet, learned": ("ProtoNet", {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES": 4}),

@@ -22,6 +22,7 @@ from . import (  # noqa: F401
     prolip,
     promptsrc,
     protonet,
+    shared_map,
     taskres,
     tcp,
     tip_adapter,

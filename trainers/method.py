@@ -74,6 +74,14 @@ class Method:
         """Names of the model's submodules that are saved besides, since they can't be made again."""
         return []
 
+    @staticmethod
+    def shared_parts(options):
+        """Names of the parts that read tasks none of which was trained on, without the other parts' learned values.
+
+        They have no value of one task or class. Where there are none, other tasks are read as `specific` allows.
+        """
+        return []
+
     @classmethod
     def saved_parts(cls, cfg):
         """Names of all submodules that a run saves; empty where there is nothing to load."""

@@ -194,6 +194,14 @@ class MultiTaskCLIP(nn.Module):
         """Plain means (n_cls, embed_dim) over the templates of text features, none of them normalised."""
         return torch.cat([own.mean(1) for own in self.text_features])
 
+    @cached_property
+    def name_features(self):
+        """Text features (n_tasks, embed_dim) of the tasks' names, as sentences of their own, at length 1."""
+        with torch.no_grad(), torch.autocast(self.task_of_class.device.type, enabled=False):
+            prompts = build_prompts([task.name for task in self.tasks], tokenizer=self.text_encoder.tokenizer)
+            features = self.text_encoder(prompts.to(self.task_of_class.device))
+        return F.normalize(features.to(self.learned_dtype), dim=-1)
+
     def image_features(self, images, labels):
         """Features (B, ...) of a batch, as `logits` takes them. Pixels (B, 3, H, W) are encoded, features are kept.
 

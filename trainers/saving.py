@@ -76,8 +76,9 @@ class SavesParts:
     def load_model(self, directory, which=None):
         """Load every part of a run's model.
 
-        What is not tied to tasks or classes serves any others; else the run must have those of training (published
-        checkpoints have no names: only the number is checked).
+        What is not tied to tasks or classes serves any others, and where none of the run's tasks was trained on,
+        `shared_parts` do; else the run must have those of training (published checkpoints have no names: only the
+        number is checked).
 
         Args:
             which: "best", "last" or the number of an epoch; None: the best if the run kept it, else the last.
@@ -87,6 +88,12 @@ class SavesParts:
         """
         ties = {self.name_of(option): kind for option, kind in self.specific(self.options).items()}
         found = read_parts(directory, self.saved, which or best_or_last(directory, self.saved))
+        shared = self.shared_parts(self.options)
+        here = {task.name for task in self.tasks}
+        trained = {task["name"] for _, checkpoint in found.values() for task in checkpoint.get("tasks", ())}
+        if shared and trained and not here & trained:
+            print(f"None of these tasks was trained on: of what was learned only {', '.join(shared)} reads them")
+            found, ties = {part: found[part] for part in shared}, {}
         for part, (path, checkpoint) in found.items():
             print(f'Loading weights to {part} from "{path}" (epoch = {checkpoint["epoch"]})')
             if "tasks" in checkpoint:
