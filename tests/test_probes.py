@@ -20,7 +20,7 @@ ALONE = {
     "ZSLP": SGD, "CLAP": {**SGD, "MULTIPLIERS": "adaptive"}, "CLIPAdapter": SGD,
     "TaskRes": {**ADAM, "OPTIM.NAME": "adam"}, "TipAdapter": FEW, "TipAdapterF": {**ADAM, **FEW},
     "APE": {**FEW, "SEARCH_STEP": (4, 3, 2)}, "APET": {**ADAM, **FEW},
-    "ProLIP": {"OPTIM.NAME": "adam", "OPTIM.LR": 0.001}}
+    "TipAdapterFixed": SGD, "ProLIP": {"OPTIM.NAME": "adam", "OPTIM.LR": 0.001}}
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -26,6 +26,7 @@ from . import (  # noqa: F401
     taskres,
     tcp,
     tip_adapter,
+    tip_adapter_fixed,
     vpt,
     zsclip,
 )

@@ -56,7 +56,7 @@ class LPplusplus(PerClassTrainer):
 
     node = "LPPLUSPLUS"
     keys = {"PREC": PREC}
-    rows = (Row("LP++", 42, by_default=False),)
+    rows = (Row("LP++", 41, by_default=False),)
     optim = {"OPTIM.NAME": "sgd", "OPTIM.LR": 1.0, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.MOMENTUM": 0.9,
              "OPTIM.MAX_EPOCH": 300, "OPTIM.LR_SCHEDULER": "single_step", "OPTIM.STEPSIZE": (-1,),
              "OPTIM.WARMUP_EPOCH": 0, "DATALOADER.VIEWS": 1, "TEST.FINAL_MODEL": "best_val"}

@@ -26,7 +26,7 @@ class TipAdapter(VotingTrainer):
                             tuple[Positive, Positive]),
         "SEARCH_STEP": Key((200, 20), "how many values of beta and alpha are tried", tuple[Count, Count]),
     }
-    rows = (Row("Tip-Adapter", 43, by_default=False),)
+    rows = (Row("Tip-Adapter", 42, by_default=False),)
 
     def build_clip_model(self, clip_model):
         return VotingCLIP(clip_model, self.tasks, Cache(learn=self.learns))
@@ -38,7 +38,7 @@ class TipAdapterF(TipAdapter):
 
     node = "TIPADAPTERF"
     keys = {**TipAdapter.keys, "INIT": Key((1.0, 1.17), "beta and alpha of training", tuple[NotNegative, NotNegative])}
-    rows = (Row("Tip-Adapter-F", 44, by_default=False),)
+    rows = (Row("Tip-Adapter-F", 43, by_default=False),)
     optim = {"OPTIM.NAME": "adamw", "OPTIM.LR": 0.001, "OPTIM.WEIGHT_DECAY": 0.01, "OPTIM.ADAM_EPS": 1e-4,
              "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": -1, "OPTIM.MAX_EPOCH": 20,
              "DATALOADER.TRAIN_X.BATCH_SIZE": 256, "TEST.FINAL_MODEL": "best_val"}

@@ -19,7 +19,11 @@ def check(case):
         adapter = trainer.model.adapter
         return train(case, trainer, {"mlp.0.weight": adapter.down, "mlp.2.weight": adapter.up}, epochs)
     if kind == "TipA-f-":
-        raise ValueError("its own Tip-Adapter-F, which normalises keys in place of queries, has no trainer here")
+        trainer = case.trainer("TipAdapterFixed", **options)
+        trainer.prepare()
+        cache, epochs = trainer.model.cache, ordered(trainer.make_train_loader(), orders)
+        errors = case.errors({"init/cache_keys": cache.keys.detach().clone()})
+        return errors | train(case, trainer, {"cache_keys": cache.keys}, epochs)
     if kind == "CrossModal":  # the probe, on samples that are images and texts
         features, labels, n = case["train_features"], case["train_labels"], len(case["in/labels"]) // batch
         epochs = [[(features[index], labels[index]) for index in draws[order].split(batch)[:n]]
