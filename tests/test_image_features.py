@@ -224,9 +224,10 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
     cfg = make_cfg(options={"DATALOADER.FEATURE_CACHE_DIR": str(tmp_path)})
     from dassl.data.transforms import build_transform
 
-    def folder(weight=1.0, dtype=torch.float32, size=32, is_train=False, transforms=("random_flip",)):
-        encoder = torch.nn.Linear(2, 2, bias=False)
-        encoder.weight.data.fill_(weight)
+    def folder(weight=1.0, activation=torch.nn.GELU, dtype=torch.float32, size=32, is_train=False,
+               transforms=("random_flip",)):
+        encoder = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), activation())
+        encoder[0].weight.data.fill_(weight)
         local = cfg.clone()
         local.defrost()
         local.INPUT.SIZE, local.INPUT.TRANSFORMS, local.VERBOSE = (size, size), transforms, False
@@ -234,8 +235,8 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
         return ImageFeatures(local, encoder, torch.device("cpu"), dtype).cache_for(images).folder
 
     assert folder() == folder()
-    variants = [folder(), folder(weight=1.0001), folder(dtype=torch.bfloat16), folder(size=64), folder(is_train=True),
-                folder(transforms=("normalize",)), folder(is_train=True, transforms=("colorjitter",))]
+    variants = [folder(), folder(weight=1.0001), folder(activation=torch.nn.ReLU), folder(dtype=torch.bfloat16), folder(size=64),
+                folder(is_train=True), folder(transforms=("normalize",)), folder(is_train=True, transforms=("colorjitter",))]
     assert len(set(variants)) == len(variants)
 
 

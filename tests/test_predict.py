@@ -254,15 +254,14 @@ def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
     for path in paths:
         shutil.copy(photo_root / "lightness" / "dark" / "00.png", path)
     command = [sys.executable, "predict.py", str(tmp_path / "run"), "--topk", "1", "--task", "lightness"]
-    for place, given in ((str(images), b""), ("-", b"\r\n".join([*paths, b""]))):
-        for name in ("x.csv", "x.json"):
-            done = subprocess.run([*command, place, "--output", str(tmp_path / name)], input=given, cwd=REPOSITORY,
-                                  capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
-            assert done.returncode == 0, done.stderr
-        rows = json.loads((tmp_path / "x.json").read_text())
-        assert sorted(os.fsencode(row["image"]) for row in rows) == sorted(paths)
-        with open(tmp_path / "x.csv", encoding="utf-8", errors="surrogateescape", newline="") as f:
-            assert [line["image"] for line in csv.DictReader(f)] == [row["image"] for row in rows]
+    for place, given, name in ((str(images), b"", "x.csv"), ("-", b"\r\n".join([*paths, b""]), "x.json")):
+        done = subprocess.run([*command, place, "--output", str(tmp_path / name)], input=given, cwd=REPOSITORY,
+                              capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+        assert done.returncode == 0, done.stderr
+    with open(tmp_path / "x.csv", encoding="utf-8", errors="surrogateescape", newline="") as f:
+        listed = [line["image"] for line in csv.DictReader(f)]
+    for names in (listed, [row["image"] for row in json.loads((tmp_path / "x.json").read_text())]):
+        assert sorted(map(os.fsencode, names)) == sorted(paths)
     for path in paths:
         open(path, "wb").close()
     done = subprocess.run([*command, str(images), "--output", str(tmp_path / "x.csv")], cwd=REPOSITORY,

@@ -146,7 +146,7 @@ import {module}
     assert done.stdout.split() == ["3000"], done.stderr
 
 
-def test_ctrl_c_while_tensorboard_is_written_ends_the_run_at_once(tmp_path):
+def test_ctrl_c_while_tensorboard_is_written_ends_the_run_at_once(tmp_path, monkeypatch):
     """Its thread must hear of an item that is in its queue; else closing the writer waits for it for two minutes."""
     cfg = SimpleNamespace(TRAIN=SimpleNamespace(PRINT_FREQ=1), OUTPUT_DIR=str(tmp_path))
     progress = Progress(cfg, [0], 1)
@@ -157,6 +157,7 @@ def test_ctrl_c_while_tensorboard_is_written_ends_the_run_at_once(tmp_path):
         signal.raise_signal(signal.SIGINT)
         notified.append(notify(*args))
 
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)  # a background job ignores Ctrl-C
     with pytest.raises(KeyboardInterrupt), noting_interrupts():
         queue.not_empty.notify = interrupt
         try:

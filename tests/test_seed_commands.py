@@ -133,11 +133,11 @@ def test_zero_shot(command, taskid, place, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sh linearprob.sh ")])
 def test_linear_probe(command, place, monkeypatch, capsys):
-    folders = execute(command, place, monkeypatch)
+    folders = execute(command, {**place, "SHOTS": "1 2"}, monkeypatch)  # else as many again, which take minutes
     _, _, dataset, model, last = command.split()
     assert len(N_CLASSES[dataset]) == int(last) + 1
     assert [folder.relative_to(place["OUTPUT"]).parts for folder in folders] == [
-        (dataset, "LP", model, f"tasks_{last}", f"{shots}shots", "seed1") for shots in (1, 2, 4, 8, 16)]
+        (dataset, "LP", model, f"tasks_{last}", f"{shots}shots", "seed1") for shots in (1, 2)]
     for folder in folders:
         check(" ".join(command.split()[:-1]), folder, capsys)
 
