@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -9,6 +10,8 @@ from PIL import Image
 from common import file_digests
 from common.errors import UserError
 from common.file_digests import digest_files
+from datasets.base import Task
+from runs.identity import digests_of
 from tests.helpers import call, results, train_args
 
 
@@ -81,3 +84,14 @@ def test_images_that_were_moved_find_their_features(photo_root, backbone, tmp_pa
     call(train_args(tmp_path / "moved", backbone, tmp_path / "again", "MTCoOpHard", **options))
     assert "they are made now" not in capsys.readouterr().out
     assert results(tmp_path / "again")["learned"] == results(tmp_path / "run")["learned"]
+
+
+def test_tasks_that_differ_in_what_counts_have_other_digests():
+    """Tables average, and runs go on with, only what has the same; each field is forgotten easily."""
+    def digest(**changes):
+        task = Task("colours", ("red", "blue"), "a photo of a {}.")
+        return digests_of([replace(task, **changes)], [], None, [])["tasks"]
+
+    found = [digest(), digest(name="hues"), digest(classnames=("blue", "red")), digest(classnames=("red", "navy")),
+             digest(template="a {}."), digest(template=("a photo of a {}.", "a {}.")), digest(metric="mean_acc")]
+    assert digest() == found[0] and len(set(found)) == len(found)
