@@ -66,7 +66,8 @@ def epoch_name(text):
 def setup_cfg(args):
     """Defaults, the dataset's and the trainer's file, the method's own schedule, flags, `KEY VALUE` pairs; frozen.
 
-    `cfg.sources` says where each value that is not a default was set.
+    `cfg.sources` says where each value that is not a default was set, and `cfg.computed` lists the keys of the method's
+    own schedule that are functions of the config, such as epochs by shots.
 
     Raises:
         MissingFile, UserError: a missing file, an unknown key, or a value that its key does not accept.
@@ -75,11 +76,13 @@ def setup_cfg(args):
     given = [(key, getattr(args, flag), f"by --{flag.replace('_', '-')}") for flag, (key, *_) in FLAGS.items()
              if getattr(args, flag) not in (None, "")]
     given += read_pairs(args.opts)
-    cfg = make_cfg([*files, *given])
+    cfg, computed = make_cfg([*files, *given]), []
     if cfg.TRAINER.NAME in TRAINERS and TRAINERS[cfg.TRAINER.NAME].optim:
-        own = [(key, value(cfg) if callable(value) else value, f"in {cfg.TRAINER.NAME}'s own schedule")
-               for key, value in TRAINERS[cfg.TRAINER.NAME].optim.items()]
+        optim, source = TRAINERS[cfg.TRAINER.NAME].optim, f"in {cfg.TRAINER.NAME}'s own schedule"
+        own = [(key, value(cfg) if callable(value) else value, source) for key, value in optim.items()]
         cfg = make_cfg([*files, *own, *given])
+        computed = [key for key, value in optim.items() if callable(value) and cfg.sources[key] == source]
+    cfg.__dict__["computed"] = computed  # beside the node's values, as `sources`
     cfg.defrost()
     if cfg.SEED < 0:
         cfg.SEED = random.SystemRandom().randrange(2**31)

@@ -56,8 +56,10 @@ class Run:
         self.classes, self.which_tasks = identity["DATASET.SUBSAMPLE_CLASSES"], identity["DATASET.SUBSAMPLE_TASKS"]
         self.weights, self.suite, self.test = identity["weights"], identity["data.tasks"], identity["data.test"]
         self.model = identity["model"] or results.get("learned", "")
+        # What a method computes of the shots, such as its epochs, does not make its shots other experiments.
+        no_settings = NO_SETTINGS.union(results.get("computed", ()))
         self.settings = {key: str(value) for key, value in identity.items()
-                         if key not in NO_SETTINGS and not key.startswith("data.")}
+                         if key not in no_settings and not key.startswith("data.")}
         self.experiment = self.method, self.dataset, self.backbone, self.weights, tuple(sorted(self.settings.items()))
 
     def __str__(self):

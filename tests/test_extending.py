@@ -161,6 +161,7 @@ def test_a_method_s_own_schedule_counts_after_yaml_files_and_before_the_command_
 
     found = cfg("DATASET.NUM_SHOTS", "4")
     assert (found.OPTIM.LR, found.OPTIM.MAX_EPOCH) == (0.5, 40)
-    assert found.sources["OPTIM.LR"] == "in KgCoOp's own schedule"
+    assert found.sources["OPTIM.LR"] == "in KgCoOp's own schedule" and found.computed == ["OPTIM.MAX_EPOCH"]
+    assert cfg("OPTIM.MAX_EPOCH", "40", "DATASET.NUM_SHOTS", "4").computed == []
     found = cfg("OPTIM.LR", "0.2", "DATASET.NUM_SHOTS", "4")
     assert (found.OPTIM.LR, found.sources["OPTIM.LR"]) == (0.2, "on the command line")

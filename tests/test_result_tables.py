@@ -73,6 +73,17 @@ def test_other_settings_are_other_rows(suite, capsys):
     assert got["CoOp-CA"][2] == "51.00 +- 1.00"
 
 
+def test_epochs_that_a_method_computes_of_its_shots_are_no_other_row(tmp_path, capsys):
+    for shots, epochs in ((1, 100), (16, 200)):
+        write_run(tmp_path / f"{shots}shots" / "seed1", (50, 52), shots=shots, **{"OPTIM.MAX_EPOCH": epochs})
+    got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+    assert {*got} - {"method"} == {"SoftCPT-NATA [MAX_EPOCH=100]", "SoftCPT-NATA [MAX_EPOCH=200]"}
+    for shots in (1, 16):
+        change(tmp_path / f"{shots}shots" / "seed1", "computed", to=["OPTIM.MAX_EPOCH"])
+    got = cells(out(capsys, "--table", tmp_path, "--format", "github").out)
+    assert {*got} - {"method"} == {"SoftCPT-NATA"}
+
+
 def test_other_weights_or_test_images_are_other_rows(suite, capsys):
     write_seeds(suite / "MTCoOp" / "tuned", (90,), weights="ffff4567890")
     got = cells(out(capsys, "--table", suite, "--format", "github").out)
