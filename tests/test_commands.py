@@ -108,7 +108,8 @@ def test_a_signal_ends_the_run_and_those_after_it(number, status, said, tmp_path
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=hear_ctrl_c)
     deadline = time.time() + 200
-    while not list(tmp_path.rglob("resume.pth.tar")) and time.time() < deadline and process.poll() is None:
+    # not below data, where folders are renamed meanwhile
+    while not list((tmp_path / "output").rglob("resume.pth.tar")) and time.time() < deadline and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     out, err = process.communicate(timeout=100)
