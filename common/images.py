@@ -72,7 +72,7 @@ def read_image(path, upright=False):
     bits become values from 0 to 255:
 
     - 12 and 16 bits: multiplied by 255 and divided by the largest value that the file could have, see `largest_of`.
-      Of colours that use all 16 bits the high byte is taken, as by Pillow.
+      Where colours use all 16 bits, the high byte is taken, as Pillow does.
     - 32-bit grey integers and floats: values that all lie in [0, 255] are taken as they are, but floats in [0, 1] are
       multiplied by 255; others are stretched so that the image's smallest value becomes 0 and its largest 255. NaN
       becomes 0.

@@ -31,9 +31,10 @@ def load(path, **kinds):
         MissingFile, UserError: it is not there, not readable, or lacks one of the keys.
     """
     found = load_checkpoint(path)
-    for key, kind in {"": dict, **kinds}.items():
-        if not isinstance(found.get(key) if key else found, kind):
-            raise UserError(f"{path} has no {key!r}: it is no checkpoint of a run; fetch it or train again")
+    lacking = ["values by name"] if not isinstance(found, dict) else [
+        repr(key) for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
+    if lacking:
+        raise UserError(f"{path} has no {lacking[0]}: it is no checkpoint of a run; fetch it or train again")
     return found
 
 

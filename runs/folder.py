@@ -122,7 +122,7 @@ class RunFolder:
         if not osp.isfile(self.resume_path):
             return None
         state = load(self.resume_path)
-        if not isinstance(state, dict) or state.pop("digest", None) != digest_of_state(state):
+        if state.pop("digest", None) != digest_of_state(state):
             raise UserError(f"{self.resume_path} is damaged, or of another version of this code: delete it to begin "
                             "anew")
         check_same(state["identity"], identity, self.path, "an unfinished")

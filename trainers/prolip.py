@@ -19,7 +19,6 @@ from runs.methods import PREC, Row, register
 
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP
-from .votes import SCALE
 from .voting_trainer import features_of_task
 
 TRIED = [(10.0 ** -rate, weight) for rate in range(2, 9) for weight in (10, 1, 0.1, 0.01, 0.001, 0.0001, 0)]
@@ -30,6 +29,8 @@ class ProjectedCLIP(MultiTaskCLIP):
 
     `projections` holds the maps, and `settings` (n_tasks, 2), the rates and lambdas that they are learned with.
     """
+
+    cosine_scale = 100  # a literal of the published code
 
     def __init__(self, clip_model, tasks, adapter, backbone):
         super().__init__(clip_model, tasks)
@@ -47,7 +48,7 @@ class ProjectedCLIP(MultiTaskCLIP):
 
     def logits_by(self, learned, features, texts):
         """Logits (B, K) by a map (width, dim) of features (B, width); texts (K, dim)."""
-        return SCALE * F.normalize(features.to(self.learned_dtype) @ learned + self.bias, dim=-1) @ texts.t()
+        return self.cosine_scale * F.normalize(features.to(self.learned_dtype) @ learned + self.bias, dim=-1) @ texts.t()
 
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):

@@ -6,8 +6,6 @@ from torch.nn import functional as F
 
 from .multitask_clip import MultiTaskCLIP
 
-SCALE = 100  # of cosines: published code has this number instead of CLIP's own
-
 
 class Cache(nn.Module):
     """`keys` (n, dim) of training images of the classes `labels` (n,); `settings` (n_tasks, 3): beta, alpha, gamma."""
@@ -24,6 +22,7 @@ class VotingCLIP(MultiTaskCLIP):
     """Zero-shot CLIP with a `Cache`, whose images vote inside their own task."""
 
     adds_tasks = True
+    cosine_scale = 100  # a literal of the published code
 
     def __init__(self, clip_model, tasks, cache):
         super().__init__(clip_model, tasks)
@@ -38,7 +37,7 @@ class VotingCLIP(MultiTaskCLIP):
         Args:
             features: (B, dim), of length 1. texts: (K, dim), of the task's classes.
         """
-        return SCALE * features @ texts.t(), features @ self.keys()[self.images_of(task)].t()
+        return self.cosine_scale * features @ texts.t(), features @ self.keys()[self.images_of(task)].t()
 
     def keys(self):
         """The keys (n, dim) with which features are compared."""
