@@ -38,7 +38,7 @@ TOLERANCE = 1e-4  # largest difference of ONNX's logits from PyTorch's, relative
 
 
 class PixelsToLogits(nn.Module):
-    """Maps pixels (B, 3, H, W), float32, to `Classifier.logits` (B, n_cls); the class features are constants."""
+    """Maps pixels (B, 3, H, W), float32, to `Classifier.logits` (B, n_cls); features of classes are constants."""
 
     def __init__(self, classifier):
         super().__init__()
@@ -47,9 +47,10 @@ class PixelsToLogits(nn.Module):
         self.model.requires_grad_(False)
         features = classifier.class_features
         self.class_features = features if features is None else features.detach().float()
+        self.temperatures = classifier.temperatures
 
     def forward(self, pixels):
-        return self.model.logits_of_all_tasks(pixels, self.class_features)
+        return self.model.logits_of_all_tasks(pixels, self.class_features) / self.temperatures
 
 
 def export(run, out, which=None):

@@ -42,7 +42,7 @@ def read_run(folder, settings=()):
 
 
 def load_run(folder, which=None, settings=(), new_task=None):
-    """The trainer of a finished run with its learned values.
+    """The trainer of a finished run with its learned values; if they are what it tested, with its `validation`.
 
     Args:
         folder: of the run. If it was made with --eval-only, the model is that of the run that it tested.
@@ -56,14 +56,15 @@ def load_run(folder, which=None, settings=(), new_task=None):
     """
     results, cfg = read_run(folder, settings)
     trainer_class = find_trainer(cfg)
-    model_dir = None
+    model_dir, tested = None, None
     if trainer_class.saved_parts(cfg):
         model_dir = folder if checkpoint_files(folder) else results.get("model_dir")
         parts = checkpoint_files(model_dir) if model_dir else {}
         if not parts:
             raise UserError(f"the model {model_dir} that {folder} tested is not there: put it back" if model_dir else
                             f"the run {folder} has no checkpoints: give one that trained (not --eval-only)")
-        which = best_or_last(model_dir, parts) if which is None else which
+        tested = best_or_last(model_dir, parts)
+        which = tested if which is None else which
     elif which is not None:
         raise UserError(f"--epoch {which} chooses among models, but {folder} has learned none: leave it out")
     trainer = trainer_class(cfg, [new_task] if new_task else tasks_of(results))
@@ -80,6 +81,8 @@ def load_run(folder, which=None, settings=(), new_task=None):
         if model_dir != folder and trainer.digest_of_learned() != identity.get("model"):
             raise UserError(f"the model {which} of {model_dir} is not the one that {folder} tested: give --epoch, or "
                             "that run itself")
+    if which == tested and not new_task:
+        trainer.validation = results.get("validation")
     return trainer
 
 
@@ -106,16 +109,22 @@ class Classifier:
         with trainer.autocast():
             self.class_features = trainer.model.class_features()
         self.sizes = [len(task.classnames) for task in self.tasks]
+        temperatures = (trainer.validation or {}).get("temperatures") or [1.0] * len(self.tasks)
+        self.temperatures = torch.tensor(temperatures).repeat_interleave(torch.tensor(self.sizes))  # (n_cls,)
 
     @torch.no_grad()
     def logits(self, images):
-        """Logits (B, n_cls) of images for the classes of all tasks, on the CPU.
+        """Logits (B, n_cls) of images for the classes of all tasks, divided by its temperature if the run has some.
 
         Args:
             images: features as `encode` makes them, or pixels (B, 3, H, W) if the image tower has learned.
+
+        Returns:
+            A tensor on the CPU, float32 or float64.
         """
         with self.trainer.autocast():
-            return self.trainer.model.logits_of_all_tasks(images.to(self.trainer.device), self.class_features).cpu()
+            logits = self.trainer.model.logits_of_all_tasks(images.to(self.trainer.device), self.class_features).cpu()
+        return logits / self.temperatures.to(logits)
 
     def probabilities(self, images):
         """Softmax over the classes of each task, a list of (B, n), float64; `images` as in `logits`.

@@ -40,7 +40,7 @@ NEUTRAL = {
 }
 # Keys that were added when run folders existed already. Those runs had these values: an identity leaves them out.
 ADDED_LATER = {"INPUT.RESIZE_MODE": "shortest", "MODEL.BACKBONE.QUICK_GELU": "auto", "OPTIM.ADAM_EPS": 1e-8,
-                "OPTIM.COSINE_MIN_LR": 0.0}
+                "OPTIM.COSINE_MIN_LR": 0.0, "TEST.CALIBRATE": False}
 # Dassl's keys that no method here reads.
 UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS",
           "DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.STL10_FOLD", "DATASET.CIFAR_C_",
@@ -52,8 +52,8 @@ UNREAD = ("INPUT.NO_TRANSFORM", "INPUT.CUTOUT_", "INPUT.GN_", "DATASET.SOURCE_DO
 OF_STEPS = ("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.VIEWS", "TEST.FINAL_MODEL", "TEST.NO_TEST")
 OF_TRAINING_IMAGES = ("SEED", "DATASET.NUM_SHOTS", "DATASET.FEWSHOT_DRAW")
 # Keys that may differ between the run that trained a model and one that tests it.
-OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "precision", "data.",
-           "model")
+OF_TEST = ("DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.SUBSAMPLE_TASKS", "TEST.SPLIT", "TEST.CALIBRATE",
+           "precision", "data.", "model")
 # They may differ too, since the tested dataset may have no split file of CoOp's; by default they are the model's.
 OF_DRAW = ("DATASET.FEWSHOT_DRAW", "DATASET.SKIP_BROKEN")
 
@@ -95,7 +95,8 @@ def identity_of(cfg, trainer, data, weights, precision, model=""):
         cfg, trainer: its config and class. data: as `digests_of` returns it. weights: digest of the backbone.
         precision: that of its computations. model: digest of the model that is tested with --eval-only, else "".
     """
-    parts = data if trainer.reads_training_images else {part: data[part] for part in ("tasks", "test")}
+    parts = data if trainer.reads_training_images else {
+        part: data[part] for part in ("tasks", *["val"] * cfg.TEST.CALIBRATE, "test")}
     return {**settings_of(cfg, trainer), "precision": precision,
             **{f"data.{part}": digest for part, digest in parts.items()}, "weights": weights, "model": model}
 

@@ -52,6 +52,8 @@ OWN_KEYS = {
     "TEST.EVALUATOR": Key("ClassificationMT", "the metric; Classification is Dassl's name for it, with a single task",
                           Literal["ClassificationMT", "Classification"]),
     "TEST.PER_TASK_RESULT": Key(True, "print the accuracy of every task", bool),
+    "TEST.CALIBRATE": Key(False, "fit a temperature for each task on its validation images, for its probabilities; "
+                          "accuracies stay", bool),
     "TEST.SAVE_PREDICTIONS": Key(False, "write the prediction of every test image to predictions.csv", bool),
 }
 

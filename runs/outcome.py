@@ -18,6 +18,7 @@ METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "
 CONFUSION = osp.join("confusion", "task{}")
 COLUMNS = "image", "task", "label", "prediction", "probability"
 BINS = 15
+LEAST = (0, 50, 60, 70, 80, 90, 95, 99)  # probabilities in percent, see `coverage_of`
 MOST_CLASSES, MOST_DRAWN = 2000, 60  # limits for a confusion matrix that is written or drawn: it has n^2 cells
 HOW = ("call the run's command with TEST.SAVE_PREDICTIONS True and another --output-dir, and with --eval-only "
        "--model-dir RUN if the method trains")
@@ -70,6 +71,23 @@ def confusion_of(labels, predictions, n):
     return np.bincount(n * labels + predictions, minlength=n**2).reshape(n, n)
 
 
+def reliability_of(probabilities, right, bins=BINS):
+    """The bins of `calibration_error` that hold images: [(images, mean probability, accuracy)], both in percent."""
+    bin_of = np.digitize(probabilities, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    return [(int(own.sum()), percent(100 * probabilities[own].mean()), percent(100 * right[own].mean()))
+            for k in range(bins) for own in [bin_of == k] if own.any()]
+
+
+def coverage_of(probabilities, right):
+    """What is left if predictions below a probability are refused: [(probability, share of images, accuracy)].
+
+    All are in percent; the accuracy is that of the images left, None if there are none.
+    """
+    left = [(least, probabilities >= least / 100) for least in LEAST]
+    return [(least, percent(100 * own.mean()), percent(100 * right[own].mean()) if own.any() else None)
+            for least, own in left]
+
+
 def figures_of(name, classes, labels, predictions, probabilities):
     """The figures of a task, in percent, as a JSON object; None stands for 0/0.
 
@@ -88,6 +106,7 @@ def figures_of(name, classes, labels, predictions, probabilities):
         "name": name, "total": len(labels), "accuracy": percent(100 * right.mean()),
         "macro_recall": percent(recall[occurs].mean()), "macro_f1": percent(f1[occurs].mean()),
         "expected_calibration_error": percent(100 * calibration_error(probabilities, right)),
+        "reliability": reliability_of(probabilities, right), "coverage": coverage_of(probabilities, right),
         "classes": [{"name": name, "total": int(total[i]), "predicted": int(predicted[i]), "correct": int(correct[i]),
                      "accuracy": percent(recall[i]), "precision": percent(precision[i]), "recall": percent(recall[i]),
                      "f1": percent(f1[i])} for i, name in enumerate(classes)]}
@@ -106,7 +125,7 @@ def note_missing(cfg, trained):
             print(f"The finished run did not write {name}: to get it, give another --output-dir{how}")
 
 
-def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
+def write_outcome(cfg, tasks, images, labels, predictions, probabilities, temperatures=None, plain=None):
     """Write the files of a test into the run's folder, each of them whole or not at all.
 
     `TEST.COMPUTE_CMAT` draws the confusion matrices, which takes seconds. `TEST.SAVE_PREDICTIONS` writes predictions;
@@ -116,6 +135,8 @@ def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
         tasks: list of `Task`. images: names of the test images, (n_images,).
         labels, predictions: numbers among the classes of all tasks, (n_images,) int.
         probabilities: of the predictions, within the image's own task, (n_images,).
+        temperatures: those of the tasks, by which the probabilities were computed, or None.
+        plain: probabilities without them.
     """
     folder, figures, names, first = cfg.OUTPUT_DIR, [], [], 0
     for i, (name, task) in enumerate(zip(distinct(task.name for task in tasks), tasks)):
@@ -123,6 +144,9 @@ def write_outcome(cfg, tasks, images, labels, predictions, probabilities):
         own = (first <= labels) & (labels < first + len(classes))
         truth, predicted = labels[own] - first, predictions[own] - first
         figures.append(figures_of(name, classes, truth, predicted, probabilities[own]))
+        if temperatures is not None:
+            figures[-1] |= {"temperature": float(temperatures[i]), "uncalibrated_error": percent(
+                100 * calibration_error(plain[own], truth == predicted))}
         write_confusion(osp.join(folder, CONFUSION.format(i)), name, classes, truth, predicted, cfg.TEST.COMPUTE_CMAT)
         names += [(name, text) for text in classes]
         first += len(classes)

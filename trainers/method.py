@@ -56,6 +56,9 @@ class Method:
         if cfg.MODEL.INIT_WEIGHTS:
             raise refusal(cfg, "MODEL.INIT_WEIGHTS", f"{type(self).__name__} starts from its own initial values: leave "
                           "it empty; --eval-only --model-dir tests what a run has learned")
+        if cfg.TEST.CALIBRATE and cfg.TEST.SPLIT == "val":
+            raise refusal(cfg, "TEST.CALIBRATE", "fits temperatures on the validation images, and TEST.SPLIT val tests "
+                          "on them: leave one of the two out")
         if cfg.DATALOADER.K_TRANSFORMS != 1:
             raise refusal(cfg, "DATALOADER.K_TRANSFORMS", f"{type(self).__name__} takes each image once: leave it 1")
 

@@ -57,6 +57,7 @@ class MultiTaskTrainer(Method, SavesParts):
         self.epoch, self.max_epoch = 0, cfg.OPTIM.MAX_EPOCH
         self.folder = RunFolder(cfg.OUTPUT_DIR)
         self.model_digest = ""  # of what --eval-only tests
+        self.validation = None  # with TEST.CALIBRATE, what `ClassificationMT.calibrate` returns
         self.elapsed = self.test_seconds = 0.0  # seconds of training, over all resumed pieces, and of testing
         self.dataset = None if tasks else build_dataset(cfg)
         self.tasks = tasks or self.dataset.tasks
@@ -352,7 +353,8 @@ class MultiTaskTrainer(Method, SavesParts):
     def tested_parts(self):
         """Names of the parts on which this run tests."""
         test = self.cfg.TEST
-        return {} if test.NO_TEST else dict.fromkeys([test.SPLIT] + ["val"] * (test.FINAL_MODEL == "best_val"))
+        validates = test.FINAL_MODEL == "best_val" or test.CALIBRATE
+        return {} if test.NO_TEST else dict.fromkeys([test.SPLIT] + ["val"] * validates)
 
     def make_features(self, epochs):
         """Find or make the image features of training in these epochs, and of what is tested in the end.
@@ -381,12 +383,24 @@ class MultiTaskTrainer(Method, SavesParts):
             UserError: there are no such images. NotFinite: a feature or logit is.
         """
         start = time.monotonic()
+        if part is None and self.cfg.TEST.CALIBRATE:
+            scores, labels = zip(*self.scores("val"))
+            self.validation = self.evaluator.calibrate(torch.cat(scores), torch.cat(labels))
         part = part or self.cfg.TEST.SPLIT
+        self.evaluator.reset()
+        for scores, labels in self.scores(part):
+            self.evaluator.process(scores, labels)
+        result = next(iter(self.evaluator.evaluate().values()))
+        self.tested = self.plain_images[part].data_source
+        self.test_seconds = time.monotonic() - start
+        return result
+
+    def scores(self, part):
+        """Yield the logits (B, n_cls) and labels (B,) of the images of a part, batch after batch; see `test`."""
         images = self.plain_images[part]
         self.need_images(part)
         print(f"Evaluate on the *{part}* set")
         self.set_mode(training=False)
-        self.evaluator.reset()
         batches = BatchSampler(SequentialSampler(images), self.cfg.DATALOADER.TEST.BATCH_SIZE, drop_last=False)
         loader = PixelLoader if self.learns_images else FeatureLoader
         with self.autocast():
@@ -396,11 +410,7 @@ class MultiTaskTrainer(Method, SavesParts):
                 if not logits.amax(dim=1).isfinite().all():  # -inf is a class that is never predicted
                     raise NotFinite(f"logits of the {part} images are NaN or infinite, so there is no accuracy: check "
                                     "the weights, or use another PREC")
-                self.evaluator.process(logits, labels)
-        result = next(iter(self.evaluator.evaluate().values()))
-        self.tested = images.data_source
-        self.test_seconds = time.monotonic() - start
-        return result
+                yield logits, labels
 
     def write_results(self, wall_seconds, model_dir=""):
         """Write the files of the test, then `results.json`, which ends the run, and delete its resume file.
@@ -423,7 +433,7 @@ class MultiTaskTrainer(Method, SavesParts):
             n_tasks=len(dataset.tasks), n_classes=dataset.num_classes, n_train=len(dataset.train_x),
             n_val=len(dataset.val or ()), n_test=len(dataset.test), n_params=self.n_params, model_dir=model_dir,
             train_seconds=self.elapsed, test_seconds=self.test_seconds, encode_seconds=self.encode.seconds,
-            wall_seconds=wall_seconds, context_similarity=similar,
+            wall_seconds=wall_seconds, validation=self.validation, context_similarity=similar,
             learned=self.digest_of_learned() if self.saved else "")
         self.folder.finish()
 
