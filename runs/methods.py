@@ -27,7 +27,7 @@ class Row:
         options: {option of the method's node: value} of its runs.
         tells: names of the options that tell a run of this row from others; the first row that fits counts.
         on: {dataset: {option: value}}, further options on a dataset.
-        by_default: `all_methods.sh` runs it unless METHODS names rows.
+        by_default: `all_methods.sh` runs it unless METHODS names rows. quick: `fit.py` likewise.
     """
 
     label: str
@@ -36,6 +36,7 @@ class Row:
     tells: tuple = ()
     on: dict = field(default_factory=dict)
     by_default: bool = True
+    quick: bool = False
 
 
 def register(trainer):
