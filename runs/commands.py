@@ -6,8 +6,9 @@ import os.path as osp
 import re
 
 from common.errors import UserError
+from common.names import did_you_mean, near
 
-from .methods import ROWS, TRAINERS
+from .methods import ROWS, TRAINERS, which_trainer
 from .results import RESULTS_FILE
 
 
@@ -66,8 +67,9 @@ def calls_of_rows(settings, dataset, cfg):
                   key=lambda pair: pair[0].order)
     for label in settings.methods:
         if label not in ROWS and label != "all":
-            raise WrongCall(f"METHODS has {label!r}, which the results table does not have, it has "
-                            f"{' '.join(row.label for row, _ in rows)}, or all")
+            labels = [row.label for row, _ in rows]
+            raise WrongCall(f"METHODS has {label!r}, which the results table does not have"
+                            f"{did_you_mean(near(label, labels)) or ', it has ' + ' '.join(labels) + ', or all'}")
     words = {"DATASET": dataset, "CFG": cfg}
     return [(row.label, call) for row, trainer in rows
             if (row.by_default if not settings.methods else {row.label, "all"} & set(settings.methods))
@@ -93,7 +95,7 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
     check_settings(settings)
     trainer = words.get("TRAINER") or trainer
     if trainer not in TRAINERS:
-        raise WrongCall(f"TRAINER is '{trainer}', but must be one of {', '.join(TRAINERS)}")
+        raise WrongCall(f"TRAINER is '{trainer}', but must be {which_trainer(trainer)}")
     method = TRAINERS[trainer]
     for name in method.arguments:
         if name not in words:
