@@ -11,7 +11,7 @@ import yaml
 from common.errors import MissingFile, UserError
 from common.names import did_you_mean, near
 
-from .keys import all_keys, default_cfg, refusal
+from .keys import all_keys, default_cfg, refusal, value_of
 from .methods import TRAINERS, which_trainer
 
 BASE = "_BASE_"  # a key of a yaml file: the path, relative to it, of another yaml file that it changes
@@ -214,6 +214,12 @@ def _leaves(node, path, prefix=""):
             quoted = isinstance(value, yaml.ScalarNode) and value.style is not None
             plain = as_python(plain) if isinstance(plain, str) and not quoted else plain
             yield key, plain, f"in {path}:{line}"
+
+
+def describe_changed(cfg):
+    """Return a line "  KEY: value" for each key that has another value than its default, in the order of the docs."""
+    return "\n".join(f"  {name}: {value_of(cfg, name)}" for name, key in all_keys().items()
+                     if value_of(cfg, name) != key.default)
 
 
 def check_unread(cfg, reads):
