@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 import report
 from common.csv_files import write_csv
-from learned import reporting
+from learned import reporting, verdict
 from learned.contexts import contexts_of
 from learned.loading import load_run
-from runs.outcome import COLUMNS, CONFUSION
+from runs.compare import pairs_of, row_of
+from runs.outcome import COLUMNS, CONFUSION, figures_of
 from tests.browser import CHROMIUM, Browser
 from tests.helpers import call, metrics, results, run, train_args
 from tests.result_folders import out, write_run
@@ -28,13 +29,16 @@ COUNTS = ([[5, 2, 1, 0], [3, 5, 0, 0], [0, 0, 8, 0], [0, 7, 0, 1]], [[9, 1], [2,
 
 
 def add_outcome(folder, root, tasks, predictions=True):
-    """Give a made-up run on `tasks`, numbers of those above, its confusion matrices, predictions and config."""
+    """Give a made-up run on `tasks`, numbers of those above, its figures, confusions, predictions and config."""
     path = folder / "results.json"
-    method = json.loads(path.read_text())["label"]
-    about = {"config": {"SEED": 1, "DATASET": {"ROOT": str(root)}, "TRAINER": {"NAME": method}}, "test_seconds": 2.5,
-             "peak_memory_mb": 512.0, "device": "cpu"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | about))
-    lines, n = [], 0
+    written = json.loads(path.read_text())
+    options = {"MTCOOP": {"N_CTX": 16}, "OTHER": {"N_CTX": 1}}  # zero-shot reads neither, and none reads the second
+    about = {"config": {"SEED": 1, "DATASET": {"ROOT": str(root)}, "TRAINER": {"NAME": written["label"], **options}},
+             "test_seconds": 2.5, "peak_memory_mb": 512.0, "device": "cpu",
+             "suite": [{"name": TASKS[t], "classes": CLASSES[t], "template": "{}"} for t in tasks],
+             "identity": written["identity"] | {"TRAINER.NAME": written["label"]}}
+    path.write_text(json.dumps(written | about))
+    lines, n, figures = [], 0, []
     for place, t in enumerate(tasks):
         rows = [[name, *counts] for name, counts in zip(CLASSES[t], COUNTS[t])]
         write_csv(str(folder / f"{CONFUSION.format(place)}.csv"), ["", *CLASSES[t]], rows)
@@ -43,6 +47,10 @@ def add_outcome(folder, root, tasks, predictions=True):
                 for _ in range(count):
                     n += 1
                     lines.append((f"images/{t}/{n:02d}.png", TASKS[t], CLASSES[t][i], CLASSES[t][j], n / 100))
+        own = [(CLASSES[t].index(truth), CLASSES[t].index(guess), p) for _, task, truth, guess, p in lines
+               if task == TASKS[t]]
+        figures.append(figures_of(TASKS[t], CLASSES[t], *map(np.array, zip(*own))))
+    (folder / "metrics.json").write_text(json.dumps({"tasks": figures}))
     if predictions:
         write_csv(str(folder / "predictions.csv"), COLUMNS, lines)
     for image, *_ in lines:
@@ -121,7 +129,7 @@ def test_what_it_holds_of_each_run(page, folder):
             matrix[task["cells"][::2]] = task["cells"][1::2]
             assert (matrix.reshape(np.shape(COUNTS[t])) == COUNTS[t]).all()
             with_images = about["row"] != 2 or about["seed"] == 1
-            assert ("no_images" in task) != with_images
+            assert ("no_images" in about) != with_images
             worst = [(i, j, count) for i, j, count, _ in task["worst"]]
             assert worst == ([(3, 1, 7), (1, 0, 3), (0, 1, 2), (0, 2, 1)] if t == 0 else [(1, 0, 2), (0, 1, 1)])
             assert [len(images) for *_, images in task["worst"]] == (
@@ -129,9 +137,74 @@ def test_what_it_holds_of_each_run(page, folder):
     images = table["runs"][0]["details"][0]["worst"][0][3]
     assert [(data["images"][i], p) for i, p in images] == [(f"images/0/{n}.png", n / 100) for n in (31, 30, 29, 28)]
     assert all(data["thumbnails"][str(i)].startswith("data:image/jpeg") for i in range(len(data["images"])))
+    surest = [(t, truth, guess, data["images"][i], p) for t, truth, guess, i, p in table["runs"][0]["surest"]]
+    lines = list(csv.reader(open(folder / "runs/zs/predictions.csv")))[1:]
+    wrong = [(TASKS.index(task), truth, guess, image, float(p)) for image, task, truth, guess, p in lines
+             if truth != guess]
+    assert len(wrong) == 16 and surest == sorted(wrong, key=lambda line: -line[-1])
     assert table["differ"] == [["TRAINER.NAME", ["ZS-CLIP", "LP-CLIP", "SoftCPT-NATA"]]]
-    assert table["same"] == [["DATASET.ROOT", str(folder / "data")]]
+    assert sorted(table["same"]) == [["DATASET.ROOT", str(folder / "data"), [0, 1, 2]],
+                                     ["TRAINER.MTCOOP.N_CTX", "16", [1, 2]], ["precision", "fp16", [0, 1, 2]]]
     assert [path for path, _ in data["left_out"]] == [str(folder / "runs/later"), str(folder / "runs/half")]
+
+
+def test_its_verdict(page, folder, tmp_path):
+    table, = read(page)["tables"]
+    assert table["chance"] == [25, 50] and [table["rows"][k]["name"] for k in table["ranked"]] == [
+        "SoftCPT-NATA", "LP-CLIP", "ZS-CLIP"]
+    opened = table["runs"][table["opens"]]
+    assert (opened["row"], opened["shots"], opened["seed"]) == (2, 4, 1)
+    assert table["verdict"] == (
+        "Best: SoftCPT-NATA 68.5% (4 shots), then LP-CLIP 67.0%, zero-shot ZS-CLIP 65.0%, chance 37.5%. Its lead over "
+        f"LP-CLIP may be chance (p = 1). Hardest task: {TASKS[0]} (64%); hardest class: {TASKS[0]}/bird (12%).")
+    alone = make(folder / "runs/zs", tmp_path / "x.html")["tables"][0]["verdict"]
+    assert alone.startswith("ZS-CLIP 65.0% (zero-shot), chance 37.5%. Hardest task:")
+    (shutil.copytree(folder / "runs/zs", tmp_path / "zs") / "metrics.json").unlink()
+    results = tmp_path / "zs/results.json"
+    results.write_text(json.dumps({k: v for k, v in json.loads(results.read_text()).items() if k != "suite"}))
+    assert make(tmp_path / "zs", tmp_path / "x.html")["tables"][0]["verdict"] == (
+        f"ZS-CLIP 65.0% (zero-shot). Hardest task: {TASKS[0]} (60%).")
+
+
+def test_two_methods_are_compared_as_by_parse_test_res(tmp_path):
+    """Counts are sums over the common seeds; zero-shot goes with each; no test without predictions or other images."""
+    rng = np.random.default_rng(0)
+
+    def add(name, label, shots=1, seed=1, n=40, predictions=True):
+        folder = write_run(tmp_path / "runs" / name, (50, 50), label=label, shots=shots, seed=seed)
+        if predictions:
+            rows = [(f"{i}.jpg", task, "a", rng.choice(["a", "b"], p=[chance, 1 - chance]), 0.5)
+                    for task, chance in (("pets", 0.5 + 0.1 * shots), ("cars", 0.5)) for i in range(n)]
+            write_csv(folder / "predictions.csv", COLUMNS, rows)
+        return folder
+
+    zero = add("zs", "ZS-CLIP")
+    lp = {(shots, seed): add(f"lp{shots}{seed}", "LP-CLIP", shots, seed) for shots in (1, 4) for seed in (1, 2, 3)}
+    soft = {(shots, seed): add(f"soft{shots}{seed}", "SoftCPT-NATA", shots, seed, predictions=(shots, seed) != (4, 2))
+            for shots in (1, 4) for seed in (1, 2)}
+    add("kg", "KgCoOp", n=39)
+    table, = make(tmp_path / "runs", tmp_path / "x.html")["tables"]
+    assert [row["name"] for row in table["rows"]] == ["ZS-CLIP", "LP-CLIP", "KgCoOp", "SoftCPT-NATA"]
+    pairs = {"0 1 0": [(zero, lp[1, seed]) for seed in (1, 2, 3)], "0 1 1": [(zero, lp[4, seed]) for seed in (1, 2, 3)],
+             "0 3 0": [(zero, soft[1, seed]) for seed in (1, 2)], "0 3 1": [(zero, soft[4, 1])],
+             "1 3 0": [(lp[1, seed], soft[1, seed]) for seed in (1, 2)], "1 3 1": [(lp[4, 1], soft[4, 1])]}
+    assert set(table["compared"]) == set(pairs)  # not KgCoOp, which has other images
+    for key, folders in pairs.items():
+        found = [pair for two in folders for pair in pairs_of(*two)]
+        expected = [row_of(task, [pair for pair in found if task in (pair[0].task, "all")])
+                    for task in ("pets", "cars", "all")]
+        assert [[str(one), str(other), f"{p:.3g}"] for one, other, p in table["compared"][key]["tests"]] == [
+            [*row[5:7], row[8]] for row in expected]
+        assert len(table["compared"][key]["seeds"]) == len(folders)
+    assert table["compared"]["1 3 1"]["seeds"] == [1]
+
+
+def test_pairs_are_limited(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verdict, "MOST_PAIRS", 2)
+    monkeypatch.setattr(reporting, "MOST_PAIRS", 2)
+    data = make(folder / "runs", tmp_path / "x.html")
+    assert {key.split()[2] for key in data["tables"][0]["compared"]} == {"1"}  # those with the most shots
+    assert "McNemar's test is made of 2 pairs" in data["notes"][0]
 
 
 def test_names_do_not_end_the_script(page):
