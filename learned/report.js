@@ -482,7 +482,7 @@ function settings() {
 function times() {
   const rows = table.runs.map(run => [table.rows[run.row].name, {text: String(run.shots ?? ""), value: run.shots},
     {text: String(run.seed ?? ""), value: run.seed}, number(run.train, 1), number(run.test, 1), number(run.memory, 0),
-    run.device, {text: run.path, kind: "text"}]);
+    run.device ?? "", {text: run.path, kind: "text"}]);
   return section("times", "Times", makeTable(
     "Seconds of training and testing, with making the images' features; peak memory, of the GPU where there is one",
     ["method", "shots", "seed", "training (s)", "test (s)", "peak memory (MiB)", "device", "folder"], rows,

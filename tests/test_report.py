@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -237,29 +238,35 @@ def test_in_a_browser(browser, page):
     page = browser()
     assert page.run(COLUMN.format(0)) == ["ZS-CLIP", "LP-CLIP", "SoftCPT-NATA"]
     heads = "document.querySelectorAll('#results thead button')[{}]"
-    page.press(heads.format(3))
-    assert page.run(COLUMN.format(3)) == ["65.00", "59.50 ± 0.50", "58.00 ± 0.50"]
-    page.press(heads.format(3))
+    assert page.run("[...document.querySelectorAll('#results th[scope=col]')].map(th => th.textContent)") == [
+        "method", "4 shots", "1 shot", "average", "#Params", "train (min)"]
+    page.press(heads.format(2))
+    assert page.run(COLUMN.format(2)) == ["65.00", "59.50 ± 0.50", "58.00 ± 0.50"]
+    page.press(heads.format(2))
     assert page.run(COLUMN.format(0)) == ["LP-CLIP", "SoftCPT-NATA", "ZS-CLIP"]
     assert page.run("document.querySelector('#results th[aria-sort]').getAttribute('aria-sort')") == "ascending"
     page.press(heads.format(0))
     assert page.run(COLUMN.format(0)) == ["LP-CLIP", "SoftCPT-NATA", "ZS-CLIP"]
 
+    shots = "[...document.querySelectorAll('select[name=Shots]')].map(box => box.value)"
+    assert page.run(shots) == ["1", "1", "4", "4", "4"]  # two of places, three of runs: the most
     matrix = "document.querySelector('#confusions .matrix table').innerText"
     assert CLASSES[0][0] in page.run(matrix)
     page.choose("document.querySelector('#confusions select[name=Task]')", 1)
     assert CLASSES[1][0] in page.run(matrix) and CLASSES[0][0] not in page.run(matrix)
     page.choose("document.querySelector('#confusions select[name=Task]')", 0)
-    shown = "[...document.querySelectorAll('#confusions img')].filter(img => img.naturalWidth === 64).length"
+    shown = "[...document.querySelectorAll('#confusions img')].filter(img => img.naturalWidth === 90).length"
     assert page.run(shown) == 10  # 4, 3, 2 and 1 of the confusions
-    page.choose("document.querySelector('#confusions select[name=Method]')", 2)
-    page.choose("document.querySelector('#confusions select[name=Shots]')", 4)
     assert page.run("document.querySelector('#confusions select[name=Seed]').options.length") == 2
     page.choose("document.querySelector('#confusions select[name=Seed]')", 2)
     assert "soft4/seed2" in page.run("document.querySelector('#confusions').innerText")
     assert "TEST.SAVE_PREDICTIONS True" in page.run("document.querySelector('#confusions').innerText")
     assert page.run(shown) == 0
 
+    chart = "[...document.querySelectorAll('#results div > svg text.level')].map(text => text.textContent)"
+    assert page.run(chart) == ["ZS-CLIP 65.0%", "chance 37.5%"]
+    page.choose("document.querySelector('#results select')", 1)
+    assert page.run(chart) == ["ZS-CLIP 70.0%", "chance 50.0%"]
     lines = "document.querySelectorAll('#results svg path').length"
     assert page.run(lines) == 3
     page.press("document.querySelector('.legend button')")
@@ -269,10 +276,136 @@ def test_in_a_browser(browser, page):
 
 
 @pytest.mark.slow
+def test_an_image_is_enlarged(browser):
+    page = browser()
+    opened = "document.querySelector('dialog').open"
+    for close in (page.escape, lambda: page.press("document.querySelector('dialog')")):
+        page.press("document.querySelector('#errors .picture')")
+        text = page.run("document.querySelector('dialog').innerText")
+        assert text.splitlines()[::2] == [f"true class: {CLASSES[1][1]}", f"predicted: {CLASSES[1][0]} (44%)",
+                                          f"task: {TASKS[1]}", "file: images/1/44.png", "Close"]
+        assert page.run(opened)
+        close()
+        assert not page.run(opened)
+    truths = "[...document.querySelectorAll('#errors figcaption')].map(node => node.innerText)"
+    assert len(page.run(truths)) == 16
+    page.choose("document.querySelector('#errors select[name=Seed]')", 2)
+    assert page.run(truths) == [] and "TEST.SAVE_PREDICTIONS" in page.run("document.querySelector('#errors').innerText")
+    assert page.errors == []
+
+
+@pytest.mark.slow
+def test_tables_are_copied_and_saved(browser):
+    """As they are sorted; mean and deviation in columns of their own."""
+    page = browser()
+    page.press("document.querySelectorAll('#results thead button')[1]")
+    copy, save = ("document.querySelectorAll('#results .tools button')[%d]" % i for i in range(2))
+    page.press(copy)
+    rows = [["method", "4 shots", "4 shots std", "1 shot", "1 shot std", "average", "average std", "#Params",
+             "train (min)"], ["SoftCPT-NATA", "68.50", "0.50", "59.50", "0.50", "64.00", "0.50", "1,000", "2.0"]]
+    assert page.run(f"{copy}.textContent") == "Copied"
+    page.ask("Runtime.evaluate", expression="navigator.clipboard.readText().then(text => window.copied = text)",
+             awaitPromise=True)
+    assert [line.split("\t") for line in page.run("window.copied").splitlines()][:2] == rows
+    page.press(save)
+    end = time.monotonic() + 30
+    while not (found := list(page.downloads.glob("*.csv"))) and time.monotonic() < end:
+        time.sleep(0.05)
+    lines = list(csv.reader(found[0].open(encoding="utf-8-sig")))
+    assert lines[:2] == rows and len(lines) == 4
+    tables = "document.querySelectorAll('{}').length"
+    assert page.run(tables.format("table")) == page.run(tables.format(".tools")) and page.errors == []
+
+
+@pytest.mark.slow
+def test_two_methods_side_by_side(browser):
+    page = browser()
+    cells = ("[...document.querySelectorAll('#compare tbody tr')].map(tr => [...tr.children].map(cell => "
+             "cell.textContent))")
+    assert page.run(cells) == [[TASKS[0], "63.50", "63.50", "0.00", "0", "0", "1.000"],
+                               [TASKS[1], "73.50", "70.50", "+3.00", "0", "0", "1.000"],
+                               ["all tasks", "68.50", "67.00", "+1.50", "0", "0", "1.000"]]
+    assert "may be chance" in page.run("document.querySelector('#compare').innerText")
+    page.choose("document.querySelector('#compare select')", 1)
+    assert "Choose two methods." in page.run("document.querySelector('#compare').innerText")
+    page.run("delete table.compared['0 1 0']")
+    page.choose("document.querySelectorAll('#compare select')[1]", 0)
+    page.choose("document.querySelectorAll('#compare select')[2]", 0)
+    assert "TEST.SAVE_PREDICTIONS True" in page.run("document.querySelector('#compare').innerText")
+    assert page.run(cells)[-1] == ["all tasks", "58.00", "65.00", "-7.00"] and page.errors == []
+
+
+@pytest.mark.slow
+def test_calibration(browser, folder, tmp_path):
+    """All that a run's metrics.json has, and an older one that has less."""
+    path = shutil.copytree(folder / "runs/lp", tmp_path / "lp") / "4shots/seed1/metrics.json"
+    written = json.loads(path.read_text())
+    written["tasks"][1] |= {"reliability": [[3, 41.5, 30.0], [17, 95.25, 88.2]], "temperature": 1.75,
+                            "uncalibrated_error": 21.5, "coverage": [[50, 80.5, 90.25], [99.5, 0, None]]}
+    path.write_text(json.dumps(written))
+    run = make(tmp_path / "lp", tmp_path / "x.html")["tables"][0]["runs"][2]
+    assert run["details"][1]["calibration"] == {key: value for key, value in written["tasks"][1].items()
+                                                if key in reporting.CALIBRATION}
+    page = browser(tmp_path / "x.html")
+    tables = ("[...document.querySelectorAll('#calibration table')].map(table => [...table.rows].map(tr => "
+              "[...tr.children].map(cell => cell.textContent).join(' ')))")
+    error = [f"{task['accuracy']:.2f} {task['expected_calibration_error']:.2f}" for task in written["tasks"]]
+    assert page.run(tables) == [["task images accuracy error error before temperature", f"{TASKS[0]} 32 {error[0]}  ",
+                                 f"{TASKS[1]} 20 {error[1]} 21.50 1.750"]]
+    assert "no more than this" in page.run("document.querySelector('#calibration').innerText")
+    page.choose("document.querySelector('#calibration select[name=Task]')", 1)
+    assert page.run(tables)[1:] == [["mean probability (%) accuracy (%) images", "41.5 30.0 3", "95.3 88.2 17"],
+                                    ["P images with a label (%) accuracy of these (%)", "0.5 80.5 90.3", "0.995 0.0 "]]
+    assert page.run("document.querySelectorAll('#calibration svg circle').length") == 2
+    page.choose("document.querySelector('#calibration select[name=Seed]')", 2)
+    assert page.run(tables)[0][0] == "task images accuracy error" and len(page.run(tables)) == 1
+    assert page.errors == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The page of 24 methods with long names on 30 tasks; the last one has 70 classes."""
+    path, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    tasks = [f"recognition of the {i}th of many kinds of vehicles in photographs" for i in range(30)]
+    classes = [f"class{i}" for i in range(70)]
+    for k in range(24):
+        for shots in (1, 16):
+            run = write_run(path / f"runs/{k}/{shots}", rng.uniform(20, 90, 30), "KgCoOp", shots=shots, tasks=tasks,
+                            **{"TRAINER.KGCOOP.A_LONG_NAME_OF_AN_OPTION": k})
+            write_csv(str(run / f"{CONFUSION.format(0)}.csv"), ["", "a", "b"], [["a", 3, 0], ["b", 2, 4]])
+            write_csv(str(run / f"{CONFUSION.format(29)}.csv"), ["", *classes],
+                      [[name, *row] for name, row in zip(classes, rng.integers(0, 9, (70, 70)).tolist())])
+    make(path / "runs", path / "x.html")
+    return path / "x.html"
+
+
+@pytest.mark.slow
+def test_many_tasks_methods_and_classes(browser, many):
+    page = browser(many, width=1280)
+    assert page.run("document.querySelectorAll('#tasks tbody tr').length") == 31
+    assert page.run("document.querySelectorAll('#tasks thead th').length") == 25
+    styles = page.run("[...document.querySelectorAll('#results .legend line')].map(line => "
+                      "[line.getAttribute('stroke'), line.getAttribute('stroke-dasharray')].join())")
+    assert len(set(styles)) == 24
+    page.choose("document.querySelector('#confusions select[name=Task]')", 29)
+    assert page.run("document.querySelector('#confusions .matrix')") is None
+    counts = page.run("[...document.querySelectorAll('#confusions .worst tbody tr')].map(tr => "
+                      "Number(tr.children[2].textContent))")
+    assert len(counts) == 50 and set(counts) == {8} and page.errors == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone(browser, dark):
-    page = browser(width=360, height=740, mobile=True, dark=dark)
-    assert page.run("document.documentElement.scrollWidth") <= 360  # only the boxes of tables scroll
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("which", ["page", "many"])
+def test_all_of_it_can_be_used(browser, request, which, width, dark):
+    page = browser(request.getfixturevalue(which), width=width, height=800, mobile=width < 800, dark=dark)
+    wide = "document.documentElement.scrollWidth"  # only the boxes of tables scroll
+    assert page.run(wide) <= width
+    seen = "document.querySelectorAll('#results table tr')[1].children[1].getBoundingClientRect().right"
+    assert page.run(seen) <= width  # accuracy with the most shots
+    page.use_everything()
+    assert page.run(wide) <= width
     colour = "getComputedStyle(document.body).{}.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)"
     back, text = page.run(colour.format("backgroundColor")), page.run(colour.format("color"))
     assert (back < 200 and text > 500) if dark else (back > 500 and text < 200)
@@ -286,15 +419,16 @@ def test_pages_of_few_runs(browser, folder, tmp_path, runs):
     make(folder / "runs" / runs, tmp_path / "x.html", "--no-thumbnails")
     page = browser(tmp_path / "x.html")
     assert page.run("document.querySelectorAll('#results svg rect').length") == 1
-    assert page.run("document.querySelectorAll('section').length") == 5 and page.errors == []
+    assert page.run("document.querySelectorAll('section').length") == 7
+    page.use_everything()
+    assert page.errors == []
 
 
 # ------------------------------------------------------------------ what it leaves out
 def test_thumbnails_are_limited(folder, tmp_path, capsys):
     data = make(folder / "runs", tmp_path / "x.html", "--thumbnails", "2")
-    first = {task["worst"][0][3][0][0] for run in data["tables"][0]["runs"] for task in run["details"]
-             if task["worst"][0][3]}
-    assert len(data["thumbnails"]) == 2 and first >= set(map(int, data["thumbnails"]))
+    table, = data["tables"]
+    assert [*map(int, data["thumbnails"])] == [i for *_, i, _ in table["runs"][table["opens"]]["surest"][:2]]
     assert f"Of {len(data['images'])} images that are named here 2 are shown" in capsys.readouterr().err
     data = make(folder / "runs", tmp_path / "x.html", "--no-thumbnails")
     assert data["thumbnails"] == {} and data["images"]
