@@ -33,7 +33,7 @@ const heat = (share, wrong) => `background: rgb(var(--${wrong ? "wrong" : "heat"
 function td(cell, first) {
   if (typeof cell === "string") cell = {text: cell};
   const content = cell.node ?? (cell.bold ? el("strong", {}, cell.text) : cell.text);
-  return first ? el("th", {scope: "row"}, content)
+  return first ? el("th", {scope: "row"}, el("span", {}, content))
     : el("td", {class: cell.kind, style: cell.style, title: cell.title}, content);
 }
 
@@ -283,7 +283,7 @@ function twoMethods() {
     const names = chosen.map(k => table.rows[k].name), p = found?.tests.at(-1)[2];
     const seeds = found && found.seeds[0] !== null ? `; seeds ${found.seeds.join(", ")}` : "";
     place.replaceChildren(el("p", {}, found
-      ? `Over all tasks the difference ${p < 0.05 ? "is more than chance explains" : "may be chance"}.`
+      ? `Over all tasks the difference ${p < 0.05 ? "is hardly luck" : "may be luck"}.`
       : "There is no test of the difference: it takes predictions.csv of both (TEST.SAVE_PREDICTIONS True), of a seed "
         + "that both have and on the same test images."),
     makeTable("Two methods, accuracy in percent" + (found ? "; the images that only one gets right, and the p-value of "

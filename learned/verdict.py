@@ -1,7 +1,4 @@
-"""What a table of runs says in words, and which of its methods differ by more than chance.
-
-It is read without PyTorch.
-"""
+"""What a table of runs says in words, and which of its methods differ by more than luck. PyTorch is not needed."""
 
 import functools
 import itertools
@@ -54,7 +51,7 @@ def verdict(table, chance, tests):
         places = sorted(table.rows.index(row) for row in (first, second[0]))
         if test := tests.get(f"{places[0]} {places[1]} {max(0, len(table.shots) - 1)}"):
             p = test["tests"][-1][-1]
-            means = "is more than chance explains" if p < 0.05 else "may be chance"
+            means = "is hardly luck" if p < 0.05 else "may be luck"
             parts.append(f"Its lead over {second[0].name} {means} (p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}).")
     hardest = hardest_of(table, list(first.at(most).values()))
     return " ".join([*parts, f"Hardest {'; hardest '.join(hardest)}." if hardest else ""]).strip()
