@@ -14,13 +14,12 @@ import torch
 from tabulate import tabulate
 
 from common.errors import UserError
-from common.files import read_json
 from common.program import sentence
 from dassl.data.transforms import build_transform
 from features.images import Images
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.methods import ROWS
-from runs.outcome import METRICS_FILE, read_predictions
+from runs.outcome import read_metrics, read_predictions
 from runs.results import read_results
 from sweeps.jobs import list_jobs
 from sweeps.warm import make_features
@@ -123,7 +122,7 @@ def verdict(runs, label, folder, results, tasks):
     chance = sum(100 / len(task.classnames) for task in tasks) / len(tasks)
     level = [name for name, _, found in runs if name != label and found["validation"]["overall_metric"]
              >= results["validation"]["overall_metric"] - standard_error(validation)]
-    figures = read_json(osp.join(folder, METRICS_FILE))["tasks"]
+    figures = read_metrics(folder)
     task = min(figures, key=lambda task: task["accuracy"])
     rate, name = min((found["accuracy"], f"{own['name']}/{found['name']}") for own in figures
                      for found in own["classes"] if found["total"])
@@ -137,7 +136,7 @@ def verdict(runs, label, folder, results, tasks):
 
 def error_of(folder):
     """The mean calibration error of a run's tasks, in percent."""
-    tasks = read_json(osp.join(folder, METRICS_FILE))["tasks"]
+    tasks = read_metrics(folder)
     return sum(task["expected_calibration_error"] for task in tasks) / len(tasks)
 
 

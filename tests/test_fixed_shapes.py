@@ -1,8 +1,9 @@
-"""A training step has fixed shapes and waits for nothing: what a CUDA graph of it needs."""
+"""A training step has fixed shapes and waits for no value: what a CUDA graph of it needs."""
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch import nn
+from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.helpers import call, train_args
@@ -14,22 +15,41 @@ VARIANTS = {
 }
 
 
-def trace(trainer, losses):
-    """Trace losses and gradients with tensors that have shapes and no values.
+class Loss(nn.Module):
+    """The loss of a batch, so that `functional_call` calls it; `waits` reads it as a number, as a step must not."""
 
-    Raises:
-        DataDependentOutputException, DynamicOutputShapeException: a shape, or a Python value, depends on values.
-    """
-    model = trainer.model
-    learned = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    def __init__(self, model, waits=False):
+        super().__init__()
+        self.model, self.waits = model, waits
+
+    def forward(self, features, labels):
+        loss = self.model.losses(features, labels)[0]["loss"]
+        return loss * loss.item() if self.waits else loss
+
+
+def trace(module, features, labels):
+    """The graph of loss and gradients, from tensors that have shapes and no values."""
+    learned = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
 
     def step(learned, features, labels):
         learned = {name: value.requires_grad_() for name, value in learned.items()}
-        found = torch.func.functional_call(model, learned, (features, labels), strict=False)
-        return torch.autograd.grad(losses(found), list(learned.values()))
+        loss = functional_call(module, learned, (features, labels))
+        return loss, torch.autograd.grad(loss, list(learned.values()))
 
-    class Losses(torch.nn.Module):
-        pass
+    return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(learned, features, labels)
 
-    features, labels = torch.randn(4, model.text_encoder.output_dim), torch.tensor([0, 1, 2, 3])
-    return make_fx(step, tracing_mode="fake")(learned, features, labels)
+
+def reads(graph):
+    """The operators of a graph that read a value, for a Python number or for a shape."""
+    called = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    return [op for op in called if torch.Tag.data_dependent_output in op.tags or "nonzero" in str(op)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_depends_on_no_value(variant, photo_root, backbone, tmp_path):
+    trainer, options = VARIANTS[variant]
+    trained = call(train_args(photo_root, backbone, tmp_path / "run", trainer, **options, **{"OPTIM.MAX_EPOCH": 1}))
+    features, labels = next(iter(trained.make_train_loader()))
+    graph = trace(Loss(trained.model), features, labels)
+    assert not reads(graph) and len(graph.graph.nodes) > 100
+    assert reads(trace(Loss(trained.model, waits=True), features, labels))
