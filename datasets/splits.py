@@ -66,6 +66,22 @@ def split_train_val_test(items, shares=SHARES):
     return parts
 
 
+def folds_of(split, n):
+    """Divide train and val of a stored split anew, n times, so that each image is in val once: a list of splits.
+
+    Images of a folder are divided evenly; one that is alone there stays in train.
+
+    Args:
+        split: {part: [path]} of train, val and perhaps test, which stays.
+    """
+    folders = {}
+    for path in [*split["train"], *split["val"]]:
+        folders.setdefault(osp.dirname(path), []).append(path)
+    fold_of = {path: i % n if len(paths) > 1 else None for paths in folders.values() for i, path in enumerate(paths)}
+    return [{**split, "train": [path for path in fold_of if fold_of[path] != fold],
+             "val": [path for path in fold_of if fold_of[path] == fold]} for fold in range(n)]
+
+
 def split_train_val(items):
     """Split an official training list 80/20 per class: {"train", "val"}; a single image goes to train."""
     parts = {"train": [], "val": []}

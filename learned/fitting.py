@@ -14,8 +14,10 @@ import torch
 from tabulate import tabulate
 
 from common.errors import UserError
+from common.files import read_json, write_json
 from common.program import sentence
 from dassl.data.transforms import build_transform
+from datasets.splits import folds_of
 from features.images import Images
 from runs.config import build_parser, find_trainer, setup_cfg
 from runs.methods import ROWS
@@ -31,6 +33,7 @@ from .reporting import write_report
 SETTINGS = {"DATALOADER.VIEWS": 4, "DATASET.SKIP_BROKEN": True, "TEST.CALIBRATE": True, "TEST.SAVE_PREDICTIONS": True}
 SURE = 0.9  # a wrong prediction with this probability needs a look
 SAMPLE = 48  # images whose encoding is timed
+FEW, FOLDS = 100, 5  # with fewer validation images, so many folds of cross-validation choose
 
 
 def fit(args):
@@ -40,22 +43,53 @@ def fit(args):
         UserError: images or settings that no run can have, or no method has a result.
     """
     out = Path(args.output).resolve()
-    methods = args.methods or [row.label for row in sorted(ROWS.values(), key=lambda row: row.order) if row.quick]
-    opts = {"MODEL.BACKBONE.NAME": args.backbone, "DATASET.SPLIT_DIR": out / "splits", **SETTINGS}
-    jobs = list_jobs(SimpleNamespace(
-        dataset="folder_tasks", cfg="rn50_ep50", root=osp.abspath(args.images), output=str(out / "runs"), seeds=["1"],
-        shots=[str(args.shots)], methods=methods, opts=[*map(str, sum(opts.items(), ())), *args.opts]))
-    tasks = prepare(jobs)
+    jobs = jobs_of(args, out)
+    tasks, n_val = prepare(jobs)
     failed = compare(jobs)
-    runs = [(job.label, job.folder, read_results(job.folder)) for job in jobs if job.folder not in dict(failed)]
+    runs = {job.label: (job.folder, read_results(job.folder)) for job in jobs if job.folder not in dict(failed)}
     if not runs:
         raise UserError(f"no method has a result: {failed[0][1]}")
-    label, folder, results = choose(runs)
+    scores = {label: results["validation"]["overall_metric"] for label, (_, results) in runs.items()}
+    how = f"{n_val:,} validation images"
+    if n_val < FEW:
+        how = f"cross-validation in {FOLDS} folds, since there are only {how}"
+        scores = cross_validate(args, out, [label for label in scores])
+    label = choose(scores)
     with contextlib.redirect_stdout(io.StringIO()):
-        write_report(str(out), str(out / "report.html"), 600)
-    print(*verdict(runs, label, folder, results, tasks), sep="\n")
+        write_report(str(out / "runs"), str(out / "report.html"), 600)
+    print(*verdict(runs, scores, label, how, tasks), sep="\n")
+    folder, _ = runs[label]
     print(f"The report is {out / 'report.html'}, the chosen run {out / 'best'}.", deliver(folder, out), sep="\n")
     return failed
+
+
+def jobs_of(args, out):
+    """The `Job`s of the methods that `args` asks for, with runs and splits in the folder `out`."""
+    methods = args.methods or [row.label for row in sorted(ROWS.values(), key=lambda row: row.order) if row.quick]
+    opts = {"MODEL.BACKBONE.NAME": args.backbone, "DATASET.SPLIT_DIR": out / "splits", **SETTINGS}
+    return list_jobs(SimpleNamespace(
+        dataset="folder_tasks", cfg="rn50_ep50", root=osp.abspath(args.images), output=str(out / "runs"), seeds=["1"],
+        shots=[str(args.shots)], methods=methods, opts=[*map(str, sum(opts.items(), ())), *args.opts]))
+
+
+def cross_validate(args, out, labels):
+    """Mean validation accuracies, {label: percent}, over runs in which each training and validation image is held out.
+
+    Raises:
+        UserError: a run failed.
+    """
+    stored, found = next((out / "splits").rglob("split.json")), {label: [] for label in labels}
+    folds = {task: folds_of(split, FOLDS) for task, split in read_json(stored).items()}
+    for number in range(FOLDS):
+        own = out / "folds" / str(number + 1)
+        (own / stored.parent.relative_to(out)).mkdir(parents=True, exist_ok=True)
+        write_json({task: splits[number] for task, splits in folds.items()}, own / stored.relative_to(out))
+        jobs = [job for job in jobs_of(args, own) if job.label in found]
+        for folder, why in compare(jobs):
+            raise UserError(f"{folder}, of the cross-validation, failed: {why}")
+        for job in jobs:
+            found[job.label].append(read_results(job.folder)["validation"]["overall_metric"])
+    return {label: sum(values) / FOLDS for label, values in found.items()}
 
 
 def deliver(folder, out):
@@ -73,7 +107,8 @@ def deliver(folder, out):
 
 
 def prepare(jobs):
-    """Make the image features that all runs need, and say how long it takes; returns the tasks."""
+    """Make the image features that all runs need, and say how long it takes; returns the tasks and the number of
+    validation images."""
     with contextlib.redirect_stdout(io.StringIO()):
         cfg = setup_cfg(build_parser().parse_args(jobs[0].calls[0]))
         trainer = find_trainer(cfg)(cfg)
@@ -91,7 +126,7 @@ def prepare(jobs):
     undone = [job.calls[0] for job in jobs if job.group and job.state != "finished"]
     with contextlib.redirect_stdout(io.StringIO()):
         make_features(undone)
-    return trainer.tasks
+    return trainer.tasks, parts[1]
 
 
 def compare(jobs):
@@ -103,9 +138,9 @@ def compare(jobs):
         return Sweep(jobs, [], cluster).work()
 
 
-def choose(runs):
-    """The run, (label, folder, results), that is best on the validation images; of equal ones the first."""
-    return max(runs, key=lambda run: run[2]["validation"]["overall_metric"])
+def choose(scores):
+    """The label that is best on the validation images, of {label: percent}; of equal ones the first."""
+    return max(scores, key=scores.get)
 
 
 def standard_error(tasks):
@@ -113,23 +148,28 @@ def standard_error(tasks):
     return math.sqrt(sum(task["metric"] * (100 - task["metric"]) / task["total"] for task in tasks)) / len(tasks)
 
 
-def verdict(runs, label, folder, results, tasks):
-    """What a person needs to know, as lines; the arguments are those of the chosen run, and all `runs`."""
-    rows = [[name, found["validation"]["overall_metric"], found["overall_metric"], error_of(path)]
-            for name, path, found in sorted(runs, key=lambda run: -run[2]["validation"]["overall_metric"])]
-    lines = tabulate(rows, ["method", "validation", "test", "calibration error"], floatfmt=".1f").splitlines()
-    validation, tested = results["validation"]["tasks"], results["tasks"]
+def verdict(runs, scores, label, how, tasks):
+    """What a person needs to know, as lines.
+
+    Args:
+        runs: {label: (folder, results)}. scores: {label: validation accuracy in percent}. label: the chosen one.
+        how: by what it was chosen. tasks: list of `Task`.
+    """
+    folder, results = runs[label]
+    table = tabulate([[name, scores[name], runs[name][1]["overall_metric"], error_of(runs[name][0])]
+                      for name in sorted(scores, key=lambda name: -scores[name])],
+                     ["method", "validation", "test", "calibration error"], floatfmt=".1f")
     chance = sum(100 / len(task.classnames) for task in tasks) / len(tasks)
-    level = [name for name, _, found in runs if name != label and found["validation"]["overall_metric"]
-             >= results["validation"]["overall_metric"] - standard_error(validation)]
+    near = standard_error(results["validation"]["tasks"])
+    level = [name for name in scores if name != label and scores[name] >= scores[label] - near]
     figures = read_metrics(folder)
     task = min(figures, key=lambda task: task["accuracy"])
     rate, name = min((found["accuracy"], f"{own['name']}/{found['name']}") for own in figures
                      for found in own["classes"] if found["total"])
     sure = [found for found in read_predictions(folder) if not found.right and found.probability >= SURE]
-    return [*lines, "", f"Chosen by {sum(task['total'] for task in validation):,} validation images: {label}, "
-            f"{results['overall_metric']:.1f}% of the test images (+- {standard_error(tested):.1f}); chance is "
-            f"{chance:.1f}%." + f" On the validation images {', '.join(level)} are as good." * bool(level),
+    return [table, "", f"Chosen by {how}: {label}, {results['overall_metric']:.1f}% of the test images (+- "
+            f"{standard_error(results['tasks']):.1f}); chance is {chance:.1f}%."
+            + f" As good within a standard error: {', '.join(level)}." * bool(level),
             f"The hardest task is {task['name']} ({task['accuracy']:.1f}%), the hardest class {name} ({rate:.1f}%).",
             f"{len(sure)} test images need a look: they are wrong with a probability of {SURE:.0%} or more."]
 

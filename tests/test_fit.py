@@ -1,12 +1,14 @@
 """fit.py: one call from folders to a classifier, chosen by validation images."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from learned.fitting import choose, standard_error
+from datasets.splits import folds_of
+from learned.fitting import FOLDS, choose, standard_error
 from tests.helpers import REPOSITORY
 
 
@@ -15,10 +17,17 @@ def fit(root, backbone, out, *more, cache):
                           cwd=REPOSITORY, capture_output=True, text=True, env=cache)
 
 
-def test_validation_images_choose():
-    runs = [(name, "", {"validation": {"overall_metric": validation}, "overall_metric": test})
-            for name, validation, test in (("a", 60, 50), ("b", 70, 40), ("c", 70, 99))]
-    assert choose(runs)[0] == "b"
+def test_of_equal_methods_the_first_is_chosen():
+    assert choose({"a": 60, "b": 70, "c": 70}) == "b"
+
+
+def test_in_the_folds_every_image_is_held_out_once():
+    split = {"train": ["a/1", "a/2", "a/3", "b/1", "c/1"], "val": ["a/4", "b/2"], "test": ["a/9"]}
+    folds = folds_of(split, 3)
+    assert sorted(sum((fold["val"] for fold in folds), [])) == ["a/1", "a/2", "a/3", "a/4", "b/1", "b/2"]
+    for fold in folds:
+        assert sorted(fold["train"] + fold["val"]) == sorted(split["train"] + split["val"])
+        assert {path[0] for path in fold["train"]} == {"a", "b", "c"} and fold["test"] == ["a/9"]
 
 
 def test_the_standard_error_is_that_of_the_mean():
@@ -28,10 +37,9 @@ def test_the_standard_error_is_that_of_the_mean():
 
 @pytest.mark.slow
 def test_from_folders_to_a_classifier_in_one_call(photo_root, backbone, tmp_path):
-    import os
-
     environment, out = {**os.environ, "SOFTCPT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}, tmp_path / "out"
-    call = (photo_root, backbone, out, "--methods", "ZS-CLIP", "LP-CLIP", "PLOT", "--opts", "OPTIM.MAX_EPOCH", "1")
+    call = (photo_root, backbone, out, "--methods", "ZS-CLIP", "LP-CLIP", "PLOT", "--opts", "OPTIM.MAX_EPOCH",
+            "1")
     done = fit(*call, cache=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen by" in done.stdout and "The hardest task is" in done.stdout and "chance is" in done.stdout
@@ -39,7 +47,12 @@ def test_from_folders_to_a_classifier_in_one_call(photo_root, backbone, tmp_path
     found = {path.parent: json.loads(path.read_text()) for path in (out / "runs").rglob("results.json")}
     assert {results["label"] for results in found.values()} == {"ZS-CLIP", "LP-CLIP", "PLOT"}
     best = json.loads((out / "best" / "results.json").read_text())
-    assert best["validation"]["overall_metric"] == max(own["validation"]["overall_metric"] for own in found.values())
+    scores = {}  # the few images are cross-validated
+    for path in (out / "folds").rglob("results.json"):
+        own = json.loads(path.read_text())
+        scores.setdefault(own["label"], []).append(own["validation"]["overall_metric"])
+    assert all(len(values) == FOLDS for values in scores.values()) and len(scores) == 3
+    assert sum(scores[best["label"]]) == max(map(sum, scores.values())) and "cross-validation" in done.stdout
     exported = (out / "classifier" / "classifier.onnx").is_file()
     assert exported or best["label"] == "PLOT" and "predict.py" in done.stdout
     assert not (photo_root / "split_fewshot").exists()  # the images' folder is left alone
