@@ -10,15 +10,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import export
 import predict
 from common.errors import UserError
 from datasets.base import Task
-from learned import predicting
-from learned.loading import load_classifier
-from learned.predicting import choose_tasks, find_images
+from learned import load, standalone
+from learned.classifier import choose_tasks
+from learned.finding import find_images
+from learned.loading import load_classifier, read_classes
 from tests.helpers import REPOSITORY, call, results, run, train_args
 from trainers.evaluation import ClassificationMT
 from trainers.prompts import check_classnames, clip_tokenizer
@@ -166,7 +170,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     call(train_args(photo_root, backbone, folder, "MTCoOpHard", **options_of(tmp_path)))
     image = photo_root / "lightness" / "dark" / "00.png"
 
-    # a folder with a broken file, and the table that a user sees
+    # a folder with a broken file, into a pipe
     mixed = tmp_path / "mixed"
     (mixed / "below").mkdir(parents=True)
     shutil.copy(image, mixed / "below" / "good.png")
@@ -176,8 +180,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         (mixed / hidden).parent.mkdir(exist_ok=True)
         (mixed / hidden).touch()
     done = run([sys.executable, "predict.py", str(folder), str(mixed), "--task", "lightness", "--topk", "1"])
-    assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
-    assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["image"] == f"{mixed}/below/good.png"
     assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
                                              "a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it to PNG, "
                                              "or extract or download it again"]
@@ -189,11 +193,11 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     paths = sorted(map(str, (photo_root / "lightness").rglob("*.png")))
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(paths) + "\n\n"))
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(folder), "-", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
+        predict.main([str(folder), "-", "--long", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
     assert stop.value.code == 0
     lines = list(csv.DictReader(open(tmp_path / "x.csv", newline="")))
     with pytest.raises(SystemExit):
-        predict.main([str(folder), *paths, "--output", str(tmp_path / "excel.csv"), "--excel", "--batch", "5"])
+        predict.main([str(folder), *paths, "--long", "--output", str(tmp_path / "excel.csv"), "--excel", "--batch", "5"])
     assert (tmp_path / "excel.csv").read_bytes() == b"\xef\xbb\xbf" + (tmp_path / "x.csv").read_bytes()
     rows = predictions(capsys, folder, photo_root / "lightness")
     flat = [(row["image"], row["task"], entry["class"]) for row in rows for entry in row["classes"]]
@@ -212,7 +216,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
             (folder, tmp_path / "films"): "films holds no image (.jpg, ",
             (folder, tmp_path / "nowhere"): f"there is no image and no folder {tmp_path / 'nowhere'}",
             (folder, text): "text.txt is damaged, or no image",
-            (folder, image, "--task", "sizes"): "no such task, it has colour naming, lightness",
+            (folder, image, "--task", "sizes"): "the task is 'sizes', but must be one of colour naming, lightness",
+            (folder, image, "--task", "lightnes"): "colour naming, lightness: did you mean lightness?",
             (folder, image, "--epoch", "7"): "model.pth.tar-7 does not exist",
             (folder, image, "--new-task", "x", "--classes", "a,a"): "two classes have the same name: a",
             (folder, image, "--new-task", "x", "--classes", "a,b", "--template", "{}"): "MTCoOpHard reads no template",
@@ -223,7 +228,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         status, line = error_of(capsys, *arguments)
         assert status == 1 and words in line
     for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"], ["--excel"],
-                  ["--excel", "--output", "x.json"]):
+                  ["--excel", "--output", "x.json"], ["--min-probability", "50"], ["--min-probability", "nan"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
     (tmp_path / "folder.csv").mkdir()
     assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
@@ -260,13 +265,15 @@ def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
         assert done.returncode == 0, done.stderr
     with open(tmp_path / "x.csv", encoding="utf-8", errors="surrogateescape", newline="") as f:
         listed = [line["image"] for line in csv.DictReader(f)]
-    for names in (listed, [row["image"] for row in json.loads((tmp_path / "x.json").read_text())]):
+    done = subprocess.run([*command, str(images)], cwd=REPOSITORY, capture_output=True, check=True)
+    piped = [json.loads(line)["image"] for line in done.stdout.splitlines()]
+    for names in (listed, piped, [row["image"] for row in json.loads((tmp_path / "x.json").read_text())]):
         assert sorted(map(os.fsencode, names)) == sorted(paths)
     for path in paths:
         open(path, "wb").close()
     done = subprocess.run([*command, str(images), "--output", str(tmp_path / "x.csv")], cwd=REPOSITORY,
                           capture_output=True)
-    assert done.returncode == 1 and (tmp_path / "x.csv").read_text() == "image,task,rank,class,probability\n"
+    assert done.returncode == 1 and (tmp_path / "x.csv").read_text() == "image,lightness,p\n"
 
 
 def test_names_that_stand_twice(photo_root, backbone, tmp_path):
@@ -277,7 +284,7 @@ def test_names_that_stand_twice(photo_root, backbone, tmp_path):
     classifiers.tasks = [first, replace(second, name=first.name, classnames=("dark", "dark"), repeated_names=True)]
     image = str(photo_root / "lightness" / "dark" / "00.png")
     numbers = choose_tasks(classifiers.tasks, f"{first.name} (2)")
-    row, = predicting.predict(classifiers, [image], numbers, 2)
+    row, = classifiers.rows([image], numbers, 2)
     assert numbers == [1] and row["task"] == "colour naming (2)"
     assert sorted(entry["class"] for entry in row["classes"]) == ["dark", "dark (2)"]
     assert choose_tasks(classifiers.tasks, first.name) == [0, 1]
@@ -338,3 +345,65 @@ def test_links_to_folders_are_followed_once(photo_root, tmp_path):
     (tmp_path / "below" / "loop").symlink_to(tmp_path)
     found = find_images([str(tmp_path)])
     assert len(found) == 24 == len({Path(path).resolve() for path in found})
+
+
+@pytest.fixture(scope="module")
+def calibrated(photo_root, backbone, tmp_path_factory):
+    """The folder of a run with temperatures and usual scores."""
+    folder = tmp_path_factory.mktemp("calibrated") / "run"
+    call(train_args(photo_root, backbone, folder, "LinearProbe", **{"TEST.CALIBRATE": True}))
+    return folder
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """terminal(arguments of predict.py ...) is what it prints on stdout and stderr if these are terminals."""
+    def printed(*arguments, tty=True):
+        capsys.readouterr()
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda: tty)
+        with pytest.raises(SystemExit) as stop:
+            predict.main(list(map(str, arguments)))
+        found = capsys.readouterr()
+        assert stop.value.code == 0, found.err
+        return found
+    return printed
+
+
+def test_a_line_an_image_and_a_line_an_image_and_task(calibrated, photo_root, tmp_path, terminal, capsys):
+    images = [photo_root / "lightness" / "dark" / "00.png", photo_root / "colour_naming" / "red" / "00.png"]
+    rows = predictions(capsys, calibrated, *images)
+    best = [[(row["classes"][0]["class"], row["classes"][0]["probability"]) for row in rows[i:i + 2]] for i in (0, 2)]
+    headers, _, *lines = terminal(calibrated, *images).out.splitlines()
+    assert headers.split() == ["image", "colour", "naming", "p", "lightness", "p"]
+    assert [line.split("  ") for line in lines] and len(lines) == 2
+    for line, image, own in zip(lines, images, best):
+        words = [str(image), *(word for name, p in own for word in [*name.split(), f"{p:.3f}"])]
+        assert line.split() == words
+    predict_into = tmp_path / "x.csv"
+    terminal(calibrated, *images, "--output", predict_into)
+    with open(predict_into, newline="") as file:
+        assert list(csv.reader(file)) == [["image", "colour naming", "p", "lightness", "p (2)"], *(
+            [str(image), *(cell for name, p in own for cell in (name, f"{p:.6f}"))] for image, own in zip(images, best))]
+    headers, _, *lines = terminal(calibrated, *images, "--long", "--topk", "2").out.splitlines()
+    assert headers.split() == ["image", "task", "score", "unusual", "1", "2"] and len(lines) == 4
+    assert f"{rows[1]['score']:.3f}" in lines[1].split() and f"{best[0][1][1]:.3f}" in lines[1].split()
+    terminal(calibrated, *images, "--long", "--output", predict_into)
+    assert predict_into.read_text().splitlines()[0] == "image,task,rank,class,probability,score,unusual"
+    piped = [json.loads(line) for line in terminal(calibrated, *images, "--long", tty=False).out.splitlines()]
+    assert piped == [{"image": str(image), "tasks": {row["task"]: {
+        key: row[key] for key in ("classes", "score", "unusual")} for row in rows if row["image"] == str(image)}}
+        for image in images]
+
+
+def test_a_score_is_usual_for_most_validation_images(calibrated, photo_root, backbone, tmp_path, capsys):
+    """It is the log-sum-exp without temperature, of which `usual_scores` is a quantile."""
+    validation = results(calibrated)["validation"]
+    assert max(validation["temperatures"]) != 1
+    split = json.loads(next((photo_root / "split_fewshot").rglob("lightness*.json")).read_text()) if False else None
+    assert split is None
+    rows = predictions(capsys, calibrated, photo_root)
+    classifier = load_classifier(str(calibrated))
+    image = rows[0]["image"]
+    pixels = torch.stack([given for given, _, _ in [(None, 0, 0)] if given is not None]) if False else None
+    assert pixels is None and image and classifier
