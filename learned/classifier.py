@@ -27,7 +27,8 @@ class Classifier:
 
     Attributes:
         trainer: as `load_run` returns it. tasks, cfg: those of the run.
-        encode: `ImageFeatures`, as in testing. upright: images are turned as their EXIF orientation says.
+        encode, transform: `ImageFeatures` and the transform of images, as in testing.
+        upright: images are turned as their EXIF orientation says.
         usual_scores: of each task the score that 95% of the validation images exceed, or None if the run has none.
     """
 
@@ -37,6 +38,7 @@ class Classifier:
         dataset = self.cfg.DATASET.NAME
         self.upright = dataset in DATASET_REGISTRY.registered_names() and getattr(
             DATASET_REGISTRY.get(dataset), "upright", False)
+        self.transform = build_transform(self.cfg, is_train=False)
         with trainer.autocast():
             self.class_features = trainer.model.class_features()
         self.sizes = [len(task.classnames) for task in self.tasks]
@@ -149,7 +151,7 @@ class GivenImages(Images):
         paths = [os.fspath(image) if picture is None else f"image {i}"
                  for i, (image, picture) in enumerate(zip(images, self.pictures))]
         super().__init__(classifier.cfg, [NamedDatum(path, classifier.upright, impath=path) for path in paths],
-                         build_transform(classifier.cfg, is_train=False))
+                         classifier.transform)
 
     def read(self, idx):
         return super().read(idx) if self.pictures[idx] is None else self.pictures[idx]

@@ -140,14 +140,17 @@ def read_classes(text):
     elif text.startswith("@"):
         if not osp.isfile(text[1:]):
             raise MissingFile(f"--classes {text}: there is no file {text[1:]}")
-        with open(text[1:], encoding="utf-8-sig") as file:
-            names = [line for line in file.read().splitlines() if line.strip()]
+        try:
+            with open(text[1:], encoding="utf-8-sig") as file:
+                names = [line for line in file.read().splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"--classes {text}: {text[1:]} is no text in UTF-8 ({error}): save it as such") from error
     else:
         names = text.split(",")
         wrong = next((name for name in names if not name.strip() or '"' in name), None)
         if wrong is not None:
-            raise UserError(f"--classes {text!r} has the name {wrong.strip()!r}: give names that hold a comma as a JSON "
-                            "list, '[\"sweet, red\", \"sour\"]', or in a file, a name a line: @names.txt")
+            raise UserError(f"--classes {text!r} has the name {wrong.strip()!r}: give names that hold a comma as a "
+                            "JSON list, '[\"sweet, red\", \"sour\"]', or in a file, a name a line: @names.txt")
     if not names:
         raise UserError(f"--classes {text} names no class")
     return [name.strip() for name in names]
