@@ -1,5 +1,7 @@
 """Uses what runs have learned: loads it from their folders, predicts, exports, makes a report."""
 
+import dassl  # noqa: F401  sets how PyTorch's threads wait, before PyTorch is loaded
+
 
 def load(run):
     """The `classifier.Classifier` of a finished run, whose folder is `run`: `load(run).predict(["photo.jpg"])`.

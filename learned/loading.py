@@ -143,8 +143,8 @@ def read_classes(text):
         try:
             with open(text[1:], encoding="utf-8-sig") as file:
                 names = [line for line in file.read().splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"--classes {text}: {text[1:]} is no text in UTF-8 ({error}): save it as such") from error
+        except UnicodeDecodeError:
+            raise UserError(f"--classes {text}: {text[1:]} is not UTF-8 text: save it as UTF-8") from None
     else:
         names = text.split(",")
         wrong = next((name for name in names if not name.strip() or '"' in name), None)

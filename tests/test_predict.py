@@ -230,8 +230,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     }.items():
         status, line = error_of(capsys, *arguments)
         assert status == 1 and words in line
-    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"], ["--excel"],
-                  ["--excel", "--output", "x.json"], ["--min-probability", "50"], ["--min-probability", "nan"]):
+    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"],
+                  ["--excel"], ["--excel", "--output", "x.json"], ["--min-probability", "50"], ["--min-probability", "nan"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
     (tmp_path / "folder.csv").mkdir()
     assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
@@ -529,7 +529,8 @@ def test_names_of_classes_from_text_and_files(tmp_path):
     (tmp_path / "latin.txt").write_bytes("Äpfel".encode("latin-1"))
     for text, words in {"a,,b": "has the name '': give names that hold a comma as a JSON list", '"a, b",c': "JSON list",
                         "[a, b]": "begins as a JSON list and is none", "[1, 2]": "must be a JSON list of names",
-                        "[]": "names no class", f"@{tmp_path}/latin.txt": "is no text in UTF-8", f"@{tmp_path}/empty.txt": "names no class",
+                        "[]": "names no class", f"@{tmp_path}/empty.txt": "names no class",
+                        f"@{tmp_path}/latin.txt": "is not UTF-8 text",
                         "@nowhere.txt": "there is no file nowhere.txt", "nowhere.json": "No JSON file at"}.items():
         with pytest.raises(UserError, match=re.escape(words)):
             read_classes(text)
