@@ -231,7 +231,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         status, line = error_of(capsys, *arguments)
         assert status == 1 and words in line
     for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"],
-                  ["--excel"], ["--excel", "--output", "x.json"], ["--min-probability", "50"], ["--min-probability", "nan"]):
+                  ["--excel"], ["--excel", "--output", "x.json"], ["--min-probability", "50"],
+                  ["--min-probability", "nan"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
     (tmp_path / "folder.csv").mkdir()
     assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
