@@ -1,9 +1,11 @@
 """OpenAI's `clip.clip`: names of models, loading, tokenizing."""
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from open_clip.pretrained import get_pretrained_url
+from open_clip.pretrained import get_pretrained_url, list_pretrained_tags_by_model
 from open_clip.tokenizer import _tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -79,7 +81,8 @@ def _load_fp32(name, download_root, quick_gelu):
     else:
         if not path.exists() and path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
             raise UnusableModel(f"unknown CLIP model {name!r}; it can be {', '.join(available_models())}, a weight "
-                                "file, a model's folder, open_clip:ARCH/PRETRAINED or hf-hub:ORG/NAME")
+                                "file, a model's folder, open_clip:ARCH/PRETRAINED or hf-hub:ORG/NAME"
+                                f"{_did_you_mean(name)}")
         config, preprocess, content = None, {}, read_content(path)
     state_dict, layout = find_clip(content, path)
     if layout == "transformers" and config is None and is_transformers(path.parent):
@@ -87,6 +90,22 @@ def _load_fp32(name, download_root, quick_gelu):
     if quick_gelu is None:
         quick_gelu = config is None or config["quick_gelu"]
     return from_openai(state_dict, path, config, preprocess, quick_gelu)
+
+
+def _did_you_mean(name):
+    """End the message on an unknown model with the names of those that are like it, or with ""."""
+    def plain(text):
+        return re.sub("[^a-z0-9]", "", text.lower())
+
+    arch, _, tag = name.partition("/")
+    tags = list_pretrained_tags_by_model(arch)
+    known = {plain(other): other for other in available_models()}
+    meant = [f"{known[found]} (OpenAI's weights)" if known[found] in _MODELS else known[found]
+             for found in get_close_matches(plain(name), known, 1, 1 if tags else 0.7)]
+    if tags:
+        some = f"{', '.join(tags[:6])}{' ...' if len(tags) > 6 else ''}"
+        meant.append(f"open_clip:{name if tag in tags else f'{arch}/PRETRAINED with one of {some}'}")
+    return f": did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def tokenize(texts, context_length=77, truncate=False):

@@ -58,7 +58,8 @@ def program(resume=None):
             end(f"interrupted; the same command {resume}" if resume else "interrupted", 130)
         if os.environ.get("SOFTCPT_TRACEBACK") or not is_of_user(error):
             raise
-        end(f"error: {sentence(error)} (SOFTCPT_TRACEBACK=1 shows where)", 1)
+        hint = "" if isinstance(error, UserError) else " (SOFTCPT_TRACEBACK=1 shows where)"  # that says all in itself
+        end(f"error: {sentence(error)}{hint}", 1)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from .splits import complete_parts, relative, split_folder
 
 NUMBER = re.compile(r"[\d\s.]*\d[\d\s.]*|n\d{8}\b.*")  # "7", or ImageNet's "n01440764", perhaps with words behind
 
+NO_CLASS = re.compile(r"(unsorted|misc(ellaneous)?|te?mp|to ?do|(new|untitled) folder)[ \d()]*")  # names of heaps
+
 
 @dataclass(frozen=True)
 class Task:
@@ -319,6 +321,10 @@ def doubts_of(task):
         doubts.append(f"task {task.name!r} has classes whose names are numbers or WordNet ids ({first_of(odd, 3)}), "
                       f"which tell CLIP nothing: name each in tasks.yaml, such as classes: {{{odd[0]!r}: NAME}}, or "
                       "rename the folders")
+    heaps = [name for name in task.classnames if NO_CLASS.fullmatch(name.strip().lower())]
+    if heaps:
+        doubts.append(f"task {task.name!r} has the class {first_of(map(repr, heaps), 3)}, whose name says that it is "
+                      "none: remove its folder, or list the classes in tasks.yaml without it")
     return doubts
 
 

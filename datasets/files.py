@@ -122,7 +122,7 @@ def images_of(folder):
         unread = describe_unread(list_unread(folder))
         raise MissingFiles(f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): "
                            + (f"its folder {below} does, they must be in {osp.dirname(folder)}/<class>" if below else
-                              unread or "unpack or put its images there"), [folder])
+                              unread or "unpack or put its images there, or remove it if it is no class"), [folder])
     return images
 
 

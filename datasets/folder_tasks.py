@@ -103,7 +103,8 @@ def find_entries(root):
     if not folders and not lists:
         raise UserError(f"FolderTasks: {root} has no task folders, it needs {root}/<task>/<class>/<image>.jpg")
     parts = lists or find_parts(root, folders)
-    if parts or all(list_images(osp.join(root, name)) and not list_folders(osp.join(root, name)) for name in folders):
+    paths = [osp.join(root, name) for name in folders]
+    if parts or any(map(list_images, paths)) and not any(map(list_folders, paths)):
         print(f"Note: {root} is taken for one task, {osp.basename(root)!r}, "
               + (f"with the fixed parts {', '.join(parts.values())}" if parts else "whose folders are its classes"))
         return [TaskEntry(folder=".", **parts)]
@@ -201,7 +202,9 @@ def read_task(root, entry, name):
     parts = {part: [(image, labels[key]) for image, key, _ in items] for part, items in read.items()}
     empty = set(labels.values()) - {label for items in parts.values() for _, label in items}
     if empty:
-        raise UserError(f"class {task.classnames[min(empty)]!r} has no image in any part: add some, or leave it out")
+        name = task.classnames[min(empty)]
+        own = ", ".join(osp.join(path, list(classes)[min(empty)]) for path in sources.values() if osp.isdir(path))
+        raise UserError(f"class {name!r} has no image in any part{own and f' ({own})'}: add some, or leave it out")
     seen = {}
     for part, items in parts.items():
         for path, _ in items:

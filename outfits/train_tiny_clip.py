@@ -34,7 +34,8 @@ VOCABULARY, POSITIONS = 49408, 77  # of CLIP's tokenizer and of OpenAI's text to
 PAD, SOS, EOT = 0, VOCABULARY - 2, VOCABULARY - 1
 CAPTION_TOKENS = 40  # longest caption with SOS and EOT; longer ones are cut
 EMBED_DIM = 128
-VISION = {"layers": (1, 1, 1, 1), "width": 8, "patch_size": None, "image_size": SIZE}
+VISIONS = {"resnet": {"layers": (1, 1, 1, 1), "width": 8, "patch_size": None, "image_size": SIZE},
+           "vit": {"layers": 4, "width": 96, "head_width": 32, "patch_size": 8, "image_size": SIZE}}
 TEXT = {"width": 64, "heads": 1, "layers": 4}
 CHUNK = 1000  # scenes rendered by one call
 CAPTIONS = 4  # captions of a scene
@@ -53,6 +54,7 @@ def parse_args():
     parser = argparse.ArgumentParser("python -m outfits.train_tiny_clip", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
+    parser.add_argument("--vision", choices=VISIONS, default="resnet", help="image tower (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=60_000, help=f"multiple of {CHUNK}, 25 KB of memory each")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
@@ -271,7 +273,7 @@ def openai_state_dict(model, vocabulary, seed):
 
 def save(state_dict, args, minutes):
     """Write the weights, with metadata that says how they were made."""
-    settings = {"scenes": args.scenes, "captions": CAPTIONS, "steps": args.steps, "batch_size": BATCH, "lr": LR,
+    settings = {"vision": args.vision, "scenes": args.scenes, "captions": CAPTIONS, "steps": args.steps, "batch_size": BATCH, "lr": LR,
                 "weight_decay": WEIGHT_DECAY, "aspect_weight": ASPECT_WEIGHT, "seed": args.seed,
                 "threads": args.threads}
     metadata = {"format": "pt", "made_by": "outfits/train_tiny_clip.py", "settings": json.dumps(settings),
@@ -294,7 +296,7 @@ def main():
     tokens, *contrasts = (torch.searchsorted(vocabulary, rows) for rows in (tokens, *contrasts))
     print(f"{len(vocabulary)} different tokens, {(tokens != PAD).sum(2).float().mean():.1f} a caption")
     text = CLIPTextCfg(context_length=CAPTION_TOKENS, vocab_size=len(vocabulary), **TEXT)
-    model = CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), text, quick_gelu=True)
+    model = CLIP(EMBED_DIM, CLIPVisionCfg(**VISIONS[args.vision]), text, quick_gelu=True)
     model.visual.to(memory_format=torch.channels_last)  # twice as fast on CPUs
     train(model, images, tokens, contrasts, values, args)
     save(openai_state_dict(model, vocabulary, args.seed), args, (time.time() - start) / 60)

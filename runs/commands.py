@@ -6,8 +6,9 @@ import os.path as osp
 import re
 
 from common.errors import UserError
+from common.names import did_you_mean, near
 
-from .methods import ROWS, TRAINERS
+from .methods import ROWS, TRAINERS, which_trainer
 from .results import RESULTS_FILE
 
 
@@ -66,8 +67,9 @@ def calls_of_rows(settings, dataset, cfg):
                   key=lambda pair: pair[0].order)
     for label in settings.methods:
         if label not in ROWS and label != "all":
-            raise WrongCall(f"METHODS has {label!r}, which the results table does not have, it has "
-                            f"{' '.join(row.label for row, _ in rows)}, or all")
+            labels = [row.label for row, _ in rows]
+            raise WrongCall(f"METHODS has {label!r}, which the results table does not have"
+                            f"{did_you_mean(near(label, labels)) or ', it has ' + ' '.join(labels) + ', or all'}")
     words = {"DATASET": dataset, "CFG": cfg}
     return [(row.label, call) for row, trainer in rows
             if (row.by_default if not settings.methods else {row.label, "all"} & set(settings.methods))
@@ -93,7 +95,7 @@ def calls_of_script(settings, script, usage, given, trainer="", **kind):
     check_settings(settings)
     trainer = words.get("TRAINER") or trainer
     if trainer not in TRAINERS:
-        raise WrongCall(f"TRAINER is '{trainer}', but must be one of {', '.join(TRAINERS)}")
+        raise WrongCall(f"TRAINER is '{trainer}', but must be {which_trainer(trainer)}")
     method = TRAINERS[trainer]
     for name in method.arguments:
         if name not in words:
@@ -142,17 +144,18 @@ def calls_of_method(settings, trainer, words, options, pairs=(), place="", class
     if "MAX_TASK" in words:
         tasks = ",".join(f"task{i}" for i in range(int(words["MAX_TASK"]) + 1))
     values = {**words, **options, "TRAINER": trainer.__name__, "MODEL": words["CFG"].split("_ep")[0], "SELECTED": tasks}
+    filed = names_of_folders(words["CFG"], [*pairs, *settings.opts])
     name, calls = trainer.folder_name, []
     for shots, seed in itertools.product(
             [words["SHOTS"]] if "SHOTS" in words else settings.shots if "{SHOTS}" in name else [None],
             settings.seeds if "{SEED}" in name else ["1"]):
         values = {**values, "SHOTS": shots, "SEED": seed}
-        call = ["--root", settings.root, "--output-dir", folder_of(settings, trainer, place, values),
+        call = ["--root", settings.root, "--output-dir", folder_of(settings, trainer, place, {**values, **filed}),
                 "--trainer", trainer.__name__, "--seed", seed,
                 "--dataset-config-file", f"configs/datasets/{words.get('TARGET', words['DATASET'])}.yaml",
                 "--config-file", f"configs/trainers/{trainer.config.format(**values)}.yaml"]
         if trained:
-            model = folder_of(settings, trainer, trained[0], values)
+            model = folder_of(settings, trainer, trained[0], {**values, **filed})
             if not osp.isfile(osp.join(model, RESULTS_FILE)):
                 raise UserError(f"{model} is not finished: run {trained[1]} with the same arguments first")
             call += ["--eval-only", "--model-dir", model]
@@ -162,6 +165,24 @@ def calls_of_method(settings, trainer, words, options, pairs=(), place="", class
         keys.update({f"TRAINER.{trainer.node}.{option}": str(value) for option, value in options.items()})
         calls.append([*call, *itertools.chain(*keys.items()), *pairs, *settings.opts])
     return calls
+
+
+def names_of_folders(cfg, pairs):
+    """Return {"CFG", "MODEL"} as folders of runs name them, if KEY VALUE ... sets another backbone than CFG's; else {}.
+
+    The backbone's own name takes the place of what stands before the schedule: CFG rn50_ep50 and the backbone ViT-B/32
+    are filed as vit_b_32_ep50, as a weight file with its name alone.
+    """
+    backbone = dict(zip(pairs[::2], pairs[1::2])).get("MODEL.BACKBONE.NAME")
+    if not backbone:
+        return {}
+    kind, _, rest = backbone.rpartition(":")
+    path = osp.expanduser(rest)
+    if kind == "local-dir" or not kind and osp.exists(path):
+        rest = osp.basename(osp.abspath(path)) if osp.isdir(path) else osp.splitext(osp.basename(path))[0]
+    name = re.sub("[^a-z0-9.]+", "_", rest.lower()).strip("_.")
+    schedule = re.search(r"(^|_)(ep\d.*)", cfg)
+    return {"CFG": f"{name}_{schedule[2] if schedule else cfg}", "MODEL": name}
 
 
 def folder_of(settings, trainer, place, values):

@@ -3,6 +3,8 @@
 import itertools
 import sys
 
+import numpy as np
+
 from common.csv_files import write_csv
 from common.errors import UserError
 
@@ -42,6 +44,16 @@ def pairs_of(folder_a, folder_b):
         raise UserError(f"{folder_a} and {folder_b} were tested on different images, or on other classes of them: "
                         "compare runs on the same test images")
     return list(zip(a, b))
+
+
+def rights_of(folder):
+    """What a run got right: its images ((name, task, true class), ...), sorted, and (n_images,) bool.
+
+    Raises:
+        MissingFile: it has no predictions.
+    """
+    found = sorted(read_predictions(folder), key=lambda p: p[:3])
+    return tuple(p[:3] for p in found), np.array([p.right for p in found])
 
 
 def row_of(name, pairs):

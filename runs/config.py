@@ -2,16 +2,17 @@
 
 import argparse
 import ast
-import difflib
+import os
 import os.path as osp
 import random
 
 import yaml
 
 from common.errors import MissingFile, UserError
+from common.names import did_you_mean, near
 
-from .keys import all_keys, default_cfg, refusal
-from .methods import TRAINERS
+from .keys import all_keys, default_cfg, refusal, value_of
+from .methods import TRAINERS, which_trainer
 
 BASE = "_BASE_"  # a key of a yaml file: the path, relative to it, of another yaml file that it changes
 
@@ -113,9 +114,8 @@ def make_cfg(settings):
 def set_value(cfg, keys, key, value, source):
     """Check a value and set it in `cfg`; errors name the key, the value, what the key accepts, and `source`."""
     if key not in keys:
-        guess = difflib.get_close_matches(key, keys, 1)
         raise UserError(f"there is no config key {key} (set {source})"
-                        + (f": did you mean {guess[0]}?" if guess else ", see docs/keys.md for all"))
+                        f"{did_you_mean(near(key, keys)) or ', see docs/keys.md for all'}")
     if value is None:
         raise UserError(f"{key} has no value (set {source}): give it one, or leave it out for its default "
                         f"{keys[key].default!r}")
@@ -165,7 +165,7 @@ def read_yaml(path, above=()):
     if not path:
         return []
     if not osp.isfile(path):
-        raise MissingFile(f"the config file {path} does not exist")
+        raise MissingFile(f"the config file {path} does not exist{did_you_mean(near_files(path))}")
     if not path.endswith((".yaml", ".yml")):
         raise UserError(f"the config file {path} must be .yaml (files of Python are not executed)")
     try:
@@ -188,6 +188,14 @@ def read_yaml(path, above=()):
     return found
 
 
+def near_files(path):
+    """Return the yaml files beside a missing one whose names are like its own."""
+    folder, name = osp.split(path)
+    files = os.listdir(folder) if osp.isdir(folder) else []
+    stems = [osp.splitext(file)[0] for file in sorted(files) if file.endswith(".yaml")]
+    return [osp.join(folder, f"{stem}.yaml") for stem in near(osp.splitext(name)[0], stems)]
+
+
 def _leaves(node, path, prefix=""):
     """Yield (key, value, source) of a composed yaml mapping."""
     if not isinstance(node, yaml.MappingNode):
@@ -208,6 +216,12 @@ def _leaves(node, path, prefix=""):
             yield key, plain, f"in {path}:{line}"
 
 
+def describe_changed(cfg):
+    """Return a line "  KEY: value" for each key that has another value than its default, in the order of the docs."""
+    return "\n".join(f"  {name}: {value_of(cfg, name)}" for name, key in all_keys().items()
+                     if value_of(cfg, name) != key.default)
+
+
 def check_unread(cfg, reads):
     """Print a line for each key of the command line that is not read; `reads` is a function of the key."""
     for key, source in getattr(cfg, "sources", {}).items():
@@ -222,5 +236,5 @@ def find_trainer(cfg):
         UserError: there is no such class.
     """
     if cfg.TRAINER.NAME not in TRAINERS:
-        raise refusal(cfg, "TRAINER.NAME", f"must be one of {', '.join(TRAINERS)}: set it by --trainer")
+        raise refusal(cfg, "TRAINER.NAME", f"must be {which_trainer(cfg.TRAINER.NAME)}")
     return TRAINERS[cfg.TRAINER.NAME]

@@ -1,6 +1,8 @@
 """This project's config keys, besides Dassl's and those that each method declares."""
 
+import functools
 from dataclasses import replace
+from operator import getitem
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -82,12 +84,14 @@ def source_of(cfg, key):
     return f" (set {source})" if source else ""
 
 
+def value_of(cfg, key):
+    """Return the value of a key such as "A.B" in a config."""
+    return functools.reduce(getitem, key.split("."), cfg)
+
+
 def refusal(cfg, key, accepted):
     """A `UserError` that names a key, its value, its source and `accepted`, such as "must be ..."."""
-    value = cfg
-    for name in key.split("."):
-        value = value[name]
-    return UserError(f"{key} is {value!r}{source_of(cfg, key)}, but {accepted}")
+    return UserError(f"{key} is {value_of(cfg, key)!r}{source_of(cfg, key)}, but {accepted}")
 
 
 def markdown():

@@ -29,6 +29,10 @@ class RunLog(Logger):
             self.file.write(early)
             self.begun = True
 
+    def only(self, text):
+        """Write lines to the file that the console does not show."""
+        self.file.write(f"{text}\n")
+
     def __enter__(self):
         self.console, sys.stdout = sys.stdout, self
         return self

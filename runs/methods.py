@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.keys import Key
+from common.names import did_you_mean, near
 from dassl.engine import TRAINER_REGISTRY
 
 ROWS = {}  # label -> Row, of all methods
@@ -27,7 +28,7 @@ class Row:
         options: {option of the method's node: value} of its runs.
         tells: names of the options that tell a run of this row from others; the first row that fits counts.
         on: {dataset: {option: value}}, further options on a dataset.
-        by_default: `all_methods.sh` runs it unless METHODS names rows.
+        by_default: `all_methods.sh` runs it unless METHODS names rows. quick: `fit.py` likewise.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Row:
     tells: tuple = ()
     on: dict = field(default_factory=dict)
     by_default: bool = True
+    quick: bool = False
 
 
 def register(trainer):
@@ -51,6 +53,19 @@ def register(trainer):
             raise ValueError(f"there is a row {row.label!r} already: give the method another label")
         ROWS[row.label] = row
     return trainer
+
+
+def which_trainer(name):
+    """Say what a trainer's name must be instead of `name`, to end "must be ...".
+
+    A user may have meant a trainer's own name or, such as "CoOp", how the labels of its rows begin.
+    """
+    labels = {row.label: trainer for trainer, cls in TRAINERS.items() for row in cls.rows}
+    meant = {}  # trainer -> those of its labels that are like `name`
+    for found in near(name, [*TRAINERS, *labels]):
+        meant.setdefault(found if found in TRAINERS else labels[found], []).extend([found] * (found not in TRAINERS))
+    guess = did_you_mean([f"{trainer} ({', '.join(found)})" if found else trainer for trainer, found in meant.items()])
+    return f"the name of a trainer{guess}" if guess else f"one of {', '.join(TRAINERS)}: set it by --trainer"
 
 
 def find_row(rows, options):

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.csv_files import read_csv, write_csv
 from common.errors import MissingFile
-from common.files import write_json
+from common.files import read_json, write_json
 
 METRICS_FILE, PREDICTIONS_FILE, CMAT_FILE = "metrics.json", "predictions.csv", "cmat.pt"
 CONFUSION = osp.join("confusion", "task{}")
@@ -173,6 +173,15 @@ def write_confusion(path, name, classes, labels, predictions, draw):
         draw_heat_map(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), classes,
                       np.where(counts, counts.astype(str), "") if len(classes) <= 30 else [], f"{path}.png",
                       "share of the true class", title=name, xlabel="predicted class", ylabel="true class")
+
+
+def read_metrics(folder):
+    """The figures of a run's tasks, as `figures_of` returns them; of an older run they may lack some.
+
+    Raises:
+        MissingFile: they were not written.
+    """
+    return read_json(osp.join(folder, METRICS_FILE))["tasks"]
 
 
 def read_confusion(folder, task):

@@ -19,6 +19,7 @@ class Browser:
     Attributes:
         errors: texts of the page's exceptions and of its errors and warnings in the console.
         requests: addresses of all that it asked for, data: URIs aside.
+        downloads: the folder of the files that it saved.
     """
 
     def __init__(self, profile, width=1200, height=900, mobile=False, dark=False):
@@ -38,6 +39,9 @@ class Browser:
         os.close(read)
         os.close(write)
         self.numbers, self.buffer, self.errors, self.requests, self.session = itertools.count(1), b"", [], [], None
+        self.downloads = profile.with_name(f"{profile.name}_downloads")
+        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        self.ask("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -96,7 +100,8 @@ class Browser:
 
     def run(self, script):
         """The value of a JavaScript expression in the page, once it has drawn what it has to."""
-        expression = f"new Promise(done => requestAnimationFrame(() => setTimeout(() => done({script}))))"
+        expression = ("new Promise((done, fail) => requestAnimationFrame(() => setTimeout(() => "
+                      f"{{ try {{ done({script}); }} catch (error) {{ fail(error); }} }})))")
         answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -108,6 +113,27 @@ class Browser:
                          f"}})({script})")
         for kind in ("mousePressed", "mouseReleased"):
             self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def escape(self):
+        """Press the Escape key."""
+        for kind in ("keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
+
+    def use_everything(self):
+        """Choose each option of each select box, and click each button there is then; an open dialog is closed."""
+        self.run("""(() => {
+          const boxes = () => document.querySelectorAll("select");
+          for (let k = 0; k < boxes().length; k++) {
+            for (let i = 0; i < boxes()[k].options.length; i++) {
+              boxes()[k].selectedIndex = i;
+              boxes()[k].dispatchEvent(new Event("change", {bubbles: true}));
+            }
+          }
+          for (const node of document.querySelectorAll("button, summary")) {
+            node.click();
+            document.querySelector("dialog[open]")?.close();
+          }
+        })()""")
 
     def choose(self, script, value):
         """Choose an option of the select box that a JavaScript expression gives."""

@@ -69,6 +69,34 @@ def test_variables_that_are_not_set_have_their_defaults(tmp_path):
     assert exported == ["data", "output", "1 2 3", "1 2 4 8 16", "", ""]
 
 
+def folder_names(label, cfg, opts):
+    settings = SimpleNamespace(root="data", output="output", methods=[label], shots=["2"], seeds=["1"], opts=opts)
+    (_, call), = calls_of_rows(settings, "outfits16", cfg)
+    return call[call.index("--output-dir") + 1].removeprefix("output/outfits16/"), call
+
+
+@pytest.mark.parametrize("label, cfg, backbone, folder", [
+    ("KgCoOp", "rn50_ep50", "RN101", "KgCoOp/rn101_ep50_2shots/seed1"),
+    ("KgCoOp", "ep50", "open_clip:ViT-B-32/laion2b", "KgCoOp/vit_b_32_laion2b_ep50_2shots/seed1"),
+    ("KgCoOp", "mine", "hf-hub:org/My.CLIP", "KgCoOp/org_my.clip_mine_2shots/seed1"),
+    ("KgCoOp", "vit_b16_ep50", "{}/my-clip.pt", "KgCoOp/my_clip_ep50_2shots/seed1"),
+    ("KgCoOp", "vit_b16_ep50", "{}", "KgCoOp/a_model.v1_ep50_2shots/seed1"),
+    ("KgCoOp", "vit_b16_ep50", "local-dir:{}/", "KgCoOp/a_model.v1_ep50_2shots/seed1"),
+    ("CoOp-MT", "rn50_ep50", "ViT-B/32", "MTCoOpHard/vit_b_32_ep50_2shots/nctx16_cscFalse_tscFalse/seed1"),
+    ("ZS-CLIP", "rn50_ep50", "ViT-B/32", "ZeroshotCLIP/vit_b_32/all"),
+    ("LP-CLIP", "rn50", "ViT-B/32", "LP/vit_b_32/2shots/seed1")])
+def test_a_run_is_filed_under_the_backbone_that_is_set(label, cfg, backbone, folder, tmp_path):
+    model = tmp_path / "A model.v1"
+    model.mkdir()
+    (model / "my-clip.pt").touch()
+    plain, before = folder_names(label, cfg, [])
+    found, call = folder_names(label, cfg, ["MODEL.BACKBONE.NAME", "RN50x4", "MODEL.BACKBONE.NAME",
+                                            backbone.format(model)])
+    assert found == folder != plain
+    assert call[call.index("--config-file") + 1] == before[before.index("--config-file") + 1]
+    assert folder_names(label, cfg, ["OPTIM.LR", "0.1"])[0] == plain
+
+
 def test_every_script_is_stored():
     ours = {path.name for path in (REPOSITORY / "scripts").glob("*.sh")}
     assert {what.split()[1] for what, _ in SCRIPTS} == ours - {"all_methods.sh", "demo.sh", "set_env.sh"}

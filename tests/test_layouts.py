@@ -396,6 +396,54 @@ def test_check_of_a_users_own_folder(tmp_path, capsys):
     assert code == 1 and "task 'c': the class folder" in out
 
 
+def distinct(root, folders):
+    """As `images`, of which no two files have the same content."""
+    images(root, folders)
+    for number, path in enumerate(sorted(root.rglob("*.jpg"))):
+        path.write_bytes(path.read_bytes() + b"%d" % number)
+    return root
+
+
+def test_check_shows_every_task_as_the_model_reads_it(tmp_path, capsys):
+    distinct(tmp_path, {"pet_breeds/grey_cat": 6, "pet_breeds/dog": 4, "hats/train/cap": 5, "hats/test/cap": 2,
+                        "hats/train/fez": 3, "hats/test/fez": 2})
+    code, out = check(tmp_path, "folder_tasks", capsys)
+    assert code == 0 and out.endswith("\n\nAll is fine: every image can be read, and nothing needs a look\n")
+    assert ("\n  task 'hats', 2 classes of 3 to 5 train, 2 test images: cap, fez\n"
+            "  task 'pet breeds', 2 classes of 4 to 6 images: dog, grey cat\n") in out
+
+
+@pytest.mark.parametrize("folders, copy, said", [
+    ({"a/x": 4, "a/y": 4}, ("a/x/a_x_0.jpg", "a/y/copy.jpg"),
+     "1 image is in two classes of a task, with the same content: {0} and {1}; leave each in the class that it shows"),
+    ({"a/x": 4, "a/y": 4}, ("a/x/a_x_0.jpg", "a/x/copy.jpg"),
+     "1 image is there more than once, with the same content: {0} and {1}\n"),
+    ({"a/train/x": 4, "a/test/x": 4, "a/train/y": 4, "a/test/y": 4}, ("a/train/x/a_train_x_0.jpg", "a/test/x/c.jpg"),
+     "1 image is there in two parts, with the same content: {1} and {0}\n"),
+    ({"a/x": 4, "a/y": 4, "b/x": 4, "b/y": 4}, ("a/x/a_x_0.jpg", "b/y/copy.jpg"), None),
+    ({"a/x": 4, "a/y": 1}, None, "to validate or test: y of task 'a'; add images, or remove the class"),
+    ({"a/x": 4, "a/_unsorted": 4}, None, "task 'a' has the class ' unsorted', whose name says that it is none: remove"),
+    ({"a/x": 4, "a/New Folder (2)": 4}, None, "has the class 'New Folder (2)', whose name says that it is none"),
+], ids=["two classes", "one class", "two parts", "two tasks", "one image", "unsorted", "new folder"])
+def test_check_says_what_needs_a_look(folders, copy, said, tmp_path, capsys):
+    distinct(tmp_path, folders)
+    if copy:
+        shutil.copy(tmp_path / copy[0], tmp_path / copy[1])
+    code, out = check(tmp_path, "folder_tasks", capsys)
+    assert code == 0 and out.endswith("\n1 thing needs a look: see above\n" if said else " nothing needs a look\n")
+    assert (said or "").format(*sorted(str(tmp_path / path) for path in copy or ())) in out
+
+
+@pytest.mark.parametrize("folders, empty", [
+    (["a/x", "a/y"], "a/z"), (["x", "y"], "z"), (["x"], "a"), (["a/train/x", "a/test/x"], "a/train/y")])
+def test_an_empty_class_is_named_by_its_folder(folders, empty, tmp_path, capsys):
+    (distinct(tmp_path, dict.fromkeys(folders, 4)) / empty).mkdir()
+    code, out = check(tmp_path, "folder_tasks", capsys)
+    assert code == 1 and f"{tmp_path / empty}" in out and "no image" in out
+    with pytest.raises(UserError, match=f"no image.*{tmp_path / empty}|{tmp_path / empty} holds no image"):
+        build(tmp_path)
+
+
 def test_no_more_than_ten_paths_are_printed(tmp_path, capsys):
     folder = make_general(tmp_path, "fgvc_aircraft", 100)
     for path in sorted((folder / "images").iterdir())[::3]:
@@ -403,7 +451,7 @@ def test_no_more_than_ten_paths_are_printed(tmp_path, capsys):
     code, out = check(tmp_path, "fgvc_aircraft", capsys)
     table = out.split("\n\n")[0]
     assert code == 1 and table.count("fgvc_aircraft/images/0") == 10 and "... and 224 more" in table
-    assert out.count("fgvc_aircraft/images/") == 20  # and five pairs of copies
+    assert out.count("fgvc_aircraft/images/") == 30  # and five pairs of copies in two classes, five in two parts
 
 
 # ------------------------------------------------------------------ files that are something else

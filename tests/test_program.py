@@ -26,8 +26,8 @@ def ended(error, capsys):
 
 
 @pytest.mark.parametrize("error, status, text", [
-    (UserError("OPTIM.LR is 3"), 1, "error: OPTIM.LR is 3 ("),
-    (UserError("two\nlines"), 1, "error: two lines ("),
+    (UserError("OPTIM.LR is 3"), 1, "error: OPTIM.LR is 3\n"),
+    (UserError("two\nlines"), 1, "error: two lines\n"),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: the disk is full, a/b could not be written"),
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "Permission denied: 'a/b'"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 1, "error: the GPU has too little memory: set MODEL."),
@@ -37,6 +37,14 @@ def ended(error, capsys):
 def test_a_user_reads_one_sentence(error, status, text, capsys):
     code, said = ended(error, capsys)
     assert code == status and text in said and said.count("\n") == 1
+    assert said.endswith(" (SOFTCPT_TRACEBACK=1 shows where)\n") == isinstance(error, (OSError, torch.OutOfMemoryError))
+
+
+@pytest.mark.parametrize("error", [UserError("OPTIM.LR is 3"), PermissionError(errno.EACCES, "Permission denied", "a")])
+def test_a_traceback_is_shown_where_it_is_asked_for(error, monkeypatch):
+    monkeypatch.setenv("SOFTCPT_TRACEBACK", "1")
+    with pytest.raises(type(error)), program():
+        raise error
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes cannot be multiplied"), RuntimeError("mat1"), KeyError("x")])

@@ -1,4 +1,4 @@
-"""Commands of README.md, as they stand there."""
+"""Commands of README.md and docs/use.md, as they stand there."""
 
 import csv
 import os
@@ -12,18 +12,18 @@ import pytest
 from tests.helpers import REPOSITORY
 
 
-def block_after(heading):
-    """The first block of code below a heading of README.md."""
-    text = (Path(REPOSITORY) / "README.md").read_text(encoding="utf-8")
+def block_after(heading, page="README.md"):
+    """The first block of code below a heading of a page."""
+    text = (Path(REPOSITORY) / page).read_text(encoding="utf-8")
     return re.search(r"```\n(.*?)```", text[text.index(f"\n{heading}\n"):], re.DOTALL)[1]
 
 
 @pytest.mark.slow
-def test_from_folders_to_a_classifier(photo_root, backbone, tmp_path):
+def test_step_by_step(photo_root, backbone, tmp_path):
     for entry in Path(REPOSITORY).iterdir():  # "output" is to be made elsewhere
         if entry.name not in ("output", "data"):
             (tmp_path / entry.name).symlink_to(entry)
-    commands = block_after("## From folders to a classifier")
+    commands = block_after("## Step by step", "docs/use.md")
     assert len(re.findall("^python ", commands, re.MULTILINE)) == 6
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["bash", "-euc", commands], cwd=tmp_path, capture_output=True, text=True, env={

@@ -105,9 +105,10 @@ def test_wrong_call_of_a_method_prints_usage(recording):
 
 
 @pytest.mark.parametrize("script, words, message", [
-    ("method.sh", ["PLOTT", "outfits16", "tiny_ep50", "1"], "TRAINER is 'PLOTT', but must be one of "),
+    ("method.sh", ["PLOTT", "outfits16", "tiny_ep50", "1"],
+     "TRAINER is 'PLOTT', but must be the name of a trainer: did you mean PLOT?"),
     ("method.sh", ["MTCoOpHard", "outfits16", "tiny_ep50", "1"], "method.sh does not take N_CTX of MTCoOpHard"),
-    ("zeroshot.sh", ["outfits16", "tiny", "3", "Zero"], "TRAINER is 'Zero', but must be one of "),
+    ("zeroshot.sh", ["outfits16", "tiny", "3", "xyzzy"], "TRAINER is 'xyzzy', but must be one of "),
     ("zeroshot.sh", ["outfits16", "tiny", "task3"], "TASK is 'task3', but must be the number of a task, or all")])
 def test_words_that_name_nothing(script, words, message, recording):
     calls, said = recorded(script, words, recording, code=2)

@@ -158,6 +158,16 @@ def test_metrics_by_hand():
     assert (b["overall_acc"], b["mean_acc"]) == (pytest.approx(200 / 3), 75.0)
 
 
+def test_the_console_shows_what_differs_and_the_log_all(photo_root, backbone, tmp_path, capsys):
+    call(train_args(photo_root, backbone, tmp_path / "run", "MTCoOp", "--no-train",
+                    **{"DATASET.SPLIT_DIR": tmp_path / "splits", "OPTIM.LR": 0.25, "TRAIN.PRINT_FREQ": 10}))
+    shown, log = capsys.readouterr().out, (tmp_path / "run" / "log.txt").read_text()
+    assert shown.startswith(f"Run {tmp_path / 'run'}: all settings are in its log.txt, those ")
+    assert "\n  OPTIM.LR: 0.25\n" in shown and "PRINT_FREQ" not in shown and shown in log  # 10 is its default
+    for text in ("** Config **\n", "** System info **\n", "PRINT_FREQ: 10\n", "PyTorch: "):
+        assert text in log and text not in shown
+
+
 ERRORS = {
     "missing root": (["--root", "/nowhere"], {}, "the folder /nowhere does not exist"),
     "unknown backbone": (["--backbone", "RN51"], {}, "unknown CLIP model 'RN51'"),

@@ -29,4 +29,5 @@ from . import (  # noqa: F401
     tip_adapter_fixed,
     vpt,
     zsclip,
+    zslp,
 )

@@ -53,7 +53,7 @@ class ProbeCLIP(MultiTaskCLIP):
 class LinearProbe(PerClassTrainer):
     """The linear probe: fitted once by scikit-learn, C chosen by the validation images; no optimizer steps it."""
 
-    rows = (Row("LP-CLIP", 40),)
+    rows = (Row("LP-CLIP", 40, quick=True),)
     config = "LP/{MODEL}_val"
     folder_name = "LP/{MODEL}/[tasks_{MAX_TASK}/]{SHOTS}shots/seed{SEED}"
     reads_validation_images = True

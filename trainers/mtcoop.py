@@ -130,7 +130,7 @@ def softcpt(label, place, **tells):
     options = {"CLASS_N_CTX": 4 if tells["CSC"] else 0, "CLASS_CSC": False, "TASK_N_CTX": 4, "N_CTX": 16,
                "PG_TYPE": "lin", "PG_RATIO": 1, **tells}
     sampled = {"general10": {"CLS_SAMPLE_RATE": 0.1}} if tells["CSC"] else {}
-    return Row(label, place, options, tuple(tells), sampled, by_default=not tells["CSC"])
+    return Row(label, place, options, tuple(tells), sampled, by_default=not tells["CSC"], quick=not tells["CSC"])
 
 
 @register

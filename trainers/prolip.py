@@ -86,13 +86,11 @@ class ProLIP(MultiTaskTrainer):
 
     def prepare(self):
         given, settings = self.options.LAMBDA, self.model.projections.settings
-        for task in range(len(self.tasks)):
-            if self.options.SEARCH:
-                pair = TRIED[int(self.search(task).argmax())]  # the first of equals
-            else:
-                shots = len(features_of_task(self, task, "train")[1]) / len(self.tasks[task].classnames)
-                pair = self.cfg.OPTIM.LR, {"1/shots": 1 / shots, "1/shots^2": 1 / shots ** 2}.get(given, given)
-            settings[task] = settings.new_tensor(pair)
+        for number, task in enumerate(self.tasks):
+            shots = len(features_of_task(self, number, "train")[1]) / len(task.classnames)
+            weight = {"1/shots": 1 / shots, "1/shots^2": 1 / shots ** 2}.get(given, given)
+            chosen = TRIED[int(self.search(number).argmax())] if self.options.SEARCH else (self.cfg.OPTIM.LR, weight)
+            settings[number] = settings.new_tensor(chosen)  # of equals the first
 
     def search(self, task):
         """Validation accuracies (49,), in percent, of a task that is trained with each of the pairs `TRIED`."""
@@ -107,8 +105,8 @@ class ProLIP(MultiTaskTrainer):
             features, targets = features_of_task(self, task, "train", view)
             for learned, weight, optimizer, scheduler in runs:
                 optimizer.zero_grad()
-                loss = F.cross_entropy(model.logits_by(learned, features, texts), targets)
-                (loss + weight * (learned - model.start).square().sum()).backward()
+                far = weight * (learned - model.start).square().sum()
+                (F.cross_entropy(model.logits_by(learned, features, texts), targets) + far).backward()
                 optimizer.step()
                 scheduler.step()
         right = [model.logits_by(learned, images, texts).argmax(1) == labels for learned, *_ in runs]

@@ -7,7 +7,7 @@ import time
 from common.errors import UserError
 from dassl.utils import collect_env_info, set_random_seed
 from runs.checkpoints import model_identity
-from runs.config import check_unread, find_trainer, set_value, setup_cfg
+from runs.config import check_unread, describe_changed, find_trainer, set_value, setup_cfg
 from runs.folder import RunFolder
 from runs.identity import ADDED_LATER, OF_TEST, check_model, reads
 from runs.keys import all_keys
@@ -38,7 +38,9 @@ def run(args):
         if args.model_dir:
             trained_as = model_identity(args.model_dir, args.load_epoch)
             take_settings(cfg, {**ADDED_LATER, **trained_as} if trained_as else {}, args.model_dir)
-        print(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+        log.only(f"** Config **\n{cfg}\n** System info **\n{collect_env_info()}")
+        print(f"Run {folder.path}: all settings are in its log.txt, those that are not the defaults are\n"
+              f"{describe_changed(cfg)}")
         own = [key for key, source in cfg.sources.items() if source == f"in {cfg.TRAINER.NAME}'s own schedule"]
         if own:
             print(f"{', '.join(own)}: set by {cfg.TRAINER.NAME} itself, KEY VALUE pairs change them")

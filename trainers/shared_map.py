@@ -107,7 +107,7 @@ class SharedMap(PerClassTrainer):
                       Annotated[tuple[NotNegative, ...], Field(min_length=1)]),
         "DECAY": Key(1e-3, "weight of the maps' squared distance from the identity", NotNegative),
     }
-    rows = tuple(Row(label, 116 + place, {"SHARE": share}, ("SHARE",), by_default=False)
+    rows = tuple(Row(label, 116 + place, {"SHARE": share}, ("SHARE",), by_default=False, quick=share == "all")
                  for place, (share, label) in enumerate(LABELS.items()))
     folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/[{SHARE}/]seed{SEED}"
     optim = {"OPTIM.NAME": "adam", "OPTIM.LR": 0.004, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.MAX_EPOCH": 150,

@@ -38,7 +38,7 @@ class TipAdapterF(TipAdapter):
 
     node = "TIPADAPTERF"
     keys = {**TipAdapter.keys, "INIT": Key((1.0, 1.17), "beta and alpha of training", tuple[NotNegative, NotNegative])}
-    rows = (Row("Tip-Adapter-F", 43, by_default=False),)
+    rows = (Row("Tip-Adapter-F", 43, by_default=False, quick=True),)
     optim = {"OPTIM.NAME": "adamw", "OPTIM.LR": 0.001, "OPTIM.WEIGHT_DECAY": 0.01, "OPTIM.ADAM_EPS": 1e-4,
              "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": -1, "OPTIM.MAX_EPOCH": 20,
              "DATALOADER.TRAIN_X.BATCH_SIZE": 256, "TEST.FINAL_MODEL": "best_val"}

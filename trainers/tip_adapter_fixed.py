@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from common.keys import Key, NotNegative
 from runs.methods import PREC, Row, register
 
-from .clap import ZSLP, ViewLoader
+from .zslp import ZSLP, ViewLoader
 from .multitask import PerClassTrainer
 from .multitask_clip import MultiTaskCLIP
 from .votes import Cache

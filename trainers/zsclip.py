@@ -36,7 +36,7 @@ class TemplateCLIP(MultiTaskCLIP):
 class ZeroshotCLIP(MultiTaskTrainer):
     """Zero-shot CLIP with each task's own template. Nothing is learned, with or without `--eval-only`."""
 
-    rows = (Row("ZS-CLIP", 10),)
+    rows = (Row("ZS-CLIP", 10, quick=True),)
     config = "ZeroShot/{MODEL}"
     folder_name = "{TRAINER}/{MODEL}/{SELECTED}"
     reads_training_images = False

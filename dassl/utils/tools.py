@@ -1,6 +1,5 @@
 """Seeds, messages, and a description of this machine."""
 
-import difflib
 import os
 import platform
 import random
@@ -11,6 +10,7 @@ import PIL
 import torch
 
 from common.errors import UserError
+from common.names import did_you_mean, near
 
 
 def check_isfile(fpath):
@@ -57,6 +57,5 @@ def listdir_nohidden(path, sort=False):
 def check_availability(requested, available, key):
     """Raise a ValueError with a suggestion unless ``requested``, the value of ``key``, is in the list ``available``."""
     if requested not in available:
-        guess = difflib.get_close_matches(requested, available, 1)
         raise UserError(f"{key} is {requested!r}, but must be one of {', '.join(available)}"
-                        + (f": did you mean {guess[0]}?" if guess else ""))
+                        f"{did_you_mean(near(requested, available))}")

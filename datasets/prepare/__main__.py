@@ -5,7 +5,8 @@
 
 The `sources` of a dataset's class say what it consists of; `folder_tasks` stands for a user's own folder R. The exit
 code is 0 if everything that is needed is there and, with --check, which opens every image, can be read. The output
-names unusual numbers of images, images that are there twice, and files that are no images.
+names unusual numbers of images, images that are there twice, and files that are no images; with --check also every
+task and its classes.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-import pooch
 import yaml
 from tabulate import tabulate
 
@@ -24,12 +24,13 @@ from common.errors import UserError
 from common.images import list_broken
 from dassl.data.datasets import DATASET_REGISTRY
 
-from ..base import SingleTaskDataset, Suite, doubts_of, first_of
+from ..base import SingleTaskDataset, Suite
 from ..check_images import broken_images
-from ..files import IMAGE_SUFFIXES, MOST, MissingFiles, describe_unread, unread_in_class_folders
+from ..files import IMAGE_SUFFIXES, MOST, MissingFiles
 from ..folder_tasks import FolderTasks
 from ..sources import COOP
 from ..splits import relative
+from .describe import describe_images, describe_tasks
 from .fetch import obtain
 
 CONFIGS = osp.join(osp.dirname(datasets.__file__), "..", "configs", "datasets")
@@ -46,6 +47,7 @@ class Report:
         classes: number of classes; None while files that tell it are missing.
         images: number of the dataset's images that exist.
         notes: sentences on unusual images.
+        tasks: a line for each task, on its classes.
     """
 
     found: str
@@ -54,6 +56,7 @@ class Report:
     classes: int
     images: int
     notes: list
+    tasks: list
 
 
 def read_configs():
@@ -96,7 +99,7 @@ def examine(cls, root, thorough=False):
     """Make the `Report` on a dataset under `root`; `thorough` opens every image. Nothing is written below `root`."""
     folder = osp.normpath(osp.join(root, cls.dataset_dir))
     missing = [path for source in cls.sources for path in missing_paths(source, cls, folder)]
-    problem, classes, images, notes = "", None, None, []
+    problem, classes, images, notes, described = "", None, None, [], []
     if not missing:
         try:
             tasks = cls.read_files(folder)
@@ -110,7 +113,7 @@ def examine(cls, root, thorough=False):
             classes = sum(len(task.classnames) for task, _ in tasks)
             images = len(listed) - len(absent)
             missing = group_by_folder(absent, listed)
-            notes = describe_images(cls, tasks, absent)
+            notes, described = describe_images(cls, tasks, absent), describe_tasks(tasks, absent)
             broken = broken_images(sorted(listed - absent)) if thorough else {}
             problem = cls.wrong_count(folder, classes) or (list_broken(broken) if broken else "")
     if images is None:
@@ -118,47 +121,7 @@ def examine(cls, root, thorough=False):
                      for _, _, names in os.walk(osp.join(folder, path)) for name in names)
     partly = images or any(source.is_there(path, folder) for source in cls.sources for path in source.paths)
     found = "yes" if not missing and not problem else "partly" if partly else "no"
-    return Report(found, missing, problem, classes, images, notes)
-
-
-def describe_images(cls, tasks, absent):
-    """Return sentences on unusual images of `tasks` [(Task, official parts)]; images in `absent` do not count."""
-    notes = []
-    parts = {}  # path -> names of its parts
-    counts = Counter()  # class name -> images
-    for task, official in tasks:
-        for part, items in official.items():
-            for path, label in items:
-                if path not in absent:
-                    parts.setdefault(path, set()).add(part)
-                    counts[task.classnames[label]] += 1
-    if cls.image_count and len(parts) not in cls.image_count:
-        notes.append(f"{len(parts):,} images, officially {' or '.join(f'{count:,}' for count in cls.image_count)}")
-    low, high = cls.images_per_class or (1, len(parts))
-    unusual = [f"{name} {counts[name]:,}" for task, _ in tasks for name in task.classnames
-               if not low <= counts[name] <= high]
-    if unusual:
-        notes.append(f"classes with other than {low:,}{f' to {high:,}' if high > low else ''} images"
-                     f"{', the official number' if cls.images_per_class else ''}: {first_of(unusual)}")
-    copies = group_copies(parts)
-    across = [paths for paths in copies if len(set.union(*(parts[path] for path in paths))) > 1]
-    if copies:
-        pairs = [f"{first} and {second}" for first, second, *_ in across or copies]
-        notes.append(f"{len(pairs):,} images are there {'in two parts' if across else 'more than once'}, with the same "
-                     f"content: {first_of(pairs, MOST // 2)}")
-    unread = describe_unread(unread_in_class_folders([official for _, official in tasks]))
-    return [*notes, *[unread] * bool(unread), *(text for task, _ in tasks for text in doubts_of(task))]
-
-
-def group_copies(paths):
-    """List the groups of `paths` whose files have the same content."""
-    by_size, by_content = {}, {}
-    for path in paths:
-        by_size.setdefault(osp.getsize(path), []).append(path)
-    for group in by_size.values():
-        for path in group if len(group) > 1 else ():
-            by_content.setdefault(pooch.file_hash(path), []).append(path)
-    return [group for group in by_content.values() if len(group) > 1]
+    return Report(found, missing, problem, classes, images, notes, described)
 
 
 def group_by_folder(absent, listed):
@@ -194,8 +157,8 @@ def shortened(lines):
     return [*lines[:MOST], *([f"... and {len(lines) - MOST:,} more"] if len(lines) > MOST else [])]
 
 
-def show(reports, members, root):
-    """Print the table of all reports, and say how to get the missing files."""
+def show(reports, members, root, thorough):
+    """Print the table of all reports, and say how to get the missing files; `thorough` also prints every task."""
     rows = [(name, report.found, "-" if report.classes is None else f"{report.classes:,}", f"{report.images:,}",
              "\n".join(shortened([relative(path, root) for path in report.missing])))
             for name, report in reports.items()]
@@ -205,6 +168,8 @@ def show(reports, members, root):
     for name, report in reports.items():
         cls, folder = members[name], osp.join(root, members[name].dataset_dir)
         lacking = [source for source in cls.sources if missing_paths(source, cls, folder)]
+        if thorough and report.tasks:
+            print(f"\n{name}, with the names as the model reads them:", *report.tasks, sep="\n  ")
         for text in [*report.notes, *([report.problem] if report.problem else [])]:
             print(f"\n{name}: {text}")
         if not report.problem and report.missing and not lacking:
@@ -226,6 +191,10 @@ def show(reports, members, root):
     if optional:
         print(f"\nOptional: CoOp's split files, by hand from {COOP}; without its file a dataset is split anew:",
               *optional, sep="\n  ")
+    if thorough:
+        doubts = sum(len(report.notes) + bool(report.problem) + bool(report.missing) for report in reports.values())
+        print(f"\n{doubts:,} thing{'s need' if doubts > 1 else ' needs'} a look: see above" if doubts else
+              "\nAll is fine: every image can be read, and nothing needs a look")
 
 
 def main(argv=None):
@@ -251,7 +220,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return 130
-    show(reports, members, root)
+    show(reports, members, root, args.check)
     return 0 if all(report.found == "yes" for report in reports.values()) else 1
 
 
