@@ -229,17 +229,19 @@ class ImageFeatures:
         with torch.autocast(self.device.type, torch.float16, enabled=self.autocast):
             return self.encoder(pixels)
 
-    def encode(self, images, items, views=None):
+    def encode(self, images, items, views=None, progress=True):
         """Yield features (b, ...) on the CPU, batch by batch.
 
         Images that can't be read are added to `broken`, with the reason; the features in their place mean nothing.
 
         Args:
             items: items of `Pass`. views: numbers of the augmented views; None: that of the present epoch.
+            progress: whether it is shown on stderr, of more than two batches.
         """
         loader = self.read(images, items, views, batch_size=self.batch_size)
         done = 0
-        with tqdm(total=len(items), desc="encoding images", unit=" images", disable=len(loader) < 3) as bar:
+        with tqdm(total=len(items), desc="encoding images", unit=" images",
+                  disable=not progress or len(loader) < 3) as bar:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
                 check_interrupted()
                 self.note_broken(paths, reasons)
@@ -253,10 +255,10 @@ class ImageFeatures:
     def inputs(self, images):
         """Yield what a model takes of all `images`, batch by batch: features, or pixels if its image tower learns.
 
-        Images that can't be read are added to `broken`; the values in their place mean nothing.
+        Images that can't be read are added to `broken`; the values in their place mean nothing. No progress is shown.
         """
         if self.keep:
-            yield from self.encode(images, range(len(images)))
+            yield from self.encode(images, range(len(images)), progress=False)
             return
         for pixels, paths, reasons in self.read(images, range(len(images)), batch_size=self.batch_size):
             self.note_broken(paths, reasons)

@@ -17,7 +17,8 @@ import trainers
 from common.errors import UserError
 from runs.outcome import distinct
 
-from .loading import NO_IMAGES, Classifier, load_run
+from .classifier import Classifier
+from .loading import NO_IMAGES, load_run
 
 README = """\
 # Classifier of {run}

@@ -3,18 +3,19 @@
 It reads the run's folder and its backbone, neither images nor lists of the dataset.
 """
 
+import json
 import os.path as osp
-
-import torch
 
 import datasets  # noqa: F401  registers the datasets
 import trainers  # noqa: F401  registers the methods
-from common.errors import MissingFile, NotFinite, UserError
-from dassl.data.datasets import DATASET_REGISTRY
+from common.errors import MissingFile, UserError
+from common.files import read_json
 from datasets.base import Task
 from runs.checkpoints import best_or_last, checkpoint_files
 from runs.config import find_trainer, make_cfg
 from runs.results import RESULTS_FILE, flatten, read_results
+
+from .classifier import Classifier
 
 NO_IMAGES = {"DATALOADER.FEATURE_CACHE": False}  # settings of programs that train on none
 
@@ -92,52 +93,6 @@ def tasks_of(results):
                  repeated_names=True) for task in results["suite"] for template in [task["template"]]]
 
 
-class Classifier:
-    """A run's classifier of images: a softmax over the classes of each task.
-
-    Attributes:
-        trainer: as `load_run` returns it. tasks, cfg: those of the run.
-        encode: `ImageFeatures`, as in testing. upright: images are turned as their EXIF orientation says.
-    """
-
-    @torch.no_grad()
-    def __init__(self, trainer):
-        self.trainer, self.cfg, self.tasks, self.encode = trainer, trainer.cfg, trainer.tasks, trainer.encode
-        dataset = self.cfg.DATASET.NAME
-        self.upright = dataset in DATASET_REGISTRY.registered_names() and getattr(
-            DATASET_REGISTRY.get(dataset), "upright", False)
-        with trainer.autocast():
-            self.class_features = trainer.model.class_features()
-        self.sizes = [len(task.classnames) for task in self.tasks]
-        temperatures = (trainer.validation or {}).get("temperatures") or [1.0] * len(self.tasks)
-        self.temperatures = torch.tensor(temperatures).repeat_interleave(torch.tensor(self.sizes))  # (n_cls,)
-
-    @torch.no_grad()
-    def logits(self, images):
-        """Logits (B, n_cls) of images for the classes of all tasks, divided by its temperature if the run has some.
-
-        Args:
-            images: features as `encode` makes them, or pixels (B, 3, H, W) if the image tower has learned.
-
-        Returns:
-            A tensor on the CPU, float32 or float64.
-        """
-        with self.trainer.autocast():
-            logits = self.trainer.model.logits_of_all_tasks(images.to(self.trainer.device), self.class_features).cpu()
-        return logits / self.temperatures.to(logits)
-
-    def probabilities(self, images):
-        """Softmax over the classes of each task, a list of (B, n), float64; `images` as in `logits`.
-
-        Raises:
-            NotFinite: a logit is NaN.
-        """
-        logits = self.logits(images).double()
-        if logits.isnan().any():
-            raise NotFinite("logits are NaN: check the weights, or use another PREC")
-        return [own.softmax(dim=1) for own in logits.split(self.sizes, dim=1)]
-
-
 def load_classifier(folder, which=None, batch=64, new_task=None):
     """The `Classifier` of a finished run, see `load_run`; it encodes `batch` images at once, and keeps no features."""
     return Classifier(load_run(folder, which, {**NO_IMAGES, "DATALOADER.TEST.BATCH_SIZE": batch}, new_task))
@@ -162,3 +117,40 @@ def task_of_names(folder, name, classes, template=""):
         raise UserError(f"--new-task: {cfg.TRAINER.NAME} needs a prompt for the classes, such as --template "
                         '"a photo of a {}."')
     return Task(name, tuple(classes), template)
+
+
+def read_classes(text):
+    """The class names, a list of str, that `--classes` gives.
+
+    Args:
+        text: names with commas between them; a JSON list; or a file: `x.json` with such a list, `@x.txt` with a name a
+            line.
+
+    Raises:
+        MissingFile, UserError: there is no such file, it holds no list of names, or a name is empty or cut.
+    """
+    if text.startswith("[") or text.endswith(".json"):
+        try:
+            names = json.loads(text) if text.startswith("[") else read_json(text.removeprefix("@"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"--classes {text} begins as a JSON list and is none ({error}): write '[\"a\", \"b\"]'"
+                            ) from error
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+            raise UserError(f"--classes {text} must be a JSON list of names, such as [\"fly agaric\", \"parasol\"]")
+    elif text.startswith("@"):
+        if not osp.isfile(text[1:]):
+            raise MissingFile(f"--classes {text}: there is no file {text[1:]}")
+        try:
+            with open(text[1:], encoding="utf-8-sig") as file:
+                names = [line for line in file.read().splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise UserError(f"--classes {text}: {text[1:]} is not UTF-8 text: save it as UTF-8") from None
+    else:
+        names = text.split(",")
+        wrong = next((name for name in names if not name.strip() or '"' in name), None)
+        if wrong is not None:
+            raise UserError(f"--classes {text!r} has the name {wrong.strip()!r}: give names that hold a comma as a "
+                            "JSON list, '[\"sweet, red\", \"sour\"]', or in a file, a name a line: @names.txt")
+    if not names:
+        raise UserError(f"--classes {text} names no class")
+    return [name.strip() for name in names]

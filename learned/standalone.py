@@ -31,11 +31,15 @@ class Classifier:
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["classifier"])
 
     def pixels(self, image):
-        """Turn a path or PIL image into what the model takes: (3, size, size), float32.
+        """Turn a path, PIL image or array (H, W, 3) of uint8 into what the model takes: (3, size, size), float32.
 
         Raises:
             ValueError: the image can't be read, is a raw photograph, or has more than 8 bits a value.
         """
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"an array must be uint8 (H, W, 3), but one is {image.dtype} {image.shape}")
+            image = Image.fromarray(image)
         reading = self.about["preprocessing"]
         size, mode = reading["size"], reading["resize_mode"]
         try:
@@ -70,7 +74,8 @@ class Classifier:
         """Predict images: [{task: [(class, probability), ...]}], best class first.
 
         Args:
-            images: list of paths or PIL images. task: name of one task; None: all. topk: most classes of each.
+            images: list of paths, PIL images or arrays (H, W, 3) of uint8. task: name of one task; None: all.
+            topk: most classes of each task.
 
         Raises:
             ValueError: there is no such task, or an image can't be read.

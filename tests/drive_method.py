@@ -16,7 +16,6 @@ import torch
 
 from learned.exporting import export
 from learned.loading import load_classifier
-from learned.predicting import predict
 from tests.helpers import call, results, train_args
 from trainers.multitask import MultiTaskTrainer
 
@@ -41,7 +40,7 @@ def main(name, folder, *options):
     tested = run("tested", "--eval-only", "--model-dir", str(folder / "calm"))
     image = next((folder / "data").rglob("test/*/*.png"))
     classifier = load_classifier(str(folder / "calm"))
-    rows = list(predict(classifier, [str(image)], [0, 1], topk=2))
+    rows = list(classifier.rows([str(image)], [0, 1], topk=2))
     export(str(folder / "calm"), str(folder / "exported"))
     return {"values": {f"{part}.{key}": float(value.abs().max()) for part, values in calm.learned().items()
                        for key, value in values.items()},

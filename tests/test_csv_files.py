@@ -10,7 +10,7 @@ import pytest
 
 from common.csv_files import read_csv, write_csv
 from datasets.base import Task
-from learned import predicting
+from learned.writing import write
 from runs.outcome import read_confusion, read_predictions, write_outcome
 from runs.show import show
 
@@ -38,12 +38,14 @@ def test_every_table_of_the_project_is_guarded(tmp_path, capsys):
     first = read_predictions(tmp_path)[0]
     assert (first.image, first.task, first.label) == ("@x.jpg", "=t()", "=a()")
     assert read_confusion(tmp_path, 0)[0] == ["=a()", "b"]
-    predicting.write([{"image": "=x", "task": "-t", "classes": [{"class": "@c", "probability": 1.0}]}],
-                     str(tmp_path / "p.csv"))
+    rows = [{"image": "=x", "task": "-t", "classes": [{"class": "@c", "probability": 1.0}], "score": 2.0}]
+    write(rows, ["-t"], str(tmp_path / "p.csv"))
+    write(rows, ["-t"], str(tmp_path / "long.csv"), long=True)
     capsys.readouterr()
     show([["=m()", "-1.50"]], ["method", "+x"], "csv")
     printed = capsys.readouterr().out
     assert printed == "method,'+x\n'=m(),-1.50\n"
-    files = [tmp_path / "predictions.csv", tmp_path / "confusion" / "task0.csv", tmp_path / "p.csv"]
+    files = [tmp_path / "predictions.csv", tmp_path / "confusion" / "task0.csv",
+             *(tmp_path / name for name in ("p.csv", "long.csv"))]
     for text in (printed, *(path.read_text() for path in files)):
         assert "'" in text and not re.search(r"(^|,)[=+@]|(^|,)-[a-z]", text, re.MULTILINE)

@@ -19,7 +19,6 @@ from dassl.data.transforms import build_transform
 from learned import standalone
 from learned.exporting import describe, write_onnx
 from learned.loading import load_classifier
-from learned.predicting import predict
 from tests.helpers import call, make_cfg, train_args
 from tests.test_clip import TIMM, write_local_dir
 from tests.test_images import READ, REFUSED
@@ -58,7 +57,7 @@ def expected(run, paths):
     """[{task: {class: probability}}] of each image, by predict.py's own path."""
     classifier = load_classifier(str(run))
     found = {}
-    for row in predict(classifier, list(map(str, paths)), range(len(classifier.tasks)), 5):
+    for row in classifier.rows(list(map(str, paths)), range(len(classifier.tasks)), 5):
         found.setdefault(row["image"], {})[row["task"]] = {
             entry["class"]: entry["probability"] for entry in row["classes"]}
     return list(found.values())

@@ -4,21 +4,27 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import export
 import predict
 from common.errors import UserError
 from datasets.base import Task
-from learned import predicting
-from learned.loading import load_classifier
-from learned.predicting import choose_tasks, find_images
+from learned import load, standalone
+from learned.classifier import choose_tasks
+from learned.finding import find_images
+from learned.loading import load_classifier, read_classes
+from learned.writing import copy_images
 from tests.helpers import REPOSITORY, call, results, run, train_args
 from trainers.evaluation import ClassificationMT
 from trainers.prompts import check_classnames, clip_tokenizer
@@ -166,7 +172,7 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     call(train_args(photo_root, backbone, folder, "MTCoOpHard", **options_of(tmp_path)))
     image = photo_root / "lightness" / "dark" / "00.png"
 
-    # a folder with a broken file, and the table that a user sees
+    # a folder with a broken file, into a pipe
     mixed = tmp_path / "mixed"
     (mixed / "below").mkdir(parents=True)
     shutil.copy(image, mixed / "below" / "good.png")
@@ -176,8 +182,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
         (mixed / hidden).parent.mkdir(exist_ok=True)
         (mixed / hidden).touch()
     done = run([sys.executable, "predict.py", str(folder), str(mixed), "--task", "lightness", "--topk", "1"])
-    assert done.returncode == 1 and len(done.stdout.splitlines()) == 3
-    assert done.stdout.splitlines()[-1].startswith(f"{mixed}/below/good.png  lightness  ")
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["image"] == f"{mixed}/below/good.png"
     assert done.stderr.splitlines()[-2:] == ["1 image can't be read:", f"  {mixed}/bad.jpg is damaged, or no image of "
                                              "a kind that is read (JPEG, PNG, WebP, BMP, TIFF, AVIF): convert it to PNG, "
                                              "or extract or download it again"]
@@ -189,11 +195,12 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     paths = sorted(map(str, (photo_root / "lightness").rglob("*.png")))
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(paths) + "\n\n"))
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(folder), "-", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
+        predict.main([str(folder), "-", "--long", "--output", str(tmp_path / "x.csv"), "--batch", "5"])
     assert stop.value.code == 0
     lines = list(csv.DictReader(open(tmp_path / "x.csv", newline="")))
     with pytest.raises(SystemExit):
-        predict.main([str(folder), *paths, "--output", str(tmp_path / "excel.csv"), "--excel", "--batch", "5"])
+        predict.main([str(folder), *paths, "--long", "--output", str(tmp_path / "excel.csv"), "--excel", "--batch",
+                      "5"])
     assert (tmp_path / "excel.csv").read_bytes() == b"\xef\xbb\xbf" + (tmp_path / "x.csv").read_bytes()
     rows = predictions(capsys, folder, photo_root / "lightness")
     flat = [(row["image"], row["task"], entry["class"]) for row in rows for entry in row["classes"]]
@@ -212,7 +219,8 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
             (folder, tmp_path / "films"): "films holds no image (.jpg, ",
             (folder, tmp_path / "nowhere"): f"there is no image and no folder {tmp_path / 'nowhere'}",
             (folder, text): "text.txt is damaged, or no image",
-            (folder, image, "--task", "sizes"): "no such task, it has colour naming, lightness",
+            (folder, image, "--task", "sizes"): "the task is 'sizes', but must be one of colour naming, lightness",
+            (folder, image, "--task", "lightnes"): "colour naming, lightness: did you mean lightness?",
             (folder, image, "--epoch", "7"): "model.pth.tar-7 does not exist",
             (folder, image, "--new-task", "x", "--classes", "a,a"): "two classes have the same name: a",
             (folder, image, "--new-task", "x", "--classes", "a,b", "--template", "{}"): "MTCoOpHard reads no template",
@@ -222,8 +230,9 @@ def test_calls_and_bad_input(photo_root, backbone, tmp_path, capsys, monkeypatch
     }.items():
         status, line = error_of(capsys, *arguments)
         assert status == 1 and words in line
-    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"], ["--excel"],
-                  ["--excel", "--output", "x.json"]):
+    for wrong in (["--topk", "0"], ["--batch", "0"], ["--output", "x.txt"], ["--new-task", "x"], ["--classes", "a"],
+                  ["--excel"], ["--excel", "--output", "x.json"], ["--min-probability", "50"],
+                  ["--min-probability", "nan"]):
         assert error_of(capsys, folder, image, *wrong)[0] == 2
     (tmp_path / "folder.csv").mkdir()
     assert error_of(capsys, folder, image, "--output", tmp_path / "folder.csv")[0] == 2
@@ -260,13 +269,15 @@ def test_file_names_of_any_bytes(photo_root, backbone, tmp_path):
         assert done.returncode == 0, done.stderr
     with open(tmp_path / "x.csv", encoding="utf-8", errors="surrogateescape", newline="") as f:
         listed = [line["image"] for line in csv.DictReader(f)]
-    for names in (listed, [row["image"] for row in json.loads((tmp_path / "x.json").read_text())]):
+    done = subprocess.run([*command, str(images)], cwd=REPOSITORY, capture_output=True, check=True)
+    piped = [json.loads(line)["image"] for line in done.stdout.splitlines()]
+    for names in (listed, piped, [row["image"] for row in json.loads((tmp_path / "x.json").read_text())]):
         assert sorted(map(os.fsencode, names)) == sorted(paths)
     for path in paths:
         open(path, "wb").close()
     done = subprocess.run([*command, str(images), "--output", str(tmp_path / "x.csv")], cwd=REPOSITORY,
                           capture_output=True)
-    assert done.returncode == 1 and (tmp_path / "x.csv").read_text() == "image,task,rank,class,probability\n"
+    assert done.returncode == 1 and (tmp_path / "x.csv").read_text() == "image,lightness,p\n"
 
 
 def test_names_that_stand_twice(photo_root, backbone, tmp_path):
@@ -277,7 +288,7 @@ def test_names_that_stand_twice(photo_root, backbone, tmp_path):
     classifiers.tasks = [first, replace(second, name=first.name, classnames=("dark", "dark"), repeated_names=True)]
     image = str(photo_root / "lightness" / "dark" / "00.png")
     numbers = choose_tasks(classifiers.tasks, f"{first.name} (2)")
-    row, = predicting.predict(classifiers, [image], numbers, 2)
+    row, = classifiers.rows([image], numbers, 2)
     assert numbers == [1] and row["task"] == "colour naming (2)"
     assert sorted(entry["class"] for entry in row["classes"]) == ["dark", "dark (2)"]
     assert choose_tasks(classifiers.tasks, first.name) == [0, 1]
@@ -338,3 +349,189 @@ def test_links_to_folders_are_followed_once(photo_root, tmp_path):
     (tmp_path / "below" / "loop").symlink_to(tmp_path)
     found = find_images([str(tmp_path)])
     assert len(found) == 24 == len({Path(path).resolve() for path in found})
+
+
+@pytest.fixture(scope="module")
+def calibrated(photo_root, backbone, tmp_path_factory):
+    """The folder of a run with temperatures and usual scores, beside a list of its validation images."""
+    folder = tmp_path_factory.mktemp("calibrated") / "run"
+    trainer = call(train_args(photo_root, backbone, folder, "LinearProbe", **{"TEST.CALIBRATE": True}))
+    (folder.parent / "val.json").write_text(json.dumps(
+        [datum.impath for datum in trainer.plain_images["val"].data_source]))
+    return folder
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """terminal(arguments of predict.py ...) is what it prints on stdout and stderr if these are terminals."""
+    def printed(*arguments, tty=True):
+        capsys.readouterr()
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, "isatty", lambda: tty)
+        with pytest.raises(SystemExit) as stop:
+            predict.main(list(map(str, arguments)))
+        found = capsys.readouterr()
+        assert stop.value.code == 0, found.err
+        return found
+    return printed
+
+
+def test_a_line_an_image_and_a_line_an_image_and_task(calibrated, photo_root, tmp_path, terminal, capsys):
+    images = [photo_root / "lightness" / "dark" / "00.png", photo_root / "colour_naming" / "red" / "00.png"]
+    rows = predictions(capsys, calibrated, *images)
+    best = [[(row["classes"][0]["class"], row["classes"][0]["probability"]) for row in rows[i:i + 2]] for i in (0, 2)]
+    headers, _, *lines = terminal(calibrated, *images).out.splitlines()
+    assert headers.split() == ["image", "colour", "naming", "p", "lightness", "p"]
+    assert [line.split() for line in lines] == [
+        [str(image), *(word for name, p in own for word in [*name.split(), f"{p:.3f}"])]
+        for image, own in zip(images, best)]
+    terminal(calibrated, *images, "--output", tmp_path / "x.csv")
+    with open(tmp_path / "x.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["image", "colour naming", "p", "lightness", "p (2)"], *(
+            [str(image), *(cell for name, p in own for cell in (name, f"{p:.6f}"))]
+            for image, own in zip(images, best))]
+
+    headers, _, *lines = terminal(calibrated, *images, "--long", "--topk", "2").out.splitlines()
+    assert headers.split() == ["image", "task", "score", "unusual", "1", "2"] and len(lines) == 4
+    assert lines[1].split()[:5] == [
+        str(images[0]), "lightness", f"{rows[1]['score']:.3f}", str(rows[1]["unusual"]), best[0][1][0]]
+    terminal(calibrated, *images, "--long", "--output", tmp_path / "x.csv")
+    with open(tmp_path / "x.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["image", "task", "rank", "class", "probability", "score", "unusual"] and len(lines) == 10
+    assert float(lines[0]["score"]) == pytest.approx(rows[0]["score"], abs=1e-6)
+
+    piped = [json.loads(line) for line in terminal(calibrated, *images, tty=False).out.splitlines()]
+    assert piped == [{"image": str(image), "tasks": {row["task"]: {
+        key: row[key] for key in ("classes", "score", "unusual")} for row in rows if row["image"] == str(image)}}
+        for image in images]
+
+
+def test_scores_are_those_whose_quantile_the_run_has(calibrated, photo_root, backbone, tmp_path, capsys):
+    """Mistake: a log-sum-exp of logits that were divided by the temperature."""
+    validation = results(calibrated)["validation"]
+    assert min(validation["temperatures"]) > 1.5
+    paths = json.loads((calibrated.parent / "val.json").read_text())
+    rows = predictions(capsys, calibrated, *paths)
+    for name, folder, usual in zip(("colour naming", "lightness"), ("colour_naming", "lightness"),
+                                   validation["usual_scores"], strict=True):
+        own = [row for row in rows if row["task"] == name and f"/{folder}/" in row["image"]]
+        scores = [row["score"] for row in own]
+        assert usual == pytest.approx(np.quantile(scores, 0.05), abs=1e-5)
+        assert [row["unusual"] for row in own] == [score < usual for score in scores] and any(scores < np.array(usual))
+    call(train_args(photo_root, backbone, tmp_path / "run", "LinearProbe"))
+    row = predictions(capsys, tmp_path / "run", paths[0])[0]
+    assert row["score"] == pytest.approx(rows[0]["score"], abs=1e-5) and "unusual" not in row
+
+
+def test_images_below_a_probability_are_unknown(calibrated, photo_root, terminal, capsys):
+    args = calibrated, photo_root / "colour_naming", "--task", "colour naming"
+    rows = predictions(capsys, *args)
+    probabilities = [row["classes"][0]["probability"] for row in rows]
+    least = float(np.median(probabilities))
+    cut = predictions(capsys, *args, "--min-probability", least)
+    for row, other, probability in zip(rows, cut, probabilities, strict=True):
+        assert other == (row if probability >= least else
+                         {**row, "classes": [{"class": "unknown", "probability": probability}]})
+    found = terminal(*args, "--min-probability", least)
+    assert found.out.count("unknown") == 18
+    assert f"Of 36 images 18 are unknown in colour naming: their probability is below {least:g}\n" in found.err
+
+
+def test_accuracy_is_said_where_folders_are_labels(calibrated, photo_root, tmp_path, terminal, capsys):
+    said = "Of {} images in folders with class names of {} {} are right ({}%)\n"
+    assert said.format(36, "colour naming", 36, "100.0") in terminal(calibrated, photo_root).err
+    for folder in ("dark_blue", "green", "lightness/green", "others"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(photo_root / "colour_naming" / "red" / "00.png", tmp_path / folder / "red.png")
+    shutil.copy(photo_root / "colour_naming" / "dark_blue" / "00.png", tmp_path / "dark_blue")
+    found = terminal(calibrated, tmp_path).err  # a green below "lightness" is no label of colours
+    assert said.format(3, "colour naming", 1, "33.3") in found and "class names of lightness" not in found
+    assert "folders" not in terminal(calibrated, tmp_path / "others").err
+
+
+def test_copies_lie_in_a_folder_of_each_class(calibrated, photo_root, tmp_path, terminal, capsys):
+    """Nothing is overwritten, and the same call again adds nothing."""
+    red = photo_root / "colour_naming" / "red"
+    (tmp_path / "other").mkdir()
+    shutil.copy(red / "01.png", tmp_path / "other" / "00.png")  # another image with the name
+    images = red / "00.png", tmp_path / "other"
+    out = tmp_path / "sorted"
+    for made in (2, 0):
+        found = terminal(calibrated, *images, "--task", "colour naming", "--copy-to", out)
+        assert f"{made} copies of images are new in {out}\n" in found.err
+        assert {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*")} == {
+            "red/00.png": (red / "00.png").read_bytes(), "red/00 (2).png": (red / "01.png").read_bytes()}
+    assert (red / "00.png").exists()
+    row = predictions(capsys, calibrated, images[0], "--task", "lightness")[0]
+    terminal(calibrated, images[0], "--min-probability", row["classes"][0]["probability"] + 1e-4, "--copy-to", out)
+    assert (out / "lightness" / "unknown" / "00.png").exists() and (out / "colour naming").is_dir()
+
+
+def test_copies_stay_in_the_folder_whatever_a_class_is_called(tmp_path):
+    (tmp_path / "x.png").write_text("x")
+    rows = [{"image": str(tmp_path / "x.png"), "task": "t", "classes": [{"class": name}]}
+            for name in ("..", "a/b", "/c")]
+    assert copy_images(rows, ["t"], str(tmp_path / "in" / "out")) == 3
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")) == [
+        "in/out/_./x.png", "in/out/_c/x.png", "in/out/a_b/x.png", "x.png"]
+
+
+def test_progress_is_shown_on_a_terminal_when_it_takes_a_while(calibrated, photo_root, terminal, monkeypatch):
+    args = calibrated, photo_root / "colour_naming", "--batch", "4"
+    assert "images/s" not in terminal(*args).err
+    monkeypatch.setattr("learned.classifier.PATIENCE", 0)
+    assert "predicting: 100%" in terminal(*args).err
+    assert "images/s" not in terminal(*args, tty=False).err
+
+
+def test_from_python_as_an_exported_classifier(calibrated, photo_root, tmp_path, capsys):
+    """Paths, PIL images and arrays; nothing is printed."""
+    path = photo_root / "lightness" / "dark" / "00.png"
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)).save(turned, exif=exif)
+    images = [path, str(path), Image.open(path), np.asarray(Image.open(path)), turned, Image.open(turned)]
+    rows = predictions(capsys, calibrated, path, turned)
+    export.main([str(calibrated), str(tmp_path / "out")])
+    classifiers = load(str(calibrated)), standalone.Classifier(tmp_path / "out")
+    capsys.readouterr()
+    ours, theirs = (classifier.predict(images) for classifier in classifiers)
+    assert capsys.readouterr() == ("", "")
+    assert [list(found) for found in ours] == [["colour naming", "lightness"]] * 6
+    for found, other, first in zip(ours, theirs, [0] * 4 + [2] * 2, strict=True):
+        for row in rows[first:first + 2]:
+            wanted = {entry["class"]: entry["probability"] for entry in row["classes"]}
+            assert dict(found[row["task"]]) == pytest.approx(wanted, abs=1e-5)
+            assert dict(other[row["task"]]) == pytest.approx(wanted, abs=1e-5)
+    (tmp_path / "bad.png").write_text("no image")
+    for classifier in classifiers:
+        assert classifier.predict([]) == []
+        one, = classifier.predict([path], task="lightness", topk=1)
+        assert list(one) == ["lightness"] and len(one["lightness"]) == 1
+        for given, words in ((tmp_path / "no.png", "no.png"), (tmp_path / "bad.png", "bad.png"),
+                             (np.zeros((4, 4)), "one is a? ?float64"), (np.zeros((4, 4, 4), np.uint8), "uint8")):
+            with pytest.raises(ValueError, match=words):
+                classifier.predict([path, given])
+        with pytest.raises(ValueError, match="lightness"):
+            classifier.predict([path], task="moods")
+        assert len(classifier.predict([path])) == 1  # an image that could not be read before does no harm
+
+
+def test_names_of_classes_from_text_and_files(tmp_path):
+    (tmp_path / "names.txt").write_text("\ufeffsweet, red\n\n sour \n", encoding="utf-8")
+    (tmp_path / "names.json").write_text('["sweet, red", "sour"]')
+    files = f"@{tmp_path}/names.txt", f"{tmp_path}/names.json", f"@{tmp_path}/names.json"
+    for text in ('["sweet, red", "sour"]', *files):
+        assert read_classes(text) == ["sweet, red", "sour"]
+    assert read_classes("fly agaric, parasol") == ["fly agaric", "parasol"]
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes("Äpfel".encode("latin-1"))
+    for text, words in {"a,,b": "has the name '': give names that hold a comma as a JSON list", '"a, b",c': "JSON list",
+                        "[a, b]": "begins as a JSON list and is none", "[1, 2]": "must be a JSON list of names",
+                        "[]": "names no class", f"@{tmp_path}/empty.txt": "names no class",
+                        f"@{tmp_path}/latin.txt": "is not UTF-8 text",
+                        "@nowhere.txt": "there is no file nowhere.txt", "nowhere.json": "No JSON file at"}.items():
+        with pytest.raises(UserError, match=re.escape(words)):
+            read_classes(text)

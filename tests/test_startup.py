@@ -13,7 +13,7 @@ SLOW = ("torchvision", "open_clip", "timm", "transformers", "scipy", "sklearn", 
 
 @pytest.mark.parametrize("modules, absent", [
     ("train", SLOW), ("trainers.__main__", SLOW), ("datasets.prepare.__main__", SLOW),
-    ("parse_test_res, runs.show, runs.tables, runs.logs, common.program", ("torch", "trainers", *SLOW))])
+    ("parse_test_res, runs.show, runs.tables, runs.logs, common.program, learned", ("torch", "trainers", *SLOW))])
 def test_what_is_not_imported(modules, absent):
     code = f"import sys, {modules}; print([name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
