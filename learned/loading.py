@@ -42,7 +42,9 @@ def read_run(folder, settings=()):
 
 
 def load_run(folder, which=None, settings=(), new_task=None):
-    """The trainer of a finished run with its learned values; if they are what it tested, with its `validation`.
+    """The trainer of a finished run with its learned values.
+
+    Its attribute `tested` says whether they are what the run tested; if so, it has the run's `validation`.
 
     Args:
         folder: of the run. If it was made with --eval-only, the model is that of the run that it tested.
@@ -81,7 +83,8 @@ def load_run(folder, which=None, settings=(), new_task=None):
         if model_dir != folder and trainer.digest_of_learned() != identity.get("model"):
             raise UserError(f"the model {which} of {model_dir} is not the one that {folder} tested: give --epoch, or "
                             "that run itself")
-    if which == tested and not new_task:
+    trainer.tested = which == tested and not new_task
+    if trainer.tested:
         trainer.validation = results.get("validation")
     return trainer
 
@@ -98,6 +101,7 @@ class Classifier:
     Attributes:
         trainer: as `load_run` returns it. tasks, cfg: those of the run.
         encode: `ImageFeatures`, as in testing. upright: images are turned as their EXIF orientation says.
+        calibrated: the run fitted temperatures. temperatures: (n_cls,), by which logits are divided, else 1.
     """
 
     @torch.no_grad()
@@ -109,7 +113,9 @@ class Classifier:
         with trainer.autocast():
             self.class_features = trainer.model.class_features()
         self.sizes = [len(task.classnames) for task in self.tasks]
-        temperatures = (trainer.validation or {}).get("temperatures") or [1.0] * len(self.tasks)
+        temperatures = (trainer.validation or {}).get("temperatures")
+        self.calibrated = temperatures is not None
+        temperatures = temperatures if self.calibrated else [1.0] * len(self.tasks)
         self.temperatures = torch.tensor(temperatures).repeat_interleave(torch.tensor(self.sizes))  # (n_cls,)
 
     @torch.no_grad()
