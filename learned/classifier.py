@@ -29,6 +29,7 @@ class Classifier:
         trainer: as `load_run` returns it. tasks, cfg: those of the run.
         encode, transform: `ImageFeatures` and the transform of images, as in testing.
         upright: images are turned as their EXIF orientation says.
+        calibrated: the run fitted temperatures. temperatures: (n_cls,), by which logits are divided, else 1.
         usual_scores: of each task the score that 95% of the validation images exceed, or None if the run has none.
     """
 
@@ -43,7 +44,8 @@ class Classifier:
             self.class_features = trainer.model.class_features()
         self.sizes = [len(task.classnames) for task in self.tasks]
         fitted = trainer.validation or {}
-        temperatures = fitted.get("temperatures") or [1.0] * len(self.tasks)
+        self.calibrated = "temperatures" in fitted
+        temperatures = fitted.get("temperatures", [1.0] * len(self.tasks))
         self.temperatures = torch.tensor(temperatures).repeat_interleave(torch.tensor(self.sizes))  # (n_cls,)
         self.usual_scores = fitted.get("usual_scores")
 

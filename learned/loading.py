@@ -43,7 +43,9 @@ def read_run(folder, settings=()):
 
 
 def load_run(folder, which=None, settings=(), new_task=None):
-    """The trainer of a finished run with its learned values; if they are what it tested, with its `validation`.
+    """The trainer of a finished run with its learned values.
+
+    Its attribute `was_tested` says whether they are what the run tested; if so, it has the run's `validation`.
 
     Args:
         folder: of the run. If it was made with --eval-only, the model is that of the run that it tested.
@@ -82,7 +84,8 @@ def load_run(folder, which=None, settings=(), new_task=None):
         if model_dir != folder and trainer.digest_of_learned() != identity.get("model"):
             raise UserError(f"the model {which} of {model_dir} is not the one that {folder} tested: give --epoch, or "
                             "that run itself")
-    if which == tested and not new_task:
+    trainer.was_tested = which == tested and not new_task
+    if trainer.was_tested:
         trainer.validation = results.get("validation")
     return trainer
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
+import export
+from learned import standalone
 from tests import parity
 from tests.helpers import REPOSITORY, call, call_until, results, train_args
 from tests.test_precision import FEW_STEPS, NODES, learned
@@ -84,3 +87,14 @@ def test_memory_is_the_gpus(arguments, tmp_path):
     call(arguments("run", "MTCoOp", "fp16"))
     written = results(tmp_path / "run")
     assert written["device"] == "cuda" and 0 < written["peak_memory_mb"] < torch.cuda.mem_get_info()[1] / 2**20
+
+
+def test_an_exported_classifier_computes_there(arguments, tmp_path):
+    call(arguments("run", "MTCoOp"))
+    export.main([str(tmp_path / "run"), str(tmp_path / "out"), "--torch"])
+    pixels = np.random.default_rng(0).normal(size=(5, 3, 32, 32)).astype(np.float32)
+    before = torch.cuda.memory_allocated()
+    by_torch = standalone.Classifier(tmp_path / "out", torch=True)
+    assert torch.cuda.memory_allocated() > before
+    expected = standalone.Classifier(tmp_path / "out").logits(pixels)
+    np.testing.assert_allclose(by_torch.logits(pixels), expected, rtol=0, atol=1e-4 * np.abs(expected).max())

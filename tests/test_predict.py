@@ -511,7 +511,7 @@ def test_from_python_as_an_exported_classifier(calibrated, photo_root, tmp_path,
         one, = classifier.predict([path], task="lightness", topk=1)
         assert list(one) == ["lightness"] and len(one["lightness"]) == 1
         for given, words in ((tmp_path / "no.png", "no.png"), (tmp_path / "bad.png", "bad.png"),
-                             (np.zeros((4, 4)), "one is a? ?float64"), (np.zeros((4, 4, 4), np.uint8), "uint8")):
+                             (np.zeros((4, 4)), "float64"), (np.zeros((4, 4, 4), np.uint8), "uint8")):
             with pytest.raises(ValueError, match=words):
                 classifier.predict([path, given])
         with pytest.raises(ValueError, match="lightness"):
