@@ -10,7 +10,7 @@ from trainers.text_encoder import TextEncoder
 class PlainTextEncoder(TextEncoder):
     """Returns the features of `TextEncoder` for the same prompts and contexts, with all the work."""
 
-    def forward(self, prompts, ctx=None):
+    def forward(self, prompts, ctx=None, deep=None):
         length = prompts.tokens.shape[1]
         x = self.token_embedding(F.pad(prompts.tokens, (0, self.max_length - length))).to(self.dtype)  # (n, 77, width)
         learned = (prompts.slots >= 0).nonzero(as_tuple=True)
@@ -19,7 +19,11 @@ class PlainTextEncoder(TextEncoder):
             x = x.index_put(learned, vectors)
         x = x + self.positional_embedding.to(self.dtype)
         mask = torch.full((self.max_length, self.max_length), float("-inf"), device=x.device, dtype=x.dtype).triu_(1)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            if i in (deep or {}):
+                row, position = ((prompts.slots >= 0) & (prompts.slots < deep[i].shape[1])).nonzero(as_tuple=True)
+                vectors = deep[i][prompts.context_of[row], prompts.slots[row, position]]
+                x = x.index_put((row, position), vectors.to(self.dtype))
             x = block(x, attn_mask=mask)
         x = self.ln_final(x).to(self.dtype)
         return x[torch.arange(len(x), device=x.device), prompts.lengths - 1] @ self.text_projection.to(self.dtype)

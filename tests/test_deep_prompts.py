@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.plain import PlainTextEncoder
+from clip import load
 from common.errors import UserError
 from datasets.base import Task
 from learned import standalone
@@ -183,3 +185,18 @@ def test_a_tower_of_timm_is_named():
     trainer.cfg = make_cfg(options={"MODEL.BACKBONE.NAME": "open_clip:EVA"})
     with pytest.raises(UserError, match="its image tower is Eva: use another"):
         trainer.build_clip_model(SimpleNamespace(visual=SimpleNamespace(trunk=timm)))
+
+
+@pytest.mark.parametrize("name", ["IVLP", "MaPLe"])
+def test_the_plain_encoder_reads_the_same_prompts(name, words):
+    """What benchmarks compare with has the same class features and gradients."""
+    options = {"PROMPT_DEPTH_TEXT": 2} if name == "IVLP" else {"PROMPT_DEPTH": 2}
+    trainer = make(name, words, TSC=True, **options)
+    features, labels = pixels(4), torch.tensor([0, 1, 2, 5])
+    ours, _ = gradients(trainer, features, labels)
+    clip_model = load(words, device="cpu")[0].requires_grad_(False)
+    trainer.model.text_encoder = PlainTextEncoder(clip_model)
+    trainer.model.to_double()
+    plain, _ = gradients(trainer, features, labels)
+    for key, value in ours.items():
+        torch.testing.assert_close(value, plain[key], rtol=1e-8, atol=1e-10)
