@@ -78,18 +78,18 @@ def cross_validate(args, out, labels):
     Raises:
         UserError: a run failed.
     """
-    stored, found = next((out / "splits").rglob("split.json")), {label: [] for label in labels}
+    stored = next((out / "splits").rglob("split.json"))
     folds = {task: folds_of(split, FOLDS) for task, split in read_json(stored).items()}
+    jobs = []
     for number in range(FOLDS):
         own = out / "folds" / str(number + 1)
         (own / stored.parent.relative_to(out)).mkdir(parents=True, exist_ok=True)
         write_json({task: splits[number] for task, splits in folds.items()}, own / stored.relative_to(out))
-        jobs = [job for job in jobs_of(args, own) if job.label in found]
-        for folder, why in compare(jobs):
-            raise UserError(f"{folder}, of the cross-validation, failed: {why}")
-        for job in jobs:
-            found[job.label].append(read_results(job.folder)["validation"]["overall_metric"])
-    return {label: sum(values) / FOLDS for label, values in found.items()}
+        jobs += [job for job in jobs_of(args, own) if job.label in labels]
+    for folder, why in compare(jobs):
+        raise UserError(f"{folder}, of the cross-validation, failed: {why}")
+    found = [(job.label, read_results(job.folder)["validation"]["overall_metric"]) for job in jobs]
+    return {label: sum(percent for name, percent in found if name == label) / FOLDS for label in labels}
 
 
 def deliver(folder, out):

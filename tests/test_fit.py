@@ -38,20 +38,19 @@ def test_the_standard_error_is_that_of_the_mean():
 @pytest.mark.slow
 def test_from_folders_to_a_classifier_in_one_call(photo_root, backbone, tmp_path):
     environment, out = {**os.environ, "SOFTCPT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}, tmp_path / "out"
-    call = (photo_root, backbone, out, "--methods", "ZS-CLIP", "LP-CLIP", "PLOT", "--opts", "OPTIM.MAX_EPOCH",
-            "1")
+    call = photo_root, backbone, out, "--methods", "LP-CLIP", "PLOT", "--opts", "OPTIM.MAX_EPOCH", "1"
     done = fit(*call, cache=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen by" in done.stdout and "The hardest task is" in done.stdout and "chance is" in done.stdout
     assert (out / "report.html").is_file() and (out / "best" / "results.json").is_file()
     found = {path.parent: json.loads(path.read_text()) for path in (out / "runs").rglob("results.json")}
-    assert {results["label"] for results in found.values()} == {"ZS-CLIP", "LP-CLIP", "PLOT"}
+    assert {results["label"] for results in found.values()} == {"LP-CLIP", "PLOT"}
     best = json.loads((out / "best" / "results.json").read_text())
     scores = {}  # the few images are cross-validated
     for path in (out / "folds").rglob("results.json"):
         own = json.loads(path.read_text())
         scores.setdefault(own["label"], []).append(own["validation"]["overall_metric"])
-    assert all(len(values) == FOLDS for values in scores.values()) and len(scores) == 3
+    assert all(len(values) == FOLDS for values in scores.values()) and len(scores) == 2
     assert sum(scores[best["label"]]) == max(map(sum, scores.values())) and "cross-validation" in done.stdout
     exported = (out / "classifier" / "classifier.onnx").is_file()
     assert exported or best["label"] == "PLOT" and "predict.py" in done.stdout
