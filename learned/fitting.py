@@ -32,7 +32,6 @@ from .reporting import write_report
 # Of all runs: few views, so that features are soon made; probabilities that mean something; what the report reads.
 SETTINGS = {"DATALOADER.VIEWS": 4, "DATASET.SKIP_BROKEN": True, "TEST.CALIBRATE": True, "TEST.SAVE_PREDICTIONS": True}
 SURE = 0.9  # a wrong prediction with this probability needs a look
-SAMPLE = 48  # images whose encoding is timed
 FEW, FOLDS = 100, 5  # with fewer validation images, so many folds of cross-validation choose
 
 
@@ -113,7 +112,8 @@ def prepare(jobs):
         cfg = setup_cfg(build_parser().parse_args(jobs[0].calls[0]))
         trainer = find_trainer(cfg)(cfg)
         data = trainer.dataset
-        sample = Images(cfg, data.test[:SAMPLE], build_transform(cfg, is_train=False))
+        sample = Images(cfg, data.test[:trainer.encode.batch_size], build_transform(cfg, is_train=False))
+        trainer.encode.row  # the first call is slow
         began = time.monotonic()
         trainer.encode(sample)
         seconds = (time.monotonic() - began) / len(sample)

@@ -57,6 +57,7 @@ def parse_args():
     parser.add_argument("--vision", choices=VISIONS, default="resnet", help="image tower (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=60_000, help=f"multiple of {CHUNK}, 25 KB of memory each")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--lr", type=float, default=LR, help="highest rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and processes that render")
     return parser.parse_args()
@@ -193,11 +194,11 @@ def make_optimizer(modules):
     return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98))
 
 
-def learning_rate(step, steps):
+def learning_rate(step, steps, highest):
     """Return the rate of a step: a linear warm-up, then half a cosine down to 0."""
     if step < WARMUP_STEPS:
-        return LR * (step + 1) / WARMUP_STEPS
-    return LR * 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)))
+        return highest * (step + 1) / WARMUP_STEPS
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)))
 
 
 def batches(count, size, seed):
@@ -222,7 +223,7 @@ def train(model, images, tokens, contrasts, values, args):
     start, losses, accuracies, readings = time.time(), [], [], []
     for step, chosen in zip(range(args.steps), batches(len(images), BATCH, args.seed)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.steps)
+            group["lr"] = learning_rate(step, args.steps, args.lr)
         pixels = (images[chosen] - mean) / std
         flipped = torch.rand(len(chosen), generator=generator) < 0.5  # no caption tells left from right
         pixels[flipped] = pixels[flipped].flip(3)
@@ -273,9 +274,9 @@ def openai_state_dict(model, vocabulary, seed):
 
 def save(state_dict, args, minutes):
     """Write the weights, with metadata that says how they were made."""
-    settings = {"vision": args.vision, "scenes": args.scenes, "captions": CAPTIONS, "steps": args.steps, "batch_size": BATCH, "lr": LR,
-                "weight_decay": WEIGHT_DECAY, "aspect_weight": ASPECT_WEIGHT, "seed": args.seed,
-                "threads": args.threads}
+    settings = {"vision": args.vision, "scenes": args.scenes, "captions": CAPTIONS, "steps": args.steps,
+                "batch_size": BATCH, "lr": args.lr, "weight_decay": WEIGHT_DECAY, "aspect_weight": ASPECT_WEIGHT,
+                "seed": args.seed, "threads": args.threads}
     metadata = {"format": "pt", "made_by": "outfits/train_tiny_clip.py", "settings": json.dumps(settings),
                 "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
     with atomic_path(args.out) as temporary:

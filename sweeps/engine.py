@@ -27,7 +27,8 @@ class Sweep:
         self.failures = Counter()  # job -> number of failures
         self.not_before = {}  # job -> time of its next attempt
         self.starting, self.running, self.idle = {}, {}, []  # reference -> worker, reference -> (job, worker), workers
-        self.lost_starts, self.line, self.began = 0, Line(), time.monotonic()
+        self.begun, self.seconds = {}, {}  # run -> when it began last, and what it took
+        self.lost_starts, self.line = 0, Line()
 
     def work(self):
         """Do all jobs; returns [(folder, sentence)] of the runs that failed.
@@ -86,6 +87,7 @@ class Sweep:
                 worker = self.idle.pop()
                 self.waiting.remove(job)
                 self.running[worker.work.remote(job.calls, not job.folder)] = job, worker
+                self.begun[job] = time.monotonic()
 
     def take_outcome(self, reference):
         job, worker = self.running.pop(reference)
@@ -100,6 +102,7 @@ class Sweep:
         if how == "done":
             if job.folder:
                 self.ended.append(job)
+                self.seconds[job] = time.monotonic() - self.begun[job]
                 metric = read_results(job.folder)["overall_metric"]
                 accuracy = "not tested" if metric is None else f"{metric:.2f}%"
                 self.line.say(f"[{len(self.ended)}/{self.total}] {job.label:<12}  {accuracy}  {job.folder}")
@@ -119,14 +122,22 @@ class Sweep:
         running = sum(bool(job.folder) for job in jobs)
         text = f"{len(self.ended)} of {self.total} runs done, {running} running, {len(self.failed)} failed"
         text += f", {len(jobs) - running} making features" if len(jobs) > running else ""
-        spent = sum(job.weight for job in self.ended if job.state != "finished")
-        left = sum(job.weight for job in [*self.waiting, *jobs] if job.folder)
-        if spent and left:
-            seconds = int((time.monotonic() - self.began) * left / spent)
-            text += f", {datetime.timedelta(seconds=seconds)} left"
+        left = [job for job in [*self.waiting, *jobs] if job.folder]
+        done = [job for job in self.ended if job.state != "finished"]
+        if left and done:
+            now = time.monotonic()
+            seconds = sum(self.expected(job, done) for job in left) - sum(now - self.begun[job] for job in jobs)
+            text += f", {datetime.timedelta(seconds=max(0, int(seconds / max(1, len(jobs)))))} left"
         elif not (self.running or self.idle or self.starting) and left:
             text += ", no machine has room"
         return text
+
+    def expected(self, job, done):
+        """Seconds that a run takes, by those of its row that are done, else by all."""
+        alike = [other for other in done if other.label == job.label and other.weight]
+        if alike:
+            return job.weight * sum(self.seconds[other] for other in alike) / sum(other.weight for other in alike)
+        return sum(self.seconds[other] for other in done) / len(done)
 
 
 class Line:

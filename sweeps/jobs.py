@@ -20,7 +20,7 @@ class Job:
     Attributes:
         label: that of its row of the table. folder: that of the run; "" for features.
         calls: argument lists of `train.py`: that of the run, or those of all runs that need the features.
-        weight: relative cost, epochs times shots. All runs have the same classes.
+        weight: cost relative to other runs of its row, epochs times shots; runs of all images count as one shot.
         state: "finished", "unfinished" or "new", as `RunFolder.state` returns it.
         group: the settings that determine the image features of its training; None if it trains without them.
         after: the job that must end first.
@@ -46,7 +46,7 @@ def list_jobs(args):
         cfg = setup_cfg(build_parser().parse_args(call))
         jobs.append(Job(label, cfg.OUTPUT_DIR, [call], 0, RunFolder(cfg.OUTPUT_DIR).state()))
         if find_trainer(cfg).steps(cfg):
-            jobs[-1].weight = cfg.OPTIM.MAX_EPOCH * cfg.DATASET.NUM_SHOTS
+            jobs[-1].weight = cfg.OPTIM.MAX_EPOCH * max(cfg.DATASET.NUM_SHOTS, 1)
             if cfg.DATALOADER.FEATURE_CACHE:
                 jobs[-1].group = cfg.MODEL.BACKBONE.NAME, cfg.DATASET.NAME, cfg.SEED, cfg.DATASET.NUM_SHOTS
     return jobs
