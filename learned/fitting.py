@@ -32,6 +32,8 @@ from .reporting import write_report
 # Of all runs: few views, so that features are soon made; probabilities that mean something; what the report reads.
 SETTINGS = {"DATALOADER.VIEWS": 4, "DATASET.SKIP_BROKEN": True, "TEST.CALIBRATE": True, "TEST.SAVE_PREDICTIONS": True}
 SURE = 0.9  # a wrong prediction with this probability needs a look
+# Columns of the table; the last is what of the first is chance.
+ERRORS = {"expected_calibration_error": "calibration error", "error_of_true_probabilities": "by chance"}
 FEW, FOLDS = 100, 5  # with fewer validation images, so many folds of cross-validation choose
 
 
@@ -156,9 +158,10 @@ def verdict(runs, scores, label, how, tasks):
         how: by what it was chosen. tasks: list of `Task`.
     """
     folder, results = runs[label]
-    table = tabulate([[name, scores[name], runs[name][1]["overall_metric"], error_of(runs[name][0])]
+    table = tabulate([[name, scores[name], runs[name][1]["overall_metric"],
+                       *(mean_of(runs[name][0], key) for key in ERRORS)]
                       for name in sorted(scores, key=lambda name: -scores[name])],
-                     ["method", "validation", "test", "calibration error"], floatfmt=".1f")
+                     ["method", "validation", "test", *ERRORS.values()], floatfmt=".1f")
     chance = sum(100 / len(task.classnames) for task in tasks) / len(tasks)
     near = standard_error(results["validation"]["tasks"])
     level = [name for name in scores if name != label and scores[name] >= scores[label] - near]
@@ -174,10 +177,10 @@ def verdict(runs, scores, label, how, tasks):
             f"{len(sure)} test images need a look: they are wrong with a probability of {SURE:.0%} or more."]
 
 
-def error_of(folder):
-    """The mean calibration error of a run's tasks, in percent."""
+def mean_of(folder, key):
+    """The mean over a run's tasks of a figure in `metrics.json`."""
     tasks = read_metrics(folder)
-    return sum(task["expected_calibration_error"] for task in tasks) / len(tasks)
+    return sum(task[key] for task in tasks) / len(tasks)
 
 
 def minutes(seconds):

@@ -322,12 +322,14 @@ function calibration() {
     }
     const all = run.details.map(found => found.calibration), own = all[Number(task.value)];
     const columns = [["images", "total", 0], ["accuracy", "accuracy", 2], ["error", "expected_calibration_error", 2],
+      ["by chance", "error_of_true_probabilities", 2],
       ["error before", "uncalibrated_error", 2], ["temperature", "temperature", 3]]
       .filter(([, key]) => all.some(one => (one[key] ?? null) !== null));
     const nodes = [el("p", {class: "soft"}, `Run ${run.path}`)];
     if (!columns.length) nodes.push(el("p", {}, "This run has no metrics.json, which holds these figures."));
     else {
-      nodes.push(makeTable("Calibration error in percent: the mean distance between probability and accuracy"
+      nodes.push(makeTable("Calibration error in percent: the mean distance between probability and accuracy, what of it "
+        + "is chance with so few images"
         + (columns.some(([, key]) => key === "temperature") ? ", and before the probabilities were calibrated" : ""),
       ["task", ...columns.map(([head]) => head)],
       all.map((one, t) => [table.tasks[t][0], ...columns.map(([, key, digits]) => number(one[key] ?? null, digits))])));

@@ -31,8 +31,8 @@ WORST, IMAGES = 10, 4  # number of confusions of a task, and of images of a conf
 SUREST = 24  # number of a run's wrong predictions with the highest probability
 SIDE = 128  # pixels of a thumbnail
 PLACE_KEYS = "DATASET.ROOT", "DATALOADER.OLD_DATA_PATH", "DATALOADER.NEW_DATA_PATH"
-CALIBRATION = ("total", "accuracy", "expected_calibration_error", "uncalibrated_error", "temperature", "reliability",
-               "coverage")  # keys of a task in metrics.json
+CALIBRATION = ("total", "accuracy", "expected_calibration_error", "error_of_true_probabilities", "uncalibrated_error",
+               "temperature", "reliability", "coverage")  # keys of a task in metrics.json
 PLACES = "DATASET.ROOT", "MODEL.BACKBONE.NAME"  # an identity has digests instead of them
 OF_A_RUN = {"OUTPUT_DIR", "SEED", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_TASKS"}  # they differ within a method
 

@@ -71,6 +71,13 @@ def confusion_of(labels, predictions, n):
     return np.bincount(n * labels + predictions, minlength=n**2).reshape(n, n)
 
 
+def error_of_true(probabilities, draws=100):
+    """The mean calibration error that predictions have by chance if their probabilities (n,) are true, from 0 to 1."""
+    draw = np.random.default_rng(0)
+    return float(np.mean([calibration_error(probabilities, draw.random(len(probabilities)) < probabilities)
+                          for _ in range(draws)]))
+
+
 def reliability_of(probabilities, right, bins=BINS):
     """The bins of `calibration_error` that hold images: [(images, mean probability, accuracy)], both in percent."""
     bin_of = np.digitize(probabilities, np.linspace(0, 1, bins + 1)[1:-1], right=True)
@@ -106,6 +113,7 @@ def figures_of(name, classes, labels, predictions, probabilities):
         "name": name, "total": len(labels), "accuracy": percent(100 * right.mean()),
         "macro_recall": percent(recall[occurs].mean()), "macro_f1": percent(f1[occurs].mean()),
         "expected_calibration_error": percent(100 * calibration_error(probabilities, right)),
+        "error_of_true_probabilities": percent(100 * error_of_true(probabilities)),
         "reliability": reliability_of(probabilities, right), "coverage": coverage_of(probabilities, right),
         "classes": [{"name": name, "total": int(total[i]), "predicted": int(predicted[i]), "correct": int(correct[i]),
                      "accuracy": percent(recall[i]), "precision": percent(precision[i]), "recall": percent(recall[i]),

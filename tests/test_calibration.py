@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from common.errors import UserError
 from learned.loading import load_classifier
-from runs.outcome import calibration_error, coverage_of, read_predictions, reliability_of
+from runs.outcome import calibration_error, coverage_of, error_of_true, read_predictions, reliability_of
 from tests.helpers import call, results, train_args
 from trainers.evaluation import fit_temperatures
 
@@ -56,6 +56,14 @@ def test_reliability_and_coverage_by_hand():
     found = {least: (share, accuracy) for least, share, accuracy in coverage_of(probabilities, right)}
     assert found[0] == (100, 50) and found[50] == (75, pytest.approx(66.6667)) and found[95] == (50, 50)
     assert found[99] == (0, None)
+
+
+def test_even_true_probabilities_have_an_error():
+    rng = np.random.default_rng(1)
+    probabilities = rng.uniform(0.3, 0.9, 120)
+    found = [calibration_error(probabilities, rng.random(120) < probabilities) for _ in range(500)]
+    assert error_of_true(probabilities) == pytest.approx(np.mean(found), rel=0.1)
+    assert error_of_true(np.repeat(probabilities, 100)) < error_of_true(probabilities) / 5
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "MTCoOp", "LinearProbe"])
