@@ -58,12 +58,12 @@ class SharedMapCLIP(MultiTaskCLIP):
         self.classifier.strength.fill_(strength)
 
     def changes(self):
-        """P - I of each task, (n_tasks, dim, dim)."""
+        """P - I of each task, (n_tasks, dim, dim), or (1, dim, dim) where all tasks have the same."""
         maps = self.maps.left @ self.maps.right if self.options.RANK else self.maps.left
-        mix = maps.new_ones(len(self.tasks), maps.shape[0])  # what a task takes of each map
-        if self.options.SHARE == "names":
-            mix = (self.name_features.to(maps) @ self.maps.names.t() / self.options.TEMPERATURE).softmax(dim=1)
-        return maps if self.options.SHARE == "none" else torch.einsum("tr,rij->tij", mix, maps)
+        if self.options.SHARE != "names":
+            return maps
+        mix = (self.name_features.to(maps) @ self.maps.names.t() / self.options.TEMPERATURE).softmax(dim=1)
+        return torch.einsum("tr,rij->tij", mix, maps)  # what a task takes of each map
 
     def class_features(self):
         if self.options.SHARE == "names":
@@ -74,8 +74,9 @@ class SharedMapCLIP(MultiTaskCLIP):
         probe, options, tasks = self.classifier, self.options, self.task_of_class[labels]
         with torch.autocast(image_features.device.type, enabled=False):
             mapped = features = F.normalize(image_features.to(self.learned_dtype), dim=-1)
-            for task, change in enumerate(self.changes().unbind()):
-                rows = (tasks == task).nonzero()[:, 0]
+            changes = self.changes().unbind()
+            for number, change in enumerate(changes):
+                rows = (tasks % len(changes) == number).nonzero()[:, 0]
                 mapped = mapped.index_add(0, rows, features[rows] @ change)
             by_probe = options.SCALE * features @ probe.weight.t() + probe.bias
             by_texts = options.BLEND * self.cosine_scale * F.normalize(mapped, dim=-1) @ class_features.t()
@@ -83,11 +84,12 @@ class SharedMapCLIP(MultiTaskCLIP):
 
     def losses(self, images, labels):
         with torch.autocast(images.device.type, enabled=False):
-            (logits, targets), squares = self(images, labels), self.classifier.weight.square().sum(dim=1)
+            (logits, targets), norms = self(images, labels), self.classifier.weight.square().sum(dim=1)
             xe_loss = self.sum_over_tasks(F.cross_entropy(logits, targets, reduction="none"), targets)
-            far = self.classifier.strength * self.sum_over_tasks(squares, torch.arange(len(squares)).to(labels))
-            loss = xe_loss + far + self.options.DECAY * self.changes().square().sum()
-        return {"loss": loss / len(self.tasks)}, logits, targets
+            far = self.classifier.strength * self.sum_over_tasks(norms, torch.arange(len(norms)).to(labels))
+            moved = self.changes().square().sum(dim=(1, 2))  # (n_maps,)
+            loss = (xe_loss + far) / len(self.tasks) + self.options.DECAY * moved.sum() / max(1, len(moved))
+        return {"loss": loss}, logits, targets
 
 
 @register
