@@ -113,7 +113,9 @@ def test_steps_are_those_of_a_plain_version(share, rank, backbone):
     np.testing.assert_allclose(trainer.model.classifier.weight.detach(), values["weight"], atol=1e-9)
     np.testing.assert_allclose(trainer.model.classifier.bias.detach(), values["bias"], atol=1e-9)
     changes = np.einsum("tr,rij->tij", mix, values["left"] @ values["right"])
-    np.testing.assert_allclose(trainer.model.changes().detach(), changes, atol=1e-9)
+    found = trainer.model.changes().detach()
+    assert len(found) == {"all": 1, "off": 0}.get(share, 3)  # maps that are the same are one
+    np.testing.assert_allclose(found, changes[:len(found)], atol=1e-9)
     assert share == "off" or np.abs(changes).max() > 1e-3
 
 
