@@ -45,20 +45,20 @@ def fit(args):
     """
     out = Path(args.output).resolve()
     jobs = jobs_of(args, out)
-    tasks, n_val = prepare(jobs)
+    tasks, n_train, n_val = prepare(jobs)
     failed = compare(jobs)
     runs = {job.label: (job.folder, read_results(job.folder)) for job in jobs if job.folder not in dict(failed)}
     if not runs:
         raise UserError(f"no method has a result: {failed[0][1]}")
     scores = {label: results["validation"]["overall_metric"] for label, (_, results) in runs.items()}
-    how = f"{n_val:,} validation images"
+    how, more = f"{n_val:,} validation images", 1
     if n_val < FEW:
-        how = f"cross-validation in {FOLDS} folds, since there are only {how}"
+        how, more = f"cross-validation in {FOLDS} folds, since there are only {how}", 1 + n_train / n_val
         scores = cross_validate(args, out, [label for label in scores])
     label = choose(scores)
     with contextlib.redirect_stdout(io.StringIO()):
         write_report(str(out / "runs"), str(out / "report.html"), 600)
-    print(*verdict(runs, scores, label, how, tasks), sep="\n")
+    print(*verdict(runs, scores, label, how, more, tasks), sep="\n")
     folder, _ = runs[label]
     print(f"The report is {out / 'report.html'}, the chosen run {out / 'best'}.", deliver(folder, out), sep="\n")
     return failed
@@ -108,8 +108,11 @@ def deliver(folder, out):
 
 
 def prepare(jobs):
-    """Make the image features that all runs need, and say how long it takes; returns the tasks and the number of
-    validation images."""
+    """Make the image features that all runs need, and say how long it takes.
+
+    Returns:
+        The tasks, and the numbers of training and validation images.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         cfg = setup_cfg(build_parser().parse_args(jobs[0].calls[0]))
         trainer = find_trainer(cfg)(cfg)
@@ -128,7 +131,7 @@ def prepare(jobs):
     undone = [job.calls[0] for job in jobs if job.group and job.state != "finished"]
     with contextlib.redirect_stdout(io.StringIO()):
         make_features(undone)
-    return trainer.tasks, parts[1]
+    return trainer.tasks, *parts[:2]
 
 
 def compare(jobs):
@@ -150,12 +153,12 @@ def standard_error(tasks):
     return math.sqrt(sum(task["metric"] * (100 - task["metric"]) / task["total"] for task in tasks)) / len(tasks)
 
 
-def verdict(runs, scores, label, how, tasks):
+def verdict(runs, scores, label, how, more, tasks):
     """What a person needs to know, as lines.
 
     Args:
         runs: {label: (folder, results)}. scores: {label: validation accuracy in percent}. label: the chosen one.
-        how: by what it was chosen. tasks: list of `Task`.
+        how: by what it was chosen. more: how many times the validation images have chosen. tasks: list of `Task`.
     """
     folder, results = runs[label]
     table = tabulate([[name, scores[name], runs[name][1]["overall_metric"],
@@ -163,7 +166,7 @@ def verdict(runs, scores, label, how, tasks):
                       for name in sorted(scores, key=lambda name: -scores[name])],
                      ["method", "validation", "test", *ERRORS.values()], floatfmt=".1f")
     chance = sum(100 / len(task.classnames) for task in tasks) / len(tasks)
-    near = standard_error(results["validation"]["tasks"])
+    near = standard_error(results["validation"]["tasks"]) / math.sqrt(more)
     level = [name for name in scores if name != label and scores[name] >= scores[label] - near]
     figures = read_metrics(folder)
     task = min(figures, key=lambda task: task["accuracy"])

@@ -2,19 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from datasets.splits import folds_of
 from learned.fitting import FOLDS, choose, standard_error
 from tests.helpers import REPOSITORY
-
-
-def fit(root, backbone, out, *more, cache):
-    return subprocess.run([sys.executable, "fit.py", root, "--backbone", backbone, "--output", out, *more],
-                          cwd=REPOSITORY, capture_output=True, text=True, env=cache)
+from tests.test_readme import block_after
 
 
 def test_of_equal_methods_the_first_is_chosen():
@@ -36,10 +34,23 @@ def test_the_standard_error_is_that_of_the_mean():
 
 
 @pytest.mark.slow
-def test_from_folders_to_a_classifier_in_one_call(photo_root, backbone, tmp_path):
-    environment, out = {**os.environ, "SOFTCPT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}, tmp_path / "out"
-    call = photo_root, backbone, out, "--methods", "LP-CLIP", "PLOT", "--opts", "OPTIM.MAX_EPOCH", "1"
-    done = fit(*call, cache=environment)
+def test_the_readmes_lines(photo_root, backbone, tmp_path):
+    """As they stand there, but with two methods."""
+    out, table = tmp_path / "out", tmp_path / "labels.csv"
+    names = {"NEW_IMAGES": photo_root, "IMAGES": photo_root, "ViT-B/32": backbone, "labels.csv": table}
+    lines = block_after("## From folders to a classifier")
+    for name, value in names.items():
+        lines = lines.replace(name, str(value))
+    check, fit, predict = re.sub(r"\bOUT\b", str(out), lines).strip().splitlines()
+    fit += " --methods LP-CLIP PLOT --opts OPTIM.MAX_EPOCH 1"
+    environment = {**os.environ, "SOFTCPT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+                   "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run(command):
+        return subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
+
+    assert run(check).returncode == 0
+    done = run(fit)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen by" in done.stdout and "The hardest task is" in done.stdout and "chance is" in done.stdout
     assert (out / "report.html").is_file() and (out / "best" / "results.json").is_file()
@@ -55,9 +66,11 @@ def test_from_folders_to_a_classifier_in_one_call(photo_root, backbone, tmp_path
     exported = (out / "classifier" / "classifier.onnx").is_file()
     assert exported or best["label"] == "PLOT" and "predict.py" in done.stdout
     assert not (photo_root / "split_fewshot").exists()  # the images' folder is left alone
+    assert run(predict).returncode == 0
+    assert len(table.read_text().splitlines()) == 1 + len(list(photo_root.rglob("*.png")))
     times = {path: (path / "results.json").stat().st_mtime_ns for path in found}
-    again = fit(*call, cache=environment)
+    again = run(fit)
     assert again.returncode == 0 and again.stdout == done.stdout
     assert times == {path: (path / "results.json").stat().st_mtime_ns for path in found}
-    refused = fit(photo_root, backbone, tmp_path / "x", "--methods", "SoftCPT", cache=environment)
-    assert refused.returncode == 1 and "METHODS has 'SoftCPT'" in refused.stderr and "Traceback" not in refused.stderr
+    refused = run(fit.replace("LP-CLIP PLOT", "SoftCPT"))
+    assert refused.returncode == 1 and "did you mean" in refused.stderr and "Traceback" not in refused.stderr

@@ -137,10 +137,34 @@ def test_each_projection_and_each_prompt_has_a_mask_of_its_own(backbone):
     assert torch.equal(first, second) and all(torch.equal(*pair) for pair in seen.values())
 
 
+@pytest.mark.parametrize("towers", ["both", "text", "image"])
+def test_each_task_has_updates_of_its_own(towers, backbone):
+    """Logits and gradients are those of a model with the task's updates alone, on the task's images."""
+    kwargs = {"DROPOUT": 0.0, "TOWERS": towers}
+    own = lora(backbone, TSC=True, **kwargs)
+    logits, (found, tasks) = own.model(PIXELS, LABELS)[0], (gradients(own), own.model.task_of_class[LABELS])
+    found = {id(value): gradient for value, gradient in zip(own.trained, found)}
+    for task in range(len(TASKS)):
+        alone, rows = lora(backbone, **kwargs), tasks == task
+        for tower, sets in own.model.updates.items():
+            alone.model.updates[tower].load_state_dict(sets[task].state_dict())
+        torch.testing.assert_close(alone.model(PIXELS[rows], LABELS[rows])[0], logits[rows])
+        alone.optimizer.zero_grad()
+        alone.add_gradients(PIXELS[rows], LABELS[rows], share=float(rows.double().mean()))
+        for tower, sets in own.model.updates.items():
+            for theirs, ours in zip(alone.model.updates[tower].parameters(), sets[task].parameters()):
+                torch.testing.assert_close(found[id(ours)], theirs.grad, rtol=1e-9, atol=1e-12)
+                assert theirs.grad.abs().max() > 0
+    for key in ("MODEL.CHECKPOINT_IMAGE", "MODEL.COMPILE"):
+        with pytest.raises(UserError, match=f"{key} .* is not for TRAINER.CLIPLORA.TSC"):
+            parity.make("CLIPLoRA", backbone, TASKS, 32, {"TRAINER.CLIPLORA.TSC": True, key: True})
+
+
+@pytest.mark.parametrize("tsc", [False, True])
 @pytest.mark.parametrize("setting", ["MODEL.CHECKPOINT_TEXT", "chunk"])
-def test_gradients_with_less_memory_are_the_same(setting, backbone):
+def test_gradients_with_less_memory_are_the_same(setting, tsc, backbone):
     """Recomputed blocks draw the same masks again; in chunks the masks are others, so there is none."""
-    trainer = lora(backbone, DROPOUT=0.0 if setting == "chunk" else 0.25, MATRICES=("q", "k", "v", "o"))
+    trainer = lora(backbone, DROPOUT=0.0 if setting == "chunk" else 0.25, MATRICES=("q", "k", "v", "o"), TSC=tsc)
     expected = gradients(trainer)
     encoder = trainer.model.text_encoder
     encoder.chunk, encoder.checkpoint = (2, False) if setting == "chunk" else (0, True)
@@ -172,12 +196,12 @@ def test_a_resnet_learns_in_its_text_tower_alone():
     trainer.check_learned()
 
 
-@pytest.mark.parametrize("towers", ["both", "text", "image"])
-def test_a_run_is_stopped_resumed_and_loaded(towers, photo_root, words, tmp_path, monkeypatch):
+@pytest.mark.parametrize("towers, tsc", [("both", False), ("both", True), ("text", False), ("image", True)])
+def test_a_run_is_stopped_resumed_and_loaded(towers, tsc, photo_root, words, tmp_path, monkeypatch):
     def arguments(place, *flags):
         return train_args(photo_root, words, tmp_path / place, "CLIPLoRA", *flags, **{
-            "TRAINER.CLIPLORA.TOWERS": towers, "TRAINER.CLIPLORA.STEPS": 4, "OPTIM.LR": 0.02, "OPTIM.NAME": "adamw",
-            "OPTIM.WARMUP_EPOCH": 0, "OPTIM.COSINE_MIN_LR": 0.001, "TRAIN.RESUME_SECONDS": 0,
+            "TRAINER.CLIPLORA.TOWERS": towers, "TRAINER.CLIPLORA.TSC": tsc, "TRAINER.CLIPLORA.STEPS": 4,
+            "OPTIM.LR": 0.02, "OPTIM.NAME": "adamw", "OPTIM.WARMUP_EPOCH": 0, "OPTIM.COSINE_MIN_LR": 0.001, "TRAIN.RESUME_SECONDS": 0,
             "DATASET.SPLIT_DIR": tmp_path / "splits"})
 
     calm = call(arguments("calm"))
@@ -189,10 +213,10 @@ def test_a_run_is_stopped_resumed_and_loaded(towers, photo_root, words, tmp_path
     tested = call(arguments("tested", "--eval-only", "--model-dir", str(tmp_path / "calm")))
     assert results(tmp_path / "tested")["tasks"] == results(tmp_path / "calm")["tasks"]
     start, loaded = call(arguments("start", "--no-train")).model, load_classifier(str(tmp_path / "calm")).trainer.model
-    pixels = torch.randn(2, 3, 32, 32)
+    pixels, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, -1])
     with torch.no_grad():
         for tower, features in (("text", lambda model: model.class_features()),
-                                ("image", lambda model: model.image_encoder(pixels))):
+                                ("image", lambda model: model.image_features(pixels, labels))):
             assert torch.equal(features(loaded), features(tested.model))
             moved = (features(loaded) - features(start)).norm() / features(start).norm()
             assert (moved > 0.01) == (towers in (tower, "both")), tower

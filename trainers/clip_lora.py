@@ -3,20 +3,23 @@
 Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, CVPR Workshops 2024. Schedule of its
 repository (MaxZanella/CLIP-LoRA): AdamW 2e-4 with weight decay 0.01, batch 32, 500 steps for each shot, a cosine to
 1e-6 that goes on with every step. Its text features are of the first template; where the image tower alone learns, it
-trains with all templates and tests with the first. One set of updates serves all tasks of a suite.
+trains with all templates and tests with the first. One set of updates serves all tasks of a suite or, with TSC, each
+task has a set of its own, and towers in which it is.
 """
 
 from math import ceil
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from common.errors import UserError
 from common.keys import Count, Key, Natural, Positive, Share
+from runs.keys import refusal
 from runs.methods import PREC, Row, register
 
-from .lora import Attention, LowRank
+from .lora import Attention, LowRank, with_same_values
 from .multitask import MultiTaskTrainer
 from .multitask_clip import MultiTaskCLIP, template_prompts
 
@@ -32,23 +35,30 @@ class LoRACLIP(MultiTaskCLIP):
 
     def __init__(self, clip_model, tasks, options):
         super().__init__(clip_model, tasks)
-        self.learns_texts = options.TOWERS != "image"
-        self.updates = nn.ModuleDict()
+        self.learns_texts, self.per_task_images = options.TOWERS != "image", options.TSC and options.TOWERS != "text"
+        self.updates, self.copies = nn.ModuleDict(), nn.ModuleDict()  # of each tower; with TSC a copy for each task
         for tower, module, other in (("text", self.text_encoder, "image"), ("image", self.image_encoder, "text")):
             if options.TOWERS in (tower, "both"):
-                blocks = getattr(module, "blocks", getattr(getattr(module, "transformer", None), "resblocks", ()))
-                if not any(type(block.attn) is nn.MultiheadAttention for block in blocks):
+                if not any(type(block.attn) is nn.MultiheadAttention for block in self.blocks_of(module)):
                     raise UserError(f"TRAINER.CLIPLORA.TOWERS is {options.TOWERS!r}, but the {tower} tower here is no "
                                     "transformer as CLIP's are, which alone CLIP-LoRA is published for: use a backbone "
                                     f"such as ViT-B/16, or set it to {other}")
-                self.updates[tower] = self.adapt(blocks, options)
+                if options.TSC:
+                    self.copies[tower] = nn.ModuleList(with_same_values(module) for _ in tasks)
+                    self.updates[tower] = nn.ModuleList(self.adapt(own, options) for own in self.copies[tower])
+                else:
+                    self.updates[tower] = self.adapt(module, options)
         self.prompts = template_prompts(tasks, [task.templates[0] for task in tasks], self.text_encoder.tokenizer)
         if options.DROPOUT:
             self.prompts.prefix = 0  # each prompt has masks of its own from [SOS] on
 
     @staticmethod
-    def adapt(blocks, options):
-        """Put `Attention` into those of a tower's `blocks` that LAYERS names; returns their updates by block."""
+    def blocks_of(tower):
+        return getattr(tower, "blocks", getattr(getattr(tower, "transformer", None), "resblocks", ()))
+
+    def adapt(self, tower, options):
+        """Put `Attention` into those of a tower's blocks that LAYERS names; returns their updates by block."""
+        blocks = self.blocks_of(tower)
         (first, end), found = (round(share * len(blocks)) for share in LAYERS[options.LAYERS]), nn.ModuleDict()
         if first == end:
             raise UserError(f"TRAINER.CLIPLORA.LAYERS is {options.LAYERS!r}, which of {len(blocks)} blocks are none: "
@@ -60,7 +70,24 @@ class LoRACLIP(MultiTaskCLIP):
         return found
 
     def class_features(self, classes=None):
-        return self.text_encoder(self.prompts if classes is None else self.prompts.select(classes))
+        prompts = self.prompts if classes is None else self.prompts.select(classes)
+        if "text" not in self.copies:
+            return self.text_encoder(prompts)
+        tasks, found = self.task_of_class if classes is None else self.task_of_class[classes], []
+        for task, encoder in enumerate(self.copies["text"]):
+            encoder.chunk, encoder.checkpoint = self.text_encoder.chunk, self.text_encoder.checkpoint
+            rows = (tasks == task).nonzero()[:, 0]
+            if len(rows):
+                found.append((rows, encoder(prompts.select(rows))))
+        rows, features = (torch.cat(parts) for parts in zip(*found))
+        return features[rows.argsort()]
+
+    def image_features(self, images, labels):
+        if images.ndim != 4 or "image" not in self.copies:
+            return super().image_features(images, labels)
+        rows = [(self.task_of_class[labels] == task).nonzero()[:, 0] for task in range(len(self.tasks))]
+        found = [tower(images[own]) for own, tower in zip(rows, self.copies["image"]) if len(own)]
+        return torch.cat(found)[torch.cat(rows).argsort()]
 
     def forward(self, images, labels):
         texts = self.class_features() if self.learns_texts else self.zero_shot_features
@@ -82,6 +109,7 @@ class CLIPLoRA(MultiTaskTrainer):
         "RANK": Key(2, "rank of the updates", Count),
         "ALPHA": Key(1.0, "factor of the updates, divided by the square root of the rank", Positive),
         "DROPOUT": Key(0.25, "share of an update's input that is 0 in training; each has a mask of its own", Share),
+        "TSC": Key(False, "updates of its own for every task", bool),
         "STEPS": Key(500, "steps for each shot, in whole epochs; 0: OPTIM.MAX_EPOCH epochs", Natural),
     }
     rows = (Row("CLIP-LoRA", 126, by_default=False),)
@@ -93,6 +121,14 @@ class CLIPLoRA(MultiTaskTrainer):
     learns_images = property(lambda self: self.options.TOWERS != "text")
     learns_texts = property(lambda self: self.options.TOWERS != "image")
     parts = staticmethod(lambda options: ["updates"])
+    specific = staticmethod(lambda options: {"TSC": "task"} if options.TSC else {})
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        for key in ("CHECKPOINT_IMAGE", "COMPILE"):
+            if self.options.TSC and cfg.MODEL[key]:
+                raise refusal(cfg, f"MODEL.{key}", "is not for TRAINER.CLIPLORA.TSC, where each task has towers of its "
+                              "own: leave it False")
 
     def build_clip_model(self, clip_model):
         return LoRACLIP(clip_model, self.tasks, self.options)

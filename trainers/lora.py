@@ -1,8 +1,15 @@
 """Low-rank updates of an attention's projections, for CLIP-LoRA."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def with_same_values(tower):
+    """A copy of a tower whose parameters and buffers are the tower's own: what is put into one is not in the other."""
+    return copy.deepcopy(tower, {id(value): value for value in (*tower.parameters(), *tower.buffers())})
 
 
 class LowRank(nn.Module):
