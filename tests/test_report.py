@@ -339,9 +339,16 @@ def test_two_methods_side_by_side(browser):
 def test_calibration(browser, folder, tmp_path):
     """All that a run's metrics.json has, and an older one that has less."""
     path = shutil.copytree(folder / "runs/lp", tmp_path / "lp") / "4shots/seed1/metrics.json"
+    for older in (tmp_path / "lp").rglob("metrics.json"):
+        written = json.loads(older.read_text())
+        for task in written["tasks"]:
+            for key in ("reliability", "coverage", "error_of_true_probabilities"):
+                del task[key]
+        older.write_text(json.dumps(written))
     written = json.loads(path.read_text())
     written["tasks"][1] |= {"reliability": [[3, 41.5, 30.0], [17, 95.25, 88.2]], "temperature": 1.75,
-                            "uncalibrated_error": 21.5, "coverage": [[50, 80.5, 90.25], [99.5, 0, None]]}
+                            "uncalibrated_error": 21.5, "coverage": [[50, 80.5, 90.25], [99.5, 0, None]],
+                            "error_of_true_probabilities": 8.25}
     path.write_text(json.dumps(written))
     run = make(tmp_path / "lp", tmp_path / "x.html")["tables"][0]["runs"][2]
     assert run["details"][1]["calibration"] == {key: value for key, value in written["tasks"][1].items()
@@ -350,8 +357,8 @@ def test_calibration(browser, folder, tmp_path):
     tables = ("[...document.querySelectorAll('#calibration table')].map(table => [...table.rows].map(tr => "
               "[...tr.children].map(cell => cell.textContent).join(' ')))")
     error = [f"{task['accuracy']:.2f} {task['expected_calibration_error']:.2f}" for task in written["tasks"]]
-    assert page.run(tables) == [["task images accuracy error error before temperature", f"{TASKS[0]} 32 {error[0]}  ",
-                                 f"{TASKS[1]} 20 {error[1]} 21.50 1.750"]]
+    assert page.run(tables) == [["task images accuracy error by chance error before temperature",
+                                 f"{TASKS[0]} 32 {error[0]}   ", f"{TASKS[1]} 20 {error[1]} 8.25 21.50 1.750"]]
     assert "no more than this" in page.run("document.querySelector('#calibration').innerText")
     page.choose("document.querySelector('#calibration select[name=Task]')", 1)
     assert page.run(tables)[1:] == [["mean probability (%) accuracy (%) images", "41.5 30.0 3", "95.3 88.2 17"],

@@ -134,7 +134,8 @@ def test_zero_shot(command, taskid, place, monkeypatch, capsys):
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("sh linearprob.sh ")])
 def test_linear_probe(command, place, monkeypatch, capsys):
     folders = execute(command, {**place, "SHOTS": "1 2"}, monkeypatch)  # else as many again, which take minutes
-    _, _, dataset, model, last = command.split()
+    _, _, dataset, _, last = command.split()
+    model = Path(place["OPTS"].split()[1]).stem  # runs are filed under the backbone that OPTS sets
     assert len(N_CLASSES[dataset]) == int(last) + 1
     assert [folder.relative_to(place["OUTPUT"]).parts for folder in folders] == [
         (dataset, "LP", model, f"tasks_{last}", f"{shots}shots", "seed1") for shots in (1, 2)]
