@@ -1,6 +1,7 @@
 """The benchmarks run and count what they say. Their timings are not tested."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -61,3 +62,20 @@ def test_images(tmp_path):
     row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0")
     assert row["images"] == 2 * 1 * 3 and row["run / bare"] == pytest.approx(row["run s"] / row["bare s"])
     assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0
+
+
+def test_one_command_runs_every_benchmark():
+    """benchmarks/gpu.sh names the modules that are there."""
+    script = (REPOSITORY / "benchmarks" / "gpu.sh").read_text()
+    named = re.search("^for NAME in (.*); do$", script, re.MULTILINE)[1].split()
+    assert sorted(named) == sorted(path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")
+                                   if "__main__" in path.read_text())
+    for path in re.findall(r"tests/\w+\.py", script):
+        assert (REPOSITORY / path).is_file()
+
+
+@pytest.mark.slow
+def test_tower_step(tmp_path):
+    row, = bench("tower_step", tmp_path, "--cases", "TCP", "--arch", "ViT-S-32", "--classes", "4", "--tasks", "2",
+                 "--batch", "2")
+    assert row["method"] == "TCP" and row["MB"] > 0 and row["faster"] == pytest.approx(row["plain s"] / row["s"])
