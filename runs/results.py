@@ -28,8 +28,8 @@ def write_results(cfg, row, identity, device, tasks, **figures):
         "dataset": cfg.DATASET.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED,
         "overall_metric": sum(task["metric"] for task in tasks) / len(tasks) if tasks else None, "tasks": tasks,
-        "computed": getattr(cfg, "computed", []), **figures, "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device),
-        "config": cfg,
+        "computed": getattr(cfg, "computed", []), **figures,
+        "peak_memory_mb": round(peak_memory(device) / 2**20, 1), "device": str(device), "config": cfg,
     }, osp.join(cfg.OUTPUT_DIR, RESULTS_FILE))
 
 

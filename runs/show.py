@@ -129,8 +129,9 @@ def draw_shots(lines, shots, tasks, title, path):
                 axes.axhline(points[None][i], color=colour, linestyle="--", label=label, linewidth=1.2)
             else:
                 x = sorted(points, key=place)
-                axes.plot([*map(place, x)], [points[n][i] for n in x], color=colour, marker=markers[k % len(markers)], label=label,
-                          markersize=6 if axes is large else 3, linewidth=1.6 if axes is large else 1)
+                axes.plot([*map(place, x)], [points[n][i] for n in x], color=colour, label=label,
+                          marker=markers[k % len(markers)], markersize=6 if axes is large else 3,
+                          linewidth=1.6 if axes is large else 1)
         axes.set_xscale("log", base=2)
         axes.set_xticks([*map(place, shots)], ["all" if n == -1 else str(n) for n in shots])
         axes.minorticks_off()

@@ -201,7 +201,8 @@ def test_a_run_is_stopped_resumed_and_loaded(towers, tsc, photo_root, words, tmp
     def arguments(place, *flags):
         return train_args(photo_root, words, tmp_path / place, "CLIPLoRA", *flags, **{
             "TRAINER.CLIPLORA.TOWERS": towers, "TRAINER.CLIPLORA.TSC": tsc, "TRAINER.CLIPLORA.STEPS": 4,
-            "OPTIM.LR": 0.02, "OPTIM.NAME": "adamw", "OPTIM.WARMUP_EPOCH": 0, "OPTIM.COSINE_MIN_LR": 0.001, "TRAIN.RESUME_SECONDS": 0,
+            "OPTIM.LR": 0.02, "OPTIM.NAME": "adamw", "OPTIM.WARMUP_EPOCH": 0, "OPTIM.COSINE_MIN_LR": 0.001,
+            "TRAIN.RESUME_SECONDS": 0,
             "DATASET.SPLIT_DIR": tmp_path / "splits"})
 
     calm = call(arguments("calm"))

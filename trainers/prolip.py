@@ -48,7 +48,8 @@ class ProjectedCLIP(MultiTaskCLIP):
 
     def logits_by(self, learned, features, texts):
         """Logits (B, K) by a map (width, dim) of features (B, width); texts (K, dim)."""
-        return self.cosine_scale * F.normalize(features.to(self.learned_dtype) @ learned + self.bias, dim=-1) @ texts.t()
+        mapped = F.normalize(features.to(self.learned_dtype) @ learned + self.bias, dim=-1)
+        return self.cosine_scale * mapped @ texts.t()
 
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
@@ -94,9 +95,8 @@ class ProLIP(MultiTaskTrainer):
 
     def search(self, task):
         """Validation accuracies (49,), in percent, of a task that is trained with each of the pairs `TRIED`."""
-        model, cfg, runs = self.model, self.cfg.OPTIM, []
+        model, cfg, runs, (images, labels) = self.model, self.cfg.OPTIM, [], features_of_task(self, task, "val")
         texts = model.zero_shot_features[model.task_of_class == task]
-        images, labels = features_of_task(self, task, "val")
         for rate, weight in TRIED:
             learned = nn.Parameter(model.start.clone())
             optimizer = build_optimizer([{"params": [learned], "lr": rate}], cfg)
@@ -109,8 +109,8 @@ class ProLIP(MultiTaskTrainer):
                 (F.cross_entropy(model.logits_by(learned, features, texts), targets) + far).backward()
                 optimizer.step()
                 scheduler.step()
-        right = [model.logits_by(learned, images, texts).argmax(1) == labels for learned, *_ in runs]
-        return torch.stack(right).double().mean(1) * 100
+        return 100 * torch.stack([model.logits_by(learned, images, texts).argmax(1) == labels
+                                  for learned, *_ in runs]).double().mean(1)
 
     def groups(self):
         rates, maps = self.model.projections.settings[:, 0].tolist(), self.model.projections
