@@ -87,9 +87,8 @@ class SharedMapCLIP(MultiTaskCLIP):
             (logits, targets), norms = self(images, labels), self.classifier.weight.square().sum(dim=1)
             xe_loss = self.sum_over_tasks(F.cross_entropy(logits, targets, reduction="none"), targets)
             far = self.classifier.strength * self.sum_over_tasks(norms, torch.arange(len(norms)).to(labels))
-            moved = self.changes().square().sum(dim=(1, 2))  # (n_maps,)
-            loss = (xe_loss + far) / len(self.tasks) + self.options.DECAY * moved.sum() / max(1, len(moved))
-        return {"loss": loss}, logits, targets
+            moved = self.changes().square().sum() / max(1, len(self.changes()))
+        return {"loss": (xe_loss + far) / len(self.tasks) + self.options.DECAY * moved}, logits, targets
 
 
 @register
