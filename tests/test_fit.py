@@ -36,7 +36,7 @@ def test_the_standard_error_is_that_of_the_mean():
 @pytest.mark.slow
 def test_the_readmes_lines(photo_root, backbone, tmp_path):
     """As they stand there, but with two methods."""
-    out, table = tmp_path / "out", tmp_path / "labels.csv"
+    out, table, before = tmp_path / "out", tmp_path / "labels.csv", sorted(photo_root.rglob("*"))
     names = {"NEW_IMAGES": photo_root, "IMAGES": photo_root, "ViT-B/32": backbone, "labels.csv": table}
     lines = block_after("## From folders to a classifier")
     for name, value in names.items():
@@ -64,7 +64,7 @@ def test_the_readmes_lines(photo_root, backbone, tmp_path):
     assert all(len(values) == FOLDS for values in scores.values()) and len(scores) == 2
     assert sum(scores[best["label"]]) == max(map(sum, scores.values())) and "cross-validation" in done.stdout
     assert (out / "classifier" / "classifier.onnx").is_file()
-    assert not (photo_root / "split_fewshot").exists()  # the images' folder is left alone
+    assert sorted(photo_root.rglob("*")) == before  # the images' folder is left alone
     assert run(predict).returncode == 0
     assert len(table.read_text().splitlines()) == 1 + len(list(photo_root.rglob("*.png")))
     times = {path: (path / "results.json").stat().st_mtime_ns for path in found}
