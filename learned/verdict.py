@@ -52,7 +52,9 @@ def verdict(table, chance, tests):
         if test := tests.get(f"{places[0]} {places[1]} {max(0, len(table.shots) - 1)}"):
             p = test["tests"][-1][-1]
             means = "is hardly luck" if p < 0.05 else "may be luck"
-            parts.append(f"Its lead over {second[0].name} {means} (p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'}).")
+            note = ", each image counted once for each seed" * (len(test["seeds"]) > 1)
+            value = f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
+            parts.append(f"Its lead over {second[0].name} {means} ({value}{note}).")
     hardest = hardest_of(table, list(first.at(most).values()))
     return " ".join([*parts, f"Hardest {'; hardest '.join(hardest)}." if hardest else ""]).strip()
 
