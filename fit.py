@@ -6,7 +6,6 @@ IMAGES holds `<task>/<class>/<image>`, or `<class>/<image>` of one task. A call 
 """
 
 import argparse
-import os
 import sys
 
 from common.program import program
@@ -21,7 +20,6 @@ def main(argv=None):
     parser.add_argument("--shots", type=int, default=-1, help="training images per class (default: all)")
     parser.add_argument("--opts", nargs="+", default=[], metavar="WORD", help="KEY VALUE ... of every run")
     args = parser.parse_args(argv)
-    args.images, args.output = os.path.abspath(args.images), os.path.abspath(args.output)
     with program("goes on"):
         from learned.fitting import fit  # PyTorch is slow to import
 

@@ -64,7 +64,7 @@ class Classifier:
         return logits / self.temperatures.to(logits)
 
     def probabilities_and_scores(self, images):
-        """Of each task the softmax over its classes (B, n), and the log-sum-exp (B,) of its logits without temperature.
+        """Each task's softmax over its classes (B, n), and the log-sum-exp (B,) of its logits without temperature.
 
         Args:
             images: as in `logits`.

@@ -29,7 +29,7 @@ from sweeps.warm import make_features
 from .exporting import export
 from .reporting import write_report
 
-# Of all runs: few views, so that features are soon made; probabilities that mean something; what the report reads.
+# All runs have few views, which are soon encoded, temperatures, and the predictions that the report shows.
 SETTINGS = {"DATALOADER.VIEWS": 4, "DATASET.SKIP_BROKEN": True, "TEST.CALIBRATE": True, "TEST.SAVE_PREDICTIONS": True}
 SURE = 0.9  # a wrong prediction with this probability needs a look
 # Columns of the table; the last is what of the first is chance.
@@ -54,7 +54,7 @@ def fit(args):
     how, more = f"{n_val:,} validation images", 1
     if n_val < FEW:
         how, more = f"cross-validation in {FOLDS} folds, since there are only {how}", 1 + n_train / n_val
-        scores = cross_validate(args, out, [label for label in scores])
+        scores = cross_validate(args, out, list(scores))
     label = choose(scores)
     with contextlib.redirect_stdout(io.StringIO()):
         write_report(str(out / "runs"), str(out / "report.html"), 600)
