@@ -19,7 +19,7 @@ from open_clip.tokenizer import _tokenizer as clip_tokenizer
 from tabulate import tabulate
 
 from clip import load
-from clip.model import CLIP
+from clip.model import CLIP, norms_in_float32
 from common.memory import keep_memory
 from datasets.base import Task
 from runs.results import peak_memory
@@ -43,7 +43,9 @@ def random_clip(arch="RN50-quickgelu"):
     if arch == "tiny":
         return load(arch, device="cpu")[0].requires_grad_(False).to(device())
     logging.disable(logging.WARNING)  # that the weights are random is known
-    model = CLIP(open_clip.create_model(arch))
+    model = open_clip.create_model(arch)
+    norms_in_float32(model)
+    model = CLIP(model)
     model.visual.input_resolution = open_clip.get_model_config(arch)["vision_cfg"]["image_size"]
     return model.eval().requires_grad_(False).to(device())
 
@@ -89,6 +91,18 @@ def measure(step, repeats):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:] or seconds), peak_memory(device()) - idle
+
+
+def gpu_work(step):
+    """What one `step()` does on a GPU: seconds of its kernels, and their number. {} without a GPU."""
+    if not torch.cuda.is_available():
+        return {}
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize()
+    ran = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA
+           and not getattr(event, "is_user_annotation", False)]
+    return {"GPU s": sum(event.time_range.elapsed_us() for event in ran) / 1e6, "kernels": len(ran)}
 
 
 def in_own_process(module, limit_gb=0, **case):

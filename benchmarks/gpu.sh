@@ -8,11 +8,21 @@ PYTHON=${PYTHON:-python}
 [ -x .venv/bin/python ] && [ "$PYTHON" = python ] && PYTHON=.venv/bin/python
 PLACE=$(mktemp -d)
 trap 'rm -rf "$PLACE"' EXIT
-"$PYTHON" -m pytest -q -n 0 -m gpu tests/test_gpu.py tests/test_clip.py || echo "some of the GPU tests failed"
-for NAME in text_encoder train_step tower_step images; do
-    echo "== $NAME"
-    "$PYTHON" -m "benchmarks.$NAME" --json "$PLACE/$NAME.json"
+"$PYTHON" -m pytest -q -n "${TEST_PROCESSES:-8}" --dist load -m gpu tests/test_gpu.py tests/test_clip.py ||
+    echo "some of the GPU tests failed"
+
+bench() {  # NAME OF_FILE OPTIONS
+    NAME=$1 FILE=$2
+    shift 2
+    echo "== $NAME $*"
+    "$PYTHON" -m "benchmarks.$NAME" --json "$PLACE/$FILE.json" "$@"
+}
+bench text_encoder text_encoder --cases nata:6:116
+for PRECISION in fp16 fp32; do
+    bench train_step "train_step_$PRECISION" --cases nata:6:116,nata:10:1191 --precision "$PRECISION"
 done
+bench tower_step tower_step --cases VPT,MaPLe,PromptSRC,TCP
+bench images images --cases 74:4:3 --arch RN50-quickgelu --random 1 --size 224 --precision fp16
 "$PYTHON" - "$PLACE" "$1" <<'JOIN'
 import json, os, sys
 place, out = sys.argv[1:]

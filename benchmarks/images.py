@@ -1,13 +1,15 @@
 """A run that finds no image features, against the bare image tower on the same images.
 
-    python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--side 500] [--workers 8] [--runs 4]
+    python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--random 1] [--precision fp32]
+                                [--side 500] [--workers 8] [--runs 4]
 
 A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
 its training: it makes the features of all epochs (`encode s`), keeps them, and takes the steps. `bare s` reads and
 augments the same images (every view once) by a loader with as many workers in full batches, and gives them to the
-tower; it keeps nothing. Both decode an image once for all its views. `tower s` are the tower's calls alone, on random
-pixels. Images are noise of a few frequencies, JPEG, `--side` pixels on a side. Each of `--repeats` rounds measures both
-ways. On a busy machine CPU seconds (the workers' too) tell more.
+tower, channels last; it keeps nothing. Both decode an image once for all its views. `decode s` is that loader without
+the tower, `tower s` are the tower's calls alone, on random pixels. Images are noise of a few frequencies, JPEG,
+`--side` pixels on a side. Each of `--repeats` rounds measures all ways. On a busy machine CPU seconds (the workers'
+too) tell more; `system / user` is of the run's. `--random 1` takes an open_clip architecture with random weights.
 
 With `--runs n`: `one s` is `train()` alone, `all s` that of n runs at once with the same features, from one empty cache
 until the last run has trained. Each run is a process of its own, and begins when all have loaded their model. `made`
@@ -15,6 +17,7 @@ counts the features that all of them have encoded together.
 """
 
 import contextlib
+import copy
 import io
 import multiprocessing
 import os
@@ -29,11 +32,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import datasets  # noqa: F401  registers FolderTasks
+import trainers.multitask
 from features.images import Pass
 from runs.config import make_cfg
 from trainers.mtcoop_hard import MTCoOpHard
 
-from .common import device, main
+from .common import device, main, random_clip
 
 
 def write_photos(root, classes, shots, side):
@@ -48,9 +52,12 @@ def write_photos(root, classes, shots, side):
             Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=90)
 
 
-def build(root, shots, epochs, backbone, size, workers, cache):
+def build(root, shots, epochs, backbone, random, precision, size, workers, cache):
+    if random:
+        clip_model = random_clip(backbone)
+        trainers.multitask.load_clip = lambda cfg: copy.deepcopy(clip_model)
     return MTCoOpHard(make_cfg({
-        "TRAINER.NAME": "MTCoOpHard", "TRAINER.MTCOOPH.PREC": "fp32", "MODEL.BACKBONE.NAME": backbone, "SEED": 1,
+        "TRAINER.NAME": "MTCoOpHard", "TRAINER.MTCOOPH.PREC": precision, "MODEL.BACKBONE.NAME": backbone, "SEED": 1,
         "INPUT.SIZE": (size, size), "INPUT.TRANSFORMS": ("random_resized_crop", "random_flip", "normalize"),
         "DATASET.NAME": "FolderTasks", "DATASET.ROOT": f"{root}/images", "DATASET.NUM_SHOTS": shots,
         "DATALOADER.FEATURE_CACHE_DIR": cache, "DATALOADER.NUM_WORKERS": workers,
@@ -59,31 +66,45 @@ def build(root, shots, epochs, backbone, size, workers, cache):
 
 
 @torch.no_grad()
-def bare_seconds(trainer, epochs):
-    """Return the tower's seconds for all views with reading them, without, and the CPU seconds of the former."""
-    encoder, images, size = trainer.model.image_encoder, trainer.train_images, trainer.encode.batch_size
+def bare(trainer, epochs):
+    """Return the columns of what is no run: reading all views and encoding them, each of the two, and CPU seconds."""
+    images, size, dtype = trainer.train_images, trainer.encode.batch_size, trainer.encode.dtype
+    encoder = copy.deepcopy(trainer.model.image_encoder).to(memory_format=torch.channels_last)
     items = np.arange(epochs * len(images))
     items = items[np.argsort(items % len(images), kind="stable")]
-    start, worked = time.perf_counter(), cpu_seconds()
-    workers = trainer.encode.workers(len(items))
-    for pixels, *_ in DataLoader(Pass(images, items, range(epochs)), size, num_workers=workers):
-        encoder(pixels.to(device())).cpu()
-    read, worked = time.perf_counter() - start, cpu_seconds() - worked
+
+    def read():
+        return DataLoader(Pass(images, items, range(epochs)), size, num_workers=trainer.encode.workers(len(items)),
+                          pin_memory=torch.cuda.is_available())
+
+    def encode(pixels):
+        pixels = pixels.to(device(), dtype, non_blocking=True, memory_format=torch.channels_last)
+        with torch.autocast(device().type, torch.float16, enabled=trainer.encode.autocast):
+            return encoder(pixels).cpu()
+
+    start, worked = time.perf_counter(), sum(cpu_seconds())
+    for pixels, *_ in read():
+        encode(pixels)
+    row = {"bare s": time.perf_counter() - start, "bare CPU s": sum(cpu_seconds()) - worked}
     start = time.perf_counter()
+    for _ in read():
+        pass
+    row["decode s"], start = time.perf_counter() - start, time.perf_counter()
     for first in range(0, len(items), size):
-        encoder(torch.randn(min(size, len(items) - first), *pixels.shape[1:], device=device())).cpu()
-    return read, time.perf_counter() - start, worked
+        encode(torch.randn(min(size, len(items) - first), *pixels.shape[1:], device=device()))
+    return row | {"tower s": time.perf_counter() - start}
 
 
 def cpu_seconds():
-    """Return the CPU time of this process and of the workers that have ended."""
-    return time.process_time() + sum(os.times()[2:4])  # the workers' in hundredths of a second
+    """Return the user's and the system's seconds of this process and of the workers that have ended."""
+    user, system, user_of_workers, system_of_workers, _ = os.times()
+    return user + user_of_workers, system + system_of_workers
 
 
-def work(classes, shots, epochs, backbone, size, side, workers, repeats, runs):
+def work(classes, shots, epochs, backbone, random, precision, size, side, workers, repeats, runs):
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         write_photos(root, classes, shots, side)
-        settings = root, shots, epochs, backbone, size, workers
+        settings = root, shots, epochs, backbone, random, precision, size, workers
         return compare_together(settings, repeats, runs) if runs else compare_bare(settings, repeats, epochs)
 
 
@@ -92,14 +113,15 @@ def compare_bare(settings, repeats, epochs):
     rounds = []
     for _ in range(repeats):
         trainer = build(*settings, tempfile.mkdtemp(dir=settings[0]))
-        start, worked = time.perf_counter(), cpu_seconds()
+        start, before = time.perf_counter(), cpu_seconds()
         trainer.train()
-        run, worked = time.perf_counter() - start, cpu_seconds() - worked
-        rounds.append((run, trainer.encode.seconds, *bare_seconds(trainer, epochs), worked))
-    return {"images": epochs * len(trainer.train_images), **{name: statistics.median(column) for name, column in zip(
-        ("run s", "encode s", "bare s", "tower s", "bare CPU s", "run CPU s"), zip(*rounds))},
-        "run / bare": statistics.median(run / bare for run, _, bare, *_ in rounds),
-        "run / bare, CPU": statistics.median(run / bare for *_, bare, run in rounds)}
+        run, (user, system) = time.perf_counter() - start, (b - a for a, b in zip(before, cpu_seconds()))
+        row = {"run s": run, "encode s": trainer.encode.seconds, "run CPU s": user + system, **bare(trainer, epochs)}
+        rounds.append(row | {
+            "run / bare": run / row["bare s"], "run / bare, CPU": row["run CPU s"] / row["bare CPU s"],
+            "run / slower": run / max(row["decode s"], row["tower s"]), "system / user": system / user})
+    return {"images": epochs * len(trainer.train_images),
+            **{name: statistics.median(row[name] for row in rounds) for name in rounds[0]}}
 
 
 def compare_together(settings, repeats, runs):
@@ -142,9 +164,9 @@ def bench(case, run, args):
     classes, shots, epochs = map(int, case.split(":"))
     return {"classes": classes, "shots": shots, "epochs": epochs, **run(
         classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size, side=args.side,
-        workers=args.workers, repeats=args.repeats, runs=args.runs)}
+        workers=args.workers, repeats=args.repeats, runs=args.runs, random=args.random, precision=args.precision)}
 
 
 if __name__ == "__main__":
     main("benchmarks.images", work, bench, __doc__.splitlines()[0], cases="10:1:20,74:4:10", arch="tiny", size=64,
-         side=500, workers=8, runs=0)
+         side=500, workers=8, runs=0, random=0, precision="fp32")

@@ -15,7 +15,7 @@ import trainers.multitask
 from runs.config import make_cfg
 from runs.methods import TRAINERS
 
-from .common import ENCODERS, device, made_up_tasks, main, measure, random_clip
+from .common import ENCODERS, device, gpu_work, made_up_tasks, main, measure, random_clip
 from .plain import use_plain_encoder
 
 
@@ -28,7 +28,7 @@ def work(method, arch, tasks, classes, batch, repeats, encoder):
     trainer_class = TRAINERS[method]
     trainer = trainer_class(make_cfg({
         "TRAINER.NAME": method, f"TRAINER.{trainer_class.node}.PREC": "fp32", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
-        "DATALOADER.FEATURE_CACHE": False}), made_up_tasks(tasks, classes))
+        "DATALOADER.FEATURE_CACHE": False, "MODEL.CUDA_GRAPH": "auto" if encoder == "ours" else False}), made_up_tasks(tasks, classes))
     trainer.prepare()
     model = trainer.model
     assert type(model.text_encoder) is ENCODERS[encoder]
@@ -37,7 +37,7 @@ def work(method, arch, tasks, classes, batch, repeats, encoder):
     labels = labels * classes // batch
     # As `build_optimizer` does, without the images that some schedules ask for.
     trainer.trained, trainer.waiting = [value for value in model.parameters() if value.requires_grad], None
-    trainer.optimizer = torch.optim.SGD(trainer.trained, lr=0.002)
+    trainer.optimizer, trainer.graph = torch.optim.SGD(trainer.trained, lr=0.002), trainer.make_graph()
     features = torch.randn(batch, model.text_encoder.output_dim, device=device())
 
     def step():
@@ -48,15 +48,15 @@ def work(method, arch, tasks, classes, batch, repeats, encoder):
         trainer.step(given, labels, 1)
 
     seconds, memory = measure(step, repeats)
-    return {"seconds": seconds, "mb": memory / 2**20}
+    return {"seconds": seconds, "mb": memory / 2**20, "gpu": gpu_work(step)}
 
 
 def bench(case, run, args):
     run = functools.partial(run, method=case, arch=args.arch, tasks=args.tasks, classes=args.classes, batch=args.batch,
                             repeats=args.repeats)
     ours, plain = run(encoder="ours"), run(encoder="plain")
-    return {"method": case, "s": ours["seconds"], "MB": ours["mb"], "plain s": plain["seconds"],
-            "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
+    return {"method": case, "s": ours["seconds"], **ours["gpu"], "MB": ours["mb"], "plain s": plain["seconds"],
+            **{f"plain {name}": value for name, value in plain["gpu"].items()}, "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
 
 
 if __name__ == "__main__":

@@ -186,6 +186,13 @@ def convert_to_double(model):
             module.__class__ = LayerNorm
 
 
+def norms_in_float32(model):
+    """Let a model's norms compute in float32, in place: open_clip's do so only where it rounds the weights to fp16."""
+    for module in model.modules():
+        if type(module) is LayerNorm:
+            module.__class__ = LayerNormFp32
+
+
 def build_model(state_dict):
     """State dict in OpenAI's layout -> `CLIP` in eval mode with applicable weights in fp16, as OpenAI's does.
 
@@ -289,10 +296,7 @@ def from_open_clip(name, download_root=None, quick_gelu=None):
     if text.hf_model_name:
         # It was the folder of the config, which digests of the model must not depend on.
         model.text.transformer.name_or_path = text.hf_model_name
-    for module in model.modules():
-        if type(module) is LayerNorm:
-            # create_model builds norms that compute in fp32 only where it also rounds the weights to fp16.
-            module.__class__ = LayerNormFp32
+    norms_in_float32(model)
     if not difference:
         return _finish(CLIP(model), name)
     try:

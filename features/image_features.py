@@ -200,22 +200,18 @@ class ImageFeatures:
         if first is None:
             yield from self.stream(images, batches)
             return
-        features = None if self.local else first.to(self.device)
-        for index in batches:
-            if self.local:
-                yield torch.tensor(index).to(self.device), self.take(images, index).to(self.device)
-            else:
-                index = torch.tensor(index).to(self.device, non_blocking=True)
-                yield index, features[index]
+        features = None if self.local else on_device(first, self.device)
+        for own, index in zip(batches, indices_of(batches, self.device)):
+            yield index, on_device(self.take(images, own), self.device) if self.local else features[index]
 
     def stream(self, images, batches):
         """As `batches`, of images that are encoded when their turn comes, as many at once as the encoder takes."""
         with contextlib.closing(self.encode(images, [i for index in batches for i in index])) as encoded:
             rows = itertools.chain.from_iterable(encoded)
-            for index in batches:
+            for index in indices_of(batches, self.device):
                 features = torch.stack(list(itertools.islice(rows, len(index))))
                 self.refuse_broken()
-                yield torch.tensor(index).to(self.device), features.to(self.device)
+                yield index, on_device(features, self.device)
 
     def to_device(self, pixels):
         """Images (B, 3, H, W) as the encoder takes them."""
@@ -240,13 +236,20 @@ class ImageFeatures:
         """
         loader = self.read(images, items, views, batch_size=self.batch_size)
         done = 0
-        with tqdm(total=len(items), desc="encoding images", unit=" images",
-                  disable=not progress or len(loader) < 3) as bar:
+
+        def begin():
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
                 check_interrupted()
                 self.note_broken(paths, reasons)
-                n = len(pixels)
-                features = self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n].cpu()
+                n, pixels = len(pixels), self.to_device(pixels)
+                yield to_cpu(self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n])
+
+        with tqdm(total=len(items), desc="encoding images", unit=" images",
+                  disable=not progress or len(loader) < 3) as bar:
+            # A GPU has its next batch before this one is waited for.
+            for finish, _ in itertools.pairwise(itertools.chain(begin(), [None])):
+                features = finish()
+                n = len(features)
                 self.check_finite(features, images, np.asarray(items[done:done + n]) % len(images))
                 done += n
                 bar.update(n)
@@ -328,10 +331,32 @@ class PixelLoader(FeatureLoader):
     def __iter__(self):
         batches = list(self.batch_sampler)
         loader = self.encode.read(self.images, range(len(self.images)), batch_sampler=batches)
-        for index, (pixels, paths, reasons) in zip(batches, loader):
+        for index, (pixels, paths, reasons) in zip(indices_of(batches, self.device), loader):
             self.encode.note_broken(paths, reasons)
             self.encode.refuse_broken()
             yield self.encode.to_device(pixels), self.labels[index]
+
+
+def on_device(tensor, device):
+    """A tensor of the CPU on the device. From memory that the system can't move, the program need not wait for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def to_cpu(tensor):
+    """Begin to copy a tensor to the CPU, and return the function that waits for the copy and returns it."""
+    if tensor.device.type != "cuda":
+        return lambda: tensor
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return lambda: (copied.synchronize(), copy)[1]
+
+
+def indices_of(batches, device):
+    """Yield lists of indices as tensors on the device, where they all come at once."""
+    batches = list(batches)
+    index = torch.tensor([i for batch in batches for i in batch], dtype=torch.long)
+    yield from on_device(index, device).split([len(batch) for batch in batches])
 
 
 def kernels(device):

@@ -29,6 +29,7 @@ NEUTRAL = {
     "MODEL.CHECKPOINT_IMAGE": "saves memory, takes time",
     "MODEL.TEXT_CHUNK": "number of prompts that are encoded at once",
     "MODEL.COMPILE": "speed",
+    "MODEL.CUDA_GRAPH": "speed",
     "TRAIN.CHECKPOINT_FREQ": "the run is saved more often",
     "TRAIN.RESUME_SECONDS": "the run is saved more often",
     "TRAIN.PRINT_FREQ": "prints more",

@@ -48,6 +48,8 @@ OWN_KEYS = {
                             "as much time again; 0: as many as the memory asks for, -1: all",
                             Annotated[int, Field(ge=-1)]),
     "MODEL.COMPILE": Key(False, "torch.compile the text encoder's blocks: the first step takes half a minute", bool),
+    "MODEL.CUDA_GRAPH": Key("auto", "a training step on a GPU as one CUDA graph; auto: where the method's steps can be "
+                            "one, True: or the run ends", Literal["auto", True, False]),
     "OPTIM.STEP_PER_PART": Key(True, "step optimizer and scheduler once per trained part, as the published code, or "
                                "once", bool),
     "TRAIN.RESUME_SECONDS": Key(30, "least time between two resume files", Natural),

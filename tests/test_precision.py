@@ -5,6 +5,7 @@ users from it. Each test names the mistake it is for.
 """
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ FEW_STEPS = {"ProtoNet": {"TRAINER.PROTONET.DIM": 8, "TRAINER.PROTONET.EPISODES"
              "CLIPLoRA": {"TRAINER.CLIPLORA.STEPS": 0}, "MaPLe": {"TRAINER.MAPLE.PROMPT_DEPTH": 2},
              "PromptSRC": {"TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION": 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT": 2}}
 LOW = ("fp16", "bf16", "amp")
+SCALER = torch.amp.GradScaler
 TOWERS = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float32, "fp32": torch.float32}
 
 
@@ -35,12 +37,7 @@ TOWERS = {"fp16": torch.float16, "bf16": torch.bfloat16, "amp": torch.float32, "
 def as_on_a_gpu(monkeypatch):
     """fp16 and amp as they are, and a scaler that changes its scale within a few steps."""
     monkeypatch.setattr(trainers.multitask, "resolve_precision", lambda prec, device: prec)
-    scaler = torch.amp.GradScaler
-
-    def small(device):
-        return scaler(device, init_scale=2.0**8, growth_interval=2)
-
-    monkeypatch.setattr(torch.amp, "GradScaler", small)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(SCALER, init_scale=2.0**8, growth_interval=2))
 
 
 @pytest.fixture
@@ -181,3 +178,12 @@ def test_scores_are_those_of_float32(dtype, backbone):
         torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-4)
         top = logits.topk(2, dim=1).values
         assert (top[:, 0] > top[:, 1]).all() and (logits.argmax(1) == expected.argmax(1)).float().mean() > 0.998
+
+
+def test_skipped_steps_are_said(arguments, tmp_path, monkeypatch):
+    """With the usual scale the gradients of the first steps overflow, and nothing is learned by these."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(SCALER, init_scale=2.0**40))
+    start = learned(call(arguments("start", "MTCoOp", "amp", "--no-train")))
+    trainer = call(arguments("run", "MTCoOp", "amp", **{"OPTIM.MAX_EPOCH": 1}))
+    said = re.findall(r"^(\d+) of (\d+) steps of epoch 1 were skipped", (tmp_path / "run" / "log.txt").read_text(), re.M)
+    assert said == [("2", "2")] and torch.equal(learned(trainer), start)

@@ -117,6 +117,7 @@ class CLIPLoRA(MultiTaskTrainer):
              "OPTIM.COSINE_MIN_LR": 1e-6, "OPTIM.WARMUP_EPOCH": 0, "DATALOADER.TRAIN_X.BATCH_SIZE": 32}
     rate_by_batch, drop_last = True, False
     reads_templates = True
+    fixed_steps = False  # dropout draws, and again in the backward pass
     not_neutral = ("MODEL.TEXT_CHUNK", "MODEL.COMPILE")  # dropout draws other masks
     learns_images = property(lambda self: self.options.TOWERS != "text")
     learns_texts = property(lambda self: self.options.TOWERS != "image")

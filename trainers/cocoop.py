@@ -113,6 +113,7 @@ class CoCoOp(PerTaskTrainer):
         "CTX_INIT": Key("a photo of a", "words to start from", str),
         "MAX_PROMPTS": Key(1024, "(image, class) prompts encoded at once: bounds memory, changes no result", Count),
     }
+    fixed_steps = False  # an image has as many prompts as its task has classes
     neutral = ("TRAINER.COCOOP.MAX_PROMPTS",)
     rows = (Row("CoCoOp", 80),)
 

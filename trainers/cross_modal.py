@@ -36,7 +36,7 @@ class HeadCLIP(MultiTaskCLIP):
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
             features = F.normalize(image_features.to(self.learned_dtype), dim=-1)
-            return features.new_tensor(SCALE).exp() * features @ class_features.t()
+            return features.new_full((), SCALE).exp() * features @ class_features.t()
 
 
 class Passes:
@@ -53,8 +53,9 @@ class Passes:
         """Features and labels of the batch of a step, which is counted over all epochs."""
         number, place = divmod(step, len(self.labels) // self.size)
         if number != self.number:
-            self.number, self.order = number, torch.randperm(len(self.labels), generator=self.generator(number))
-        index = self.order[place * self.size:(place + 1) * self.size].to(self.labels.device)
+            self.number = number
+            self.order = torch.randperm(len(self.labels), generator=self.generator(number)).to(self.labels.device)
+        index = self.order[place * self.size:(place + 1) * self.size]
         return self.features[index], self.labels[index]
 
 

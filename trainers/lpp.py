@@ -61,6 +61,7 @@ class LPplusplus(PerClassTrainer):
              "OPTIM.MAX_EPOCH": 300, "OPTIM.LR_SCHEDULER": "single_step", "OPTIM.STEPSIZE": (-1,),
              "OPTIM.WARMUP_EPOCH": 0, "DATALOADER.VIEWS": 1, "TEST.FINAL_MODEL": "best_val"}
     reads_templates = True
+    fixed_steps = False  # a step adds up the gradients of alpha
 
     def build_clip_model(self, clip_model):
         return BlendCLIP(clip_model, self.tasks)

@@ -36,6 +36,9 @@ class Method:
     learns_images = False
     learns_texts = False  # whether values of the text tower learn
     rate_by_batch = False  # whether the schedule of the rate goes on with every batch instead of every epoch
+    # Whether losses and backward pass of a batch have fixed shapes, read no value, draw nothing and change nothing but
+    # gradients: on a GPU they are then one CUDA graph.
+    fixed_steps = True
     drop_last = True  # whether an epoch leaves out a last, smaller batch
     reads_training_images = True
     reads_validation_images = False  # whether it can do nothing without them
@@ -59,6 +62,9 @@ class Method:
         if cfg.TEST.CALIBRATE and cfg.TEST.SPLIT == "val":
             raise refusal(cfg, "TEST.CALIBRATE", "fits temperatures on the validation images, and TEST.SPLIT val tests "
                           "on them: leave one of the two out")
+        if cfg.MODEL.CUDA_GRAPH is True and not self.fixed_steps:
+            raise refusal(cfg, "MODEL.CUDA_GRAPH", f"a step of {type(self).__name__} can't be one CUDA graph, since it "
+                          "draws, or its shapes depend on the batch: leave it auto")
         if cfg.DATALOADER.K_TRANSFORMS != 1:
             raise refusal(cfg, "DATALOADER.K_TRANSFORMS", f"{type(self).__name__} takes each image once: leave it 1")
 

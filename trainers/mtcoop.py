@@ -170,6 +170,7 @@ class MTCoOp(MultiTaskTrainer):
         softcpt("SoftCPT-CSTS", 170, CSC=True, CLASS_CSC=True, TASK_CSC=True),
     )
     config = "MTCoOp/{CFG}"
+    fixed_steps = property(lambda self: not self.options.CLS_SAMPLE_RATE)  # sampling draws classes
     arguments = ("CLASS_N_CTX", "CLASS_CSC", "TASK_N_CTX", "TASK_CSC", "N_CTX", "CSC", "PG_TYPE", "PG_RATIO")
     folder_name = ("MTCoOp/{CFG}_{SHOTS}shots/cls{CLASS_N_CTX}_csc{CLASS_CSC}_task{TASK_N_CTX}_tsc{TASK_CSC}_"
                    "nctx{N_CTX}_csc{CSC}_{PG_TYPE}_{PG_RATIO}[_sample{CLS_SAMPLE_RATE}]/seed{SEED}")

@@ -18,6 +18,7 @@ from features.images import Images
 from runs.checkpoints import BEST
 from runs.folder import RunFolder
 from runs.identity import digests_of, identity_of
+from runs.keys import refusal
 from runs.methods import find_row
 from runs.results import describe_suite, write_results
 
@@ -27,6 +28,7 @@ from .multitask_clip import cast_towers, digest_of_clip, load_clip, recompute_bl
 from .progress import Progress
 from .prompts import similarities
 from .saving import SavesParts
+from .step_graph import StepGraph
 
 
 def resolve_precision(prec, device):
@@ -54,6 +56,8 @@ class MultiTaskTrainer(Method, SavesParts):
         self.check_cfg(cfg)
         self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        if cfg.MODEL.CUDA_GRAPH is True and self.device.type != "cuda":
+            raise refusal(cfg, "MODEL.CUDA_GRAPH", "needs a CUDA GPU, and this run computes on the CPU: leave it auto")
         self.epoch, self.max_epoch = 0, cfg.OPTIM.MAX_EPOCH
         self.folder = RunFolder(cfg.OUTPUT_DIR)
         self.model_digest = ""  # of what --eval-only tests
@@ -129,6 +133,12 @@ class MultiTaskTrainer(Method, SavesParts):
         self.waiting = None  # after the first step {name: value} of what had no gradient yet; an empty value never has
         print(f"# learned values: {self.n_params:,}")
         self.optimizer, self.scheduler = self.make_optimizer() if learned else (None, None)
+        self.graph = self.make_graph()
+
+    def make_graph(self):
+        """A `StepGraph`, or None where a step's kernels are launched one by one."""
+        wanted = self.cfg.MODEL.CUDA_GRAPH and self.fixed_steps and self.device.type == "cuda"
+        return StepGraph(self, required=self.cfg.MODEL.CUDA_GRAPH is True) if wanted else None
 
     def make_optimizer(self):
         """The optimizer of the learned values, and the schedule of its rates."""
@@ -226,6 +236,7 @@ class MultiTaskTrainer(Method, SavesParts):
                     saved_at = time.monotonic()
                 if stop.requested:
                     raise Stopped(f"stopped by SIGTERM after epoch {done}, which is saved: the same command goes on")
+        self.graph = None  # tests may have its memory
         began = time.monotonic()
         if self.saved:
             self.calibrate()
@@ -253,14 +264,16 @@ class MultiTaskTrainer(Method, SavesParts):
             What the log shows, as `add_gradients`.
         """
         self.optimizer.zero_grad()
-        metrics = self.add_gradients(images, labels)
+        metrics = (self.graph or self.add_gradients)(images, labels)
         if self.waiting is None:
             self.waiting = {name: p for name, p in self.model.named_parameters() if p.requires_grad and p.numel()}
         if self.waiting:
             self.waiting = {name: value for name, value in self.waiting.items() if value.grad is None}
         if self.scaler is not None:
+            scale = self.scaler._scale.clone()  # it has no public form that does not wait for the device
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            metrics["skipped"] = (self.scaler._scale < scale).float()  # its gradients were not finite
         else:
             for _ in range(repeats):
                 self.optimizer.step()

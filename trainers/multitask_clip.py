@@ -5,7 +5,6 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from common.digests import digest, digest_of_module
 from common.errors import UserError
@@ -13,7 +12,7 @@ from runs.config import set_value
 from runs.keys import all_keys, refusal, source_of
 
 from .prompts import LearnedContext, TaskContexts, build_prompts, check_classnames, words
-from .text_encoder import TextEncoder, WholePromptEncoder
+from .text_encoder import TextEncoder, WholePromptEncoder, again_in_backward
 
 # Texts whose ids tell tokenizers apart.
 SAMPLE_TEXTS = ("a photo of a cat.", "The QUICK brown_fox's 10,234 jumps; naïve café, 東京 🙂", "two  spaces")
@@ -108,7 +107,7 @@ def recompute_blocks(visual, cfg):
         raise refusal(cfg, "MODEL.CHECKPOINT_IMAGE", f"the image tower of {cfg.MODEL.BACKBONE.NAME} is "
                       f"{type(visual).__name__}, and this is for vision transformers of CLIP's: leave it False")
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(again_in_backward, block.forward)
 
 
 class MultiTaskCLIP(nn.Module):
@@ -275,7 +274,11 @@ class MultiTaskCLIP(nn.Module):
     def sum_over_tasks(self, losses, labels):
         """Sum over the tasks of the mean of their samples' `losses` (B,); `labels` (B,). Each learns as if alone."""
         tasks = self.task_of_class[labels]
-        return (losses / tasks.bincount()[tasks]).sum()
+        return (losses / self.add_by_task(torch.ones_like(losses), tasks)[tasks]).sum()
+
+    def add_by_task(self, values, tasks):
+        """Sums (n_tasks,) of the `values` (n,) of each task; `tasks` (n,)."""
+        return values.new_zeros(len(self.tasks)).index_add(0, tasks, values)
 
     def losses(self, images, labels):
         """The losses of a batch, by default the mean cross-entropy, or with `adds_tasks` the sum of the tasks' means.

@@ -111,6 +111,7 @@ class PLOT(PerTaskTrainer):
         "EPS": Key(0.1, "weight of the plan's entropy", Positive),
         "MAX_ITER": Key(100, "most of Sinkhorn's iterations", Count),
     }
+    fixed_steps = False  # how often it iterates depends on the batch
     not_neutral = ("DATALOADER.TEST.BATCH_SIZE",)  # Sinkhorn's iteration stops by the mean over a batch
     rows = (Row("PLOT", 110, on={"general10": {"N": 2}}),)
 

@@ -271,10 +271,13 @@ class WholePromptEncoder(PromptEncoder):
     def encode(self, prompts, ctx=None, deep=None):
         if deep:
             raise self.no_deep()
-        row, position = (prompts.slots >= 0).nonzero(as_tuple=True)
+        if prompts.layout is None or prompts.layout[0].device != prompts.tokens.device:
+            row, position = (prompts.slots >= 0).nonzero(as_tuple=True)  # waits for the device, so it is kept
+            prompts.layout = row, position, prompts.context_of[row], prompts.slots[row, position]
+        row, position, context, slot = prompts.layout
         if ctx is None or not len(row):
             return self.tower(prompts.tokens)
-        return self.tower(prompts.tokens, (row, position), ctx[prompts.context_of[row], prompts.slots[row, position]])
+        return self.tower(prompts.tokens, (row, position), ctx[context, slot])
 
     def compile_blocks(self):
         raise UserError("MODEL.COMPILE compiles a text tower of CLIP's layout only, but this backbone's "
@@ -291,13 +294,15 @@ def recomputed(function, x):
     return again_in_backward(function, x) if worth_it else function(x)
 
 
-def again_in_backward(function, *args):
-    """`function(*args)`, keeping its arguments alone for the backward pass, where it is called again.
+def again_in_backward(function, *args, **kwargs):
+    """`function(*args, **kwargs)`, keeping its arguments alone for the backward pass, where it is called again.
 
     Gradients flow to the arguments and to all that `function` reads besides them, such as learned weights. It draws the
     same random numbers again, if one of `args` is a tensor: `checkpoint` keeps the state of their device's generator.
     """
-    return checkpoint(function, *args, use_reentrant=False)
+    # The generator's state can't be read while a CUDA graph is captured; what draws is not captured.
+    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=not capturing, **kwargs)
 
 
 def kept_for_backward(forward, frozen):
@@ -372,6 +377,7 @@ class _Layout:
         self.learned = (slots >= 0).nonzero()[:, 0]  # the suffix rows that hold a context vector ...
         self.learned_slot = slots[self.learned]
         self.learned_context = prompts.context_of[self.real[self.learned] // longest]  # ... and of which context
+        self.places = {}
         # With a prefix of [SOS] alone there is a single one, common to all prompts.
         self.prefix_of = prompts.context_of if self.prefix > 1 else torch.zeros_like(prompts.context_of)
         self.n_prefixes = int(self.prefix_of.max()) + 1
@@ -391,11 +397,16 @@ class _Layout:
             prefix = x[:n].unflatten(0, (self.n_prefixes, self.prefix))
             prefix = torch.cat([prefix[:, :1], contexts[:, :shared], prefix[:, 1 + shared:]], dim=1)
             x = torch.cat([prefix.flatten(0, 1), x[n:]])
-        own = self.learned_slot < k
-        if own.any():
-            vectors = contexts[self.learned_context[own], self.learned_slot[own]]
-            x = x.index_copy(0, self.n_prefixes * self.prefix + self.learned[own], vectors)
-        return x
+        rows, context, slot = self.suffix_places(k)
+        return x.index_copy(0, rows, contexts[context, slot]) if len(rows) else x
+
+    def suffix_places(self, k):
+        """The packed rows of suffixes that hold one of the first k vectors of a context, which context, and which."""
+        if k not in self.places:  # finding them waits for the device
+            own = self.learned_slot < k
+            self.places[k] = (self.n_prefixes * self.prefix + self.learned[own], self.learned_context[own],
+                              self.learned_slot[own])
+        return self.places[k]
 
     def split(self, rows):
         """Rows (rows, k, heads, d) of k tensors -> prefixes (n_prefixes, heads, k, prefix, d) and suffixes.

@@ -31,7 +31,8 @@ class FixedVotesCLIP(MultiTaskCLIP):
 
     def score(self, image_features, class_features):
         with torch.autocast(image_features.device.type, enabled=False):
-            values = F.one_hot(self.cache.labels, len(self.classnames)).to(self.learned_dtype)  # (n, n_cls)
+            classes = torch.arange(len(self.classnames), device=image_features.device)
+            values = (self.cache.labels[:, None] == classes).to(self.learned_dtype)  # (n, n_cls)
             affinity = image_features.to(self.learned_dtype) @ F.normalize(self.cache.keys, dim=-1).t()  # (B, n)
             votes = torch.exp(-self.options.BETA * (1 - affinity)) @ values
         return super().score(image_features, class_features) + self.options.ALPHA * votes

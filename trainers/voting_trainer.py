@@ -35,6 +35,7 @@ class VotingTrainer(SeparateTasksTrainer):
 
     learns = False  # whether an optimizer steps something in the cache
     reads_templates = reads_validation_images = True
+    fixed_steps = False  # each task has other images to compare with
     not_neutral = ("DATALOADER.VIEWS",)  # it counts even where nothing is stepped: keys are means over views
 
     @classmethod

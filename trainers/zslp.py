@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, RandomSampler
 
+from features.image_features import indices_of
 from runs.methods import PREC, WARM_COSINE, Row, register
 
 from .multitask import PerClassTrainer
@@ -44,7 +45,7 @@ class PrototypesCLIP(MultiTaskCLIP):
     def task_means(self, values):
         """For each class the mean (n_cls,) of `values` (n_cls,) over the classes of its task."""
         tasks = self.task_of_class
-        return (values.new_zeros(len(self.tasks)).index_add(0, tasks, values) / tasks.bincount())[tasks]
+        return (self.add_by_task(values, tasks) / self.add_by_task(torch.ones_like(values), tasks))[tasks]
 
     def losses(self, images, labels):
         logits, targets = self(images, labels)
@@ -63,8 +64,7 @@ class ViewLoader:
         return len(self.batches)
 
     def __iter__(self):
-        for index in self.batches:
-            index = torch.tensor(index).to(self.labels.device)
+        for index in indices_of(self.batches, self.labels.device):
             yield self.features[index], self.labels[index]
 
 
