@@ -221,6 +221,11 @@ def from_openai(state_dict, source="the state dict", config=None, preprocess=(),
     if config is None and arch:
         raise UnusableModel(f"{source} has the image tower of {arch}, whose attention heads are not 64 wide as "
                             f"OpenAI's are: give it as open_clip:{arch}/PATH")
+    for tower, norm in (("an image", "visual.ln_post.weight"), ("a text", "ln_final.weight")):
+        width = len(state_dict.get(norm, ()))
+        if config is None and width % 64:
+            raise UnusableModel(f"{source} has {tower} tower of width {width}, no multiple of 64 as OpenAI's attention "
+                                "heads ask: give it with its config, as local-dir:FOLDER or open_clip:ARCH/PATH")
     for name, value in state_dict.items():
         if not value.is_floating_point() and not name.endswith("num_batches_tracked"):
             raise UnusableModel(f"{source} has {name} as {str(value.dtype).removeprefix('torch.')}, as quantised "

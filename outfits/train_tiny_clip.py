@@ -1,8 +1,9 @@
 """Train `tiny`, a small CLIP in OpenAI's architecture, on rendered scenes and their captions.
 
-    python -m outfits.train_tiny_clip
+    python -m outfits.train_tiny_clip [--vision vit --lr 0.002 --steps 2500 --out FOLDER]
 
-With its defaults it made `clip/tiny.safetensors` (the backbone `tiny`) on two CPU cores, without any download. The
+With its defaults it made `clip/tiny.safetensors` (the backbone `tiny`) on two CPU cores, without any download. A vision
+transformer is written as a folder with its config (the backbone `local-dir:FOLDER`). The
 suite Outfits16 has other seeds than its scenes. Rendering and the order of the batches depend on `--seed` alone; the
 weights also on the number of threads and on PyTorch's version.
 """
@@ -23,7 +24,7 @@ from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from common.files import atomic_path
+from common.files import atomic_path, write_json
 
 from .captions import caption, framed, statement, topic
 from .render import SIZE, render
@@ -53,7 +54,7 @@ MAX_LOGIT_SCALE = math.log(100)
 def parse_args():
     parser = argparse.ArgumentParser("python -m outfits.train_tiny_clip", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write")
+    parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write, of vit a folder")
     parser.add_argument("--vision", choices=VISIONS, default="resnet", help="image tower (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=60_000, help=f"multiple of {CHUNK}, 25 KB of memory each")
     parser.add_argument("--steps", type=int, default=4000)
@@ -279,9 +280,16 @@ def save(state_dict, args, minutes):
                 "seed": args.seed, "threads": args.threads}
     metadata = {"format": "pt", "made_by": "outfits/train_tiny_clip.py", "settings": json.dumps(settings),
                 "torch": torch.__version__, "numpy": np.__version__, "minutes": f"{minutes:.1f}"}
-    with atomic_path(args.out) as temporary:
+    path = args.out
+    if args.vision == "vit":  # OpenAI's layout does not say how wide its heads are
+        text = {**TEXT, "context_length": POSITIONS, "vocab_size": VOCABULARY}
+        config = {"embed_dim": EMBED_DIM, "quick_gelu": True, "vision_cfg": VISIONS["vit"], "text_cfg": text}
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json({"model_cfg": config}, args.out / "open_clip_config.json")
+        path = args.out / "open_clip_model.safetensors"
+    with atomic_path(path) as temporary:
         save_file(state_dict, temporary, metadata)
-    print(f"{args.out}: {args.out.stat().st_size:,} bytes, made in {minutes:.1f} minutes")
+    print(f"{path}: {path.stat().st_size:,} bytes, made in {minutes:.1f} minutes")
 
 
 def main():

@@ -15,6 +15,7 @@ from PIL import Image
 import clip
 from datasets import outfits16
 from datasets.outfits16 import IMAGES_PER_CLASS, TASKS, Outfits16, generate, image_folder
+from outfits import train_tiny_clip
 from outfits.captions import caption
 from outfits.render import RGB, render
 from outfits.scenes import ASPECTS, PARTS, USUAL, VALUES, Scene, Style, random_chances, random_scene
@@ -290,6 +291,23 @@ def test_tiny_is_small_and_says_how_it_was_made():
         assert "train_tiny_clip.py" in weights.metadata()["made_by"]
         assert weights.get_tensor("token_embedding.weight").dtype == torch.float16
         assert weights.get_slice("positional_embedding").get_shape()[0] == 77
+
+
+@pytest.mark.parametrize("vision, prefix", [("resnet", ""), ("vit", "local-dir:")])
+def test_what_is_trained_is_what_is_loaded(vision, prefix, tmp_path, monkeypatch):
+    """OpenAI's layout does not say how wide attention heads are, so a file of other heads would compute otherwise."""
+    trained = []
+    monkeypatch.setattr(train_tiny_clip, "CHUNK", 10)
+    monkeypatch.setattr(train_tiny_clip, "BATCH", 10)
+    monkeypatch.setattr(train_tiny_clip, "train", lambda model, *args: trained.append(model))
+    monkeypatch.setattr(sys, "argv", ["train_tiny_clip", "--vision", vision, "--scenes", "20", "--threads", "1",
+                                      "--out", str(tmp_path / "out")])
+    train_tiny_clip.main()
+    model, pixels = trained[0].eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.visual(pixels)
+        found = clip.load(f"{prefix}{tmp_path / 'out'}", device="cpu")[0].float().visual(pixels)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * float(expected.abs().max()))  # it is kept in fp16
 
 
 def test_scenes_follow_from_their_number():

@@ -221,6 +221,10 @@ def test_other_refusals(tmp_path):
     wide = {**VIT, "visual.conv1.weight": torch.ones(1280, 3, 14, 14)}
     with pytest.raises(ValueError, match="image tower of ViT-H-14, .* give it as open_clip:ViT-H-14/PATH"):
         clip.load(save(wide, tmp_path / "wide.pt"), device="cpu")
+    for norm, tower in (("visual.ln_post.weight", "an image"), ("ln_final.weight", "a text")):
+        odd = {**VIT, norm: torch.ones(96)}  # open_clip would take it for one head of 96
+        with pytest.raises(ValueError, match=f"{tower} tower of width 96, no multiple of 64"):
+            clip.load(save(odd, tmp_path / "odd.pt"), device="cpu")
 
 
 # ---------------------------------------------------------------- folders of transformers
