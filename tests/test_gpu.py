@@ -82,7 +82,7 @@ def test_a_graph_learns_what_single_kernels_learn(name, prec, arguments, monkeyp
     assert float((learned(by_graph) - expected).norm() / expected.norm()) < ROUNDING[prec]
 
 
-@pytest.mark.parametrize("prec", ["fp32", "amp"])
+@pytest.mark.parametrize("prec", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", PROMPTS)
 def test_an_epoch_waits_for_nothing(name, prec, arguments, monkeypatch):
     step, end_epoch = MultiTaskTrainer.step, MultiTaskTrainer.end_epoch

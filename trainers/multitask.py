@@ -254,7 +254,7 @@ class MultiTaskTrainer(Method, SavesParts):
     def step(self, images, labels, repeats):
         """One batch: its gradients, then `repeats` optimizer steps with them (under amp one, as in the published code).
 
-        Nothing here waits for the device: `Progress` reads the tensors when it prints.
+        Nothing here waits for the device but amp's scaler: `Progress` reads the tensors when it prints.
 
         Args:
             images: features (B, dim), not normalised, or with `learns_images` pixels (B, 3, H, W).

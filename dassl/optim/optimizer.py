@@ -45,10 +45,6 @@ def build_optimizer(model, optim_cfg, param_groups=None):
     else:
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
 
-    param_groups = [{**own, "params": list(own["params"])} if isinstance(own, dict) else own for own in param_groups]
-    values = [value for own in param_groups for value in (own["params"] if isinstance(own, dict) else [own])]
-    if name in ("sgd", "adam", "amsgrad", "adamw") and all(value.is_cuda for value in values):
-        common["fused"] = True  # one kernel for all values, and a step under amp need not wait for the device
     if name == "sgd":
         return torch.optim.SGD(param_groups, momentum=optim_cfg.MOMENTUM, dampening=optim_cfg.SGD_DAMPNING,
                                nesterov=optim_cfg.SGD_NESTEROV, **common)
