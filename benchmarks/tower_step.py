@@ -28,7 +28,8 @@ def work(method, arch, tasks, classes, batch, repeats, encoder):
     trainer_class = TRAINERS[method]
     trainer = trainer_class(make_cfg({
         "TRAINER.NAME": method, f"TRAINER.{trainer_class.node}.PREC": "fp32", "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002,
-        "DATALOADER.FEATURE_CACHE": False, "MODEL.CUDA_GRAPH": "auto" if encoder == "ours" else False}), made_up_tasks(tasks, classes))
+        "DATALOADER.FEATURE_CACHE": False, "MODEL.CUDA_GRAPH": "auto" if encoder == "ours" else False}),
+        made_up_tasks(tasks, classes))
     trainer.prepare()
     model = trainer.model
     assert type(model.text_encoder) is ENCODERS[encoder]
@@ -56,7 +57,8 @@ def bench(case, run, args):
                             repeats=args.repeats)
     ours, plain = run(encoder="ours"), run(encoder="plain")
     return {"method": case, "s": ours["seconds"], **ours["gpu"], "MB": ours["mb"], "plain s": plain["seconds"],
-            **{f"plain {name}": value for name, value in plain["gpu"].items()}, "plain MB": plain["mb"], "faster": plain["seconds"] / ours["seconds"]}
+            **{f"plain {name}": value for name, value in plain["gpu"].items()}, "plain MB": plain["mb"],
+            "faster": plain["seconds"] / ours["seconds"]}
 
 
 if __name__ == "__main__":

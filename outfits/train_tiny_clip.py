@@ -3,9 +3,9 @@
     python -m outfits.train_tiny_clip [--vision vit --lr 0.002 --steps 2500 --out FOLDER]
 
 With its defaults it made `clip/tiny.safetensors` (the backbone `tiny`) on two CPU cores, without any download. A vision
-transformer is written as a folder with its config (the backbone `local-dir:FOLDER`). The
-suite Outfits16 has other seeds than its scenes. Rendering and the order of the batches depend on `--seed` alone; the
-weights also on the number of threads and on PyTorch's version.
+transformer is written as a folder with its config (the backbone `local-dir:FOLDER`). The suite Outfits16 has other
+seeds than its scenes. Rendering and the order of the batches depend on `--seed` alone; the weights also on the number
+of threads and on PyTorch's version.
 """
 
 import argparse
@@ -54,7 +54,8 @@ MAX_LOGIT_SCALE = math.log(100)
 def parse_args():
     parser = argparse.ArgumentParser("python -m outfits.train_tiny_clip", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors", help="file to write, of vit a folder")
+    parser.add_argument("--out", type=Path, default=ROOT / "clip" / "tiny.safetensors",
+                        help="file to write, of vit a folder")
     parser.add_argument("--vision", choices=VISIONS, default="resnet", help="image tower (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=60_000, help=f"multiple of {CHUNK}, 25 KB of memory each")
     parser.add_argument("--steps", type=int, default=4000)

@@ -185,5 +185,5 @@ def test_skipped_steps_are_said(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.amp, "GradScaler", partial(SCALER, init_scale=2.0**40))
     start = learned(call(arguments("start", "MTCoOp", "amp", "--no-train")))
     trainer = call(arguments("run", "MTCoOp", "amp", **{"OPTIM.MAX_EPOCH": 1}))
-    said = re.findall(r"^(\d+) of (\d+) steps of epoch 1 were skipped", (tmp_path / "run" / "log.txt").read_text(), re.M)
-    assert said == [("2", "2")] and torch.equal(learned(trainer), start)
+    said = re.search(r"^(\d+ of \d+) steps of epoch 1 were skipped", (tmp_path / "run" / "log.txt").read_text(), re.M)
+    assert said[1] == "2 of 2" and torch.equal(learned(trainer), start)

@@ -57,8 +57,8 @@ class Progress:
                   f"lr {rate:.4e} eta {datetime.timedelta(seconds=int(self.batch_time.avg * left))}")
         skipped = self.losses.meters.get("skipped")
         if last and skipped and skipped.sum:
-            print(f"{int(skipped.sum)} of {skipped.count} steps of epoch {epoch + 1} were skipped: their gradients, times "
-                  "amp's scale, overflowed fp16, and the scale was halved each time")
+            print(f"{int(skipped.sum)} of {skipped.count} steps of epoch {epoch + 1} were skipped: their gradients, "
+                  "times amp's scale, overflowed fp16, and the scale was halved each time")
 
     @holding_interrupts()
     def _read(self, epoch):
