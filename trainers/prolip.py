@@ -78,8 +78,7 @@ class ProLIP(MultiTaskTrainer):
     rows = (Row("ProLIP", 47, by_default=False),)
     optim = {"OPTIM.NAME": "adam", "OPTIM.LR": 1e-5, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.ADAM_EPS": 1e-4,
              "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": -1, "OPTIM.MAX_EPOCH": 300}
-    reads_templates = True
-    fixed_steps = False  # each task has images of its own
+    reads_templates, fixed_steps = True, False  # each task has images of its own
     parts = staticmethod(lambda options: ["projections"])
     specific = staticmethod(lambda options: {"": "task"})
 

@@ -113,8 +113,7 @@ class SharedMap(PerClassTrainer):
     folder_name = "{TRAINER}/{CFG}_{SHOTS}shots/[{SHARE}/]seed{SEED}"
     optim = {"OPTIM.NAME": "adam", "OPTIM.LR": 0.004, "OPTIM.WEIGHT_DECAY": 0.0, "OPTIM.MAX_EPOCH": 150,
              "OPTIM.LR_SCHEDULER": "cosine", "OPTIM.WARMUP_EPOCH": -1, "OPTIM.STEP_PER_PART": False}
-    reads_templates = True
-    fixed_steps = False  # each task has images of its own
+    reads_templates, fixed_steps = True, False  # each task has images of its own
     reads_validation_images = property(lambda self: len(self.options.LAMBDA) > 1)
     parts = staticmethod(lambda options: ["classifier", "maps"])
     shared_parts = staticmethod(lambda options: ["maps"] if options.SHARE in ("all", "names") else [])
