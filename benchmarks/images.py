@@ -1,7 +1,7 @@
 """A run that finds no image features, against the bare image tower on the same images.
 
     python -m benchmarks.images [--cases 10:1:20,74:4:10] [--arch tiny --size 64] [--random 1] [--precision fp32]
-                                [--side 500] [--workers 8] [--runs 4]
+                                [--side 500] [--workers 8] [--predict 1] [--runs 4]
 
 A case is classes:shots:epochs. `run s` is `train()` of CoOp with one context for all, from an empty cache to the end of
 its training: it makes the features of all epochs (`encode s`), keeps them, and takes the steps. `bare s` reads and
@@ -10,6 +10,9 @@ tower, channels last; it keeps nothing. Both decode an image once for all its vi
 the tower, `tower s` are the tower's calls alone, on random pixels. Images are noise of a few frequencies, JPEG,
 `--side` pixels on a side. Each of `--repeats` rounds measures all ways. On a busy machine CPU seconds (the workers'
 too) tell more; `system / user` is of the run's. `--random 1` takes an open_clip architecture with random weights.
+
+With `--predict 1` the run is what `predict.py` does with the images of all classes, 2 x shots + 2 each, after the model
+is loaded: it reads, encodes and classifies each once.
 
 With `--runs n`: `one s` is `train()` alone, `all s` that of n runs at once with the same features, from one empty cache
 until the last run has trained. Each run is a process of its own, and begins when all have loaded their model. `made`
@@ -33,7 +36,9 @@ from torch.utils.data import DataLoader
 
 import datasets  # noqa: F401  registers FolderTasks
 import trainers.multitask
+from common.memory import give_back
 from features.images import Pass
+from learned.classifier import Classifier, GivenImages
 from runs.config import make_cfg
 from trainers.mtcoop_hard import MTCoOpHard
 
@@ -61,19 +66,21 @@ def build(root, shots, epochs, backbone, random, precision, size, workers, cache
         "INPUT.SIZE": (size, size), "INPUT.TRANSFORMS": ("random_resized_crop", "random_flip", "normalize"),
         "DATASET.NAME": "FolderTasks", "DATASET.ROOT": f"{root}/images", "DATASET.NUM_SHOTS": shots,
         "DATALOADER.FEATURE_CACHE_DIR": cache, "DATALOADER.NUM_WORKERS": workers,
+        "DATALOADER.TEST.BATCH_SIZE": 100,  # as in configs/trainers
         "OPTIM.NAME": "sgd", "OPTIM.LR": 0.002, "OPTIM.MAX_EPOCH": epochs, "OPTIM.LR_SCHEDULER": "cosine",
         "OUTPUT_DIR": tempfile.mkdtemp(dir=root), "TEST.NO_TEST": True, "VERBOSE": False}))
 
 
 @torch.no_grad()
-def bare(trainer, epochs):
+def bare(trainer, images, epochs):
     """Return the columns of what is no run: reading all views and encoding them, each of the two, and CPU seconds."""
-    images, size, dtype = trainer.train_images, trainer.encode.batch_size, trainer.encode.dtype
+    size, dtype = trainer.encode.batch_size, trainer.encode.dtype
     encoder = copy.deepcopy(trainer.model.image_encoder).to(memory_format=torch.channels_last)
     items = np.arange(epochs * len(images))
     items = items[np.argsort(items % len(images), kind="stable")]
 
     def read():
+        give_back()  # as a run does before it starts workers
         return DataLoader(Pass(images, items, range(epochs)), size, num_workers=trainer.encode.workers(len(items)),
                           pin_memory=torch.cuda.is_available())
 
@@ -101,26 +108,31 @@ def cpu_seconds():
     return user + user_of_workers, system + system_of_workers
 
 
-def work(classes, shots, epochs, backbone, random, precision, size, side, workers, repeats, runs):
+def work(classes, shots, epochs, backbone, random, precision, size, side, workers, repeats, predict, runs):
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         write_photos(root, classes, shots, side)
         settings = root, shots, epochs, backbone, random, precision, size, workers
-        return compare_together(settings, repeats, runs) if runs else compare_bare(settings, repeats, epochs)
+        return compare_together(settings, repeats, runs) if runs else compare_bare(settings, repeats, epochs, predict)
 
 
-def compare_bare(settings, repeats, epochs):
+def compare_bare(settings, repeats, epochs, predict):
     """Return medians of a run against the bare tower; `settings` are the arguments of `build` without the cache."""
     rounds = []
     for _ in range(repeats):
         trainer = build(*settings, tempfile.mkdtemp(dir=settings[0]))
+        images = trainer.train_images
+        if predict:
+            classifier, paths = Classifier(trainer), sorted(map(str, Path(settings[0]).rglob("*.jpg")))
+            images, epochs = GivenImages(classifier, paths), 1
         start, before = time.perf_counter(), cpu_seconds()
-        trainer.train()
+        list(classifier.rows(paths, [0], topk=1)) if predict else trainer.train()
         run, (user, system) = time.perf_counter() - start, (b - a for a, b in zip(before, cpu_seconds()))
-        row = {"run s": run, "encode s": trainer.encode.seconds, "run CPU s": user + system, **bare(trainer, epochs)}
+        row = {"run s": run, **({} if predict else {"encode s": trainer.encode.seconds}), "run CPU s": user + system,
+               **bare(trainer, images, epochs)}
         rounds.append(row | {
             "run / bare": run / row["bare s"], "run / bare, CPU": row["run CPU s"] / row["bare CPU s"],
             "run / slower": run / max(row["decode s"], row["tower s"]), "system / user": system / user})
-    return {"images": epochs * len(trainer.train_images),
+    return {"images": epochs * len(images),
             **{name: statistics.median(row[name] for row in rounds) for name in rounds[0]}}
 
 
@@ -164,9 +176,10 @@ def bench(case, run, args):
     classes, shots, epochs = map(int, case.split(":"))
     return {"classes": classes, "shots": shots, "epochs": epochs, **run(
         classes=classes, shots=shots, epochs=epochs, backbone=args.arch, size=args.size, side=args.side,
-        workers=args.workers, repeats=args.repeats, runs=args.runs, random=args.random, precision=args.precision)}
+        workers=args.workers, repeats=args.repeats, predict=args.predict, runs=args.runs, random=args.random,
+        precision=args.precision)}
 
 
 if __name__ == "__main__":
     main("benchmarks.images", work, bench, __doc__.splitlines()[0], cases="10:1:20,74:4:10", arch="tiny", size=64,
-         side=500, workers=8, runs=0, random=0, precision="fp32")
+         side=500, workers=8, predict=0, runs=0, random=0, precision="fp32")

@@ -9,7 +9,7 @@ import threading
 from types import SimpleNamespace
 
 from common.errors import UserError
-from common.memory import keep_memory
+from common.memory import give_back, keep_memory
 
 interrupted = threading.Event()  # Ctrl-C came
 held = threading.Event()  # and is not to raise yet
@@ -104,7 +104,12 @@ def holding_interrupts():
 
 @contextlib.contextmanager
 def starting_processes():
-    """Processes that are started inside never see Ctrl-C; this one sees it at the end."""
+    """Processes that are started inside never see Ctrl-C; this one sees it at the end.
+
+    Freed memory is given back before: they would share it, and the kernel copy each page that this one fills again,
+    which takes several times as long as a new page.
+    """
+    give_back()
     can_block = hasattr(signal, "pthread_sigmask")  # not on Windows
     if can_block:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

@@ -55,7 +55,8 @@ class ImageFeatures:
 
     def __init__(self, cfg, encoder, device, dtype=torch.float32, autocast=False, keep=True):
         self.cfg, self.encoder, self.device, self.dtype, self.autocast = cfg, encoder, device, dtype, autocast
-        self.keep = keep
+        self.keep, self.memory_format = keep, memory_format(encoder, device)
+        encoder.to(memory_format=self.memory_format)
         self.kind = getattr(encoder, "kind", "")  # "" of the tower's own features, as CLIP compares them with texts
         self.local = self.kind == "local"
         self.batch_size = cfg.DATALOADER.TEST.BATCH_SIZE
@@ -82,6 +83,7 @@ class ImageFeatures:
                 "backbone": self.cfg.MODEL.BACKBONE.NAME, "fingerprint": self.fingerprint, "transforms": transforms,
                 "precision": "amp" if self.autocast else str(self.dtype).removeprefix("torch."),
                 "device": self.device.type, "batch": self.batch_size, "kernels": kernels(self.device),
+                "memory_format": str(self.memory_format).removeprefix("torch."),
                 "versions": [torch.__version__, torchvision.__version__, PIL.__version__, READER],
                 **({"features": self.kind} if self.kind else {})},
                 {"dataset": self.cfg.DATASET.NAME, "root": self.cfg.DATASET.ROOT.encode("utf-8", "replace").decode()})
@@ -215,8 +217,7 @@ class ImageFeatures:
 
     def to_device(self, pixels):
         """Images (B, 3, H, W) as the encoder takes them."""
-        pixels = pixels.to(self.device, self.dtype, non_blocking=True)
-        return pixels.contiguous(memory_format=torch.channels_last) if self.device.type == "cuda" else pixels
+        return pixels.to(self.device, self.dtype, non_blocking=True, memory_format=self.memory_format)
 
     @torch.no_grad()
     def tower(self, pixels):
@@ -241,8 +242,10 @@ class ImageFeatures:
             for pixels, paths, reasons in loader:  # (b, 3, H, W)
                 check_interrupted()
                 self.note_broken(paths, reasons)
-                n, pixels = len(pixels), self.to_device(pixels)
-                yield to_cpu(self.tower(F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n)))[:n])
+                n = len(pixels)
+                if n < self.batch_size:  # kernels are chosen by the size of a batch
+                    pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.batch_size - n))
+                yield to_cpu(self.tower(pixels)[:n])
 
         with tqdm(total=len(items), desc="encoding images", unit=" images",
                   disable=not progress or len(loader) < 3) as bar:
@@ -335,6 +338,16 @@ class PixelLoader(FeatureLoader):
             self.encode.note_broken(paths, reasons)
             self.encode.refuse_broken()
             yield self.encode.to_device(pixels), self.labels[index]
+
+
+def memory_format(encoder, device):
+    """How images (B, 3, H, W) lie in memory for an encoder: channels last on a GPU, and where convolutions are grouped.
+
+    On a CPU these, such as the depthwise ones of EfficientNet, take half as much time again in the usual order. The
+    others gain less than a tenth, and there CLIP's own towers round as in the published code.
+    """
+    grouped = any(isinstance(module, torch.nn.Conv2d) and module.groups > 1 for module in encoder.modules())
+    return torch.channels_last if device.type == "cuda" or grouped else torch.contiguous_format
 
 
 def on_device(tensor, device):

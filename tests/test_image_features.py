@@ -1,5 +1,6 @@
 """Images are encoded once: what the cache keeps, shares, remakes, and that it changes no number."""
 
+import copy
 import json
 import os
 import shutil
@@ -238,6 +239,24 @@ def test_what_changes_a_feature_is_another_space(tmp_path):
     variants = [folder(), folder(weight=1.0001), folder(activation=torch.nn.ReLU), folder(dtype=torch.bfloat16), folder(size=64),
                 folder(is_train=True), folder(transforms=("normalize",)), folder(is_train=True, transforms=("colorjitter",))]
     assert len(set(variants)) == len(variants)
+
+
+@pytest.mark.parametrize("groups, expected", [(1, torch.contiguous_format), (4, torch.channels_last)])
+def test_on_a_cpu_grouped_convolutions_compute_channels_last(photos, backbone, tmp_path, groups, expected):
+    seen = []
+    encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, groups=groups),
+                                  torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    usual = copy.deepcopy(encoder)
+    encoder[1].register_forward_hook(lambda module, inputs, output: seen.extend([module.weight, *inputs]))
+    trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only")
+    encode, images = ImageFeatures(trainer.cfg, encoder, torch.device("cpu")), trainer.plain_images["test"]
+    encode.row  # its one small image would be either
+    seen.clear()
+    features = encode(images)
+    assert len(seen) >= 2 and all(value.is_contiguous(memory_format=expected) for value in seen)
+    pixels = torch.stack([images[i] for i in range(len(images))])
+    torch.testing.assert_close(features, usual(pixels).detach(), rtol=1e-5, atol=1e-6)
+    assert encode.cache_for(images).description["memory_format"] == str(expected).removeprefix("torch.")
 
 
 def test_transforms_are_told_apart_by_their_exact_values():

@@ -91,8 +91,6 @@ class MultiTaskTrainer(Method, SavesParts):
             recompute_blocks(self.model.image_encoder, cfg)
         if cfg.MODEL.COMPILE:
             self.model.text_encoder.compile_blocks()
-        if self.device.type == "cuda":
-            self.model.image_encoder.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.prec == "amp" else None
         self.saved = {part: getattr(self.model, part) for part in self.saved_parts(cfg)}
         # The published code registers the one optimizer and scheduler under every part, and Dassl steps them once
