@@ -23,7 +23,7 @@ import contextlib
 import copy
 import io
 import multiprocessing
-import os
+import resource
 import statistics
 import tempfile
 import time
@@ -104,8 +104,8 @@ def bare(trainer, images, epochs):
 
 def cpu_seconds():
     """Return the user's and the system's seconds of this process and of the workers that have ended."""
-    user, system, user_of_workers, system_of_workers, _ = os.times()
-    return user + user_of_workers, system + system_of_workers
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime for one in used), sum(one.ru_stime for one in used)
 
 
 def work(classes, shots, epochs, backbone, random, precision, size, side, workers, repeats, predict, runs):

@@ -12,11 +12,12 @@ from math import ceil
 
 from common.errors import MissingFile, UserError
 from common.files import swap_prefix
+from common.names import did_you_mean
 from dassl.data.datasets import DatasetBase, Datum
 
 from .check_images import leave_out_broken
 from .draws import draw_few_shot
-from .files import MOST, PARTS, did_you_mean, read_split_zhou
+from .files import MOST, PARTS, near_paths, read_split_zhou
 from .schemas import METRICS, check_template
 from .splits import complete_parts, relative, split_folder
 
@@ -154,7 +155,7 @@ class MultiTaskDataset(DatasetBase):
         folder = osp.join(root, cls.dataset_dir) if cls.dataset_dir else root
         if not osp.isdir(folder):
             raise MissingFile(f"{cls.__name__}: the folder {folder} does not exist, check --root ({root})"
-                              f"{did_you_mean(folder)}")
+                              f"{did_you_mean(near_paths(folder))}")
         return folder
 
     @classmethod
@@ -340,4 +341,4 @@ def check_files_exist(parts):
     if missing:
         raise MissingFile(f"{missing[0]} does not exist ({len(missing)} images are missing): check --root, or "
                           "swap a path prefix by --old-data-path and --new-data-path"
-                          f"{did_you_mean(missing[0])}")
+                          f"{did_you_mean(near_paths(missing[0]))}")

@@ -10,6 +10,7 @@ import numpy as np
 from common.errors import MissingFile, UserError
 from common.files import is_lfs_pointer
 from common.images import FORMATS, HEIF_HINT, HEIF_SUFFIXES, RAW_HINT, RAW_SUFFIXES
+from common.names import did_you_mean
 
 from .schemas import SplitZhou, read_checked
 
@@ -92,8 +93,8 @@ def list_folders(folder):
     return names
 
 
-def did_you_mean(path):
-    """Suggest the entry that differs from the missing `path` in case or signs alone, to end a message; or ""."""
+def near_paths(path):
+    """The one path that differs from the missing `path` in case or signs alone, as a list; or an empty one."""
     def simplify(name):
         return re.sub("[^a-z0-9.]", "", name.lower())
 
@@ -101,7 +102,7 @@ def did_you_mean(path):
     while not osp.isdir(parent):
         parent, name = osp.split(parent)
     alike = [entry for entry in os.listdir(parent) if simplify(entry) == simplify(name)]
-    return f"; did you mean {osp.join(parent, alike[0])}?" if len(alike) == 1 else ""
+    return [osp.join(parent, alike[0])] if len(alike) == 1 else []
 
 
 class MissingFiles(MissingFile):
@@ -115,7 +116,7 @@ class MissingFiles(MissingFile):
 def images_of(folder):
     """Return the images of a class folder; a missing or empty folder is a MissingFiles."""
     if not osp.isdir(folder):
-        raise MissingFiles(f"the class folder {folder} does not exist{did_you_mean(folder)}", [folder])
+        raise MissingFiles(f"the class folder {folder} does not exist{did_you_mean(near_paths(folder))}", [folder])
     images = list_images(folder)
     if not images:
         below = next((name for name in list_folders(folder) if list_images(osp.join(folder, name))), "")
@@ -135,7 +136,7 @@ def find_class_folders(folder, skip=()):
     """
     if not osp.isdir(folder):
         raise MissingFile(f"the folder {folder} does not exist: unpack the dataset's images there"
-                          f"{did_you_mean(folder)}")
+                          f"{did_you_mean(near_paths(folder))}")
     found = [name for name in list_folders(folder) if name not in skip]
     if not found:
         raise UserError(f"{folder} has no class folders, it needs {folder}/<class>/<image>.jpg")
@@ -177,7 +178,7 @@ def check_official_file(path):
     """Raise a MissingFiles unless the file `path` exists, and a UserError if it holds no data."""
     if not osp.isfile(path):
         raise MissingFiles(f"{path} does not exist: put the dataset's official file of that name "
-                           f"there{did_you_mean(path)}", [path])
+                           f"there{did_you_mean(near_paths(path))}", [path])
     if other := not_as_named(path):
         raise UserError(f"{path} is {other}: fetch the official file again")
 

@@ -4,6 +4,7 @@ import os.path as osp
 import re
 
 from common.errors import MissingFile, UserError
+from common.names import did_you_mean
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import listdir_nohidden
 
@@ -11,11 +12,11 @@ from .base import MultiTaskDataset, Task, TaskData
 from .files import (
     PARTS,
     describe_unread,
-    did_you_mean,
     find_class_folders,
     images_of,
     list_folders,
     list_images,
+    near_paths,
     unread_in_class_folders,
 )
 from .image_tables import is_table, read_table
@@ -176,7 +177,7 @@ def read_task(root, entry, name):
     sources = fixed or {"all": osp.join(folder, entry.images) if entry.images else folder}
     for path in sources.values():
         if not osp.exists(path):
-            raise MissingFile(f"{path} does not exist{did_you_mean(path)}")
+            raise MissingFile(f"{path} does not exist{did_you_mean(near_paths(path))}")
     classes = entry.classes
     groups = entry.groups
     tables = {path: read_table(path, osp.normpath(osp.join(folder, entry.image_dir)), entry.columns, classes, groups)

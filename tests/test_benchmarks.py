@@ -74,6 +74,12 @@ def test_images(tmp_path):
     assert 0 < row["encode s"] < row["run s"] and row["tower s"] > 0
 
 
+@pytest.mark.slow
+def test_images_that_are_predicted(tmp_path):
+    row, = bench("images", tmp_path, "--cases", "2:1:3", "--side", "64", "--workers", "0", "--predict", "1")
+    assert row["images"] == 2 * 4 and row["run s"] > row["tower s"] > 0 and "encode s" not in row
+
+
 def test_one_command_runs_every_benchmark():
     """benchmarks/gpu.sh names the modules that are there."""
     script = (REPOSITORY / "benchmarks" / "gpu.sh").read_text()

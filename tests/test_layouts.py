@@ -335,7 +335,7 @@ def test_a_missing_path_and_one_of_the_same_name_are_named(config, path, there, 
     with pytest.raises(FileNotFoundError) as error:
         build_config(tmp_path, config)
     message = str(error.value)
-    assert f"{tmp_path}/{path}" in message and message.endswith(f"; did you mean {tmp_path}/{wrong}?")
+    assert f"{tmp_path}/{path}" in message and message.endswith(f": did you mean {tmp_path}/{wrong}?")
     shutil.move(tmp_path / wrong, tmp_path / expected)
     assert build_config(tmp_path, config).train_x
 
