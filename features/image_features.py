@@ -36,6 +36,7 @@ from .store import FeatureCache, Rows, TemporaryPack, default_folder, has_room, 
 
 # A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
 PACK_BYTES, PACK_SECONDS = 2**27, 30
+CPU_BATCH = 16  # images: larger batches are no faster on a CPU, and fill more memory first
 
 
 class ImageFeatures:
@@ -60,6 +61,8 @@ class ImageFeatures:
         self.kind = getattr(encoder, "kind", "")  # "" of the tower's own features, as CLIP compares them with texts
         self.local = self.kind == "local"
         self.batch_size = cfg.DATALOADER.TEST.BATCH_SIZE
+        if device.type == "cpu":
+            self.batch_size = min(self.batch_size, CPU_BATCH)
         self.folder = cfg.DATALOADER.FEATURE_CACHE_DIR or default_folder()
         self.caches = {}  # description of the transforms -> FeatureCache
         self.made = WeakKeyDictionary()  # Images -> (views, their `Rows`, or None where nothing is kept)
@@ -273,7 +276,8 @@ class ImageFeatures:
     def read(self, images, items, views=None, **batches):
         """Iterate over batches of items of `Pass`, read by worker processes; `batches` are those of a `DataLoader`."""
         source = Pass(images, items, views or [images.view_of(images.epoch)])
-        count = len(batches["batch_sampler"]) if "batch_sampler" in batches else -(-len(items) // self.batch_size)
+        count = len(batches["batch_sampler"]) if "batch_sampler" in batches else (
+            -(-len(items) // self.cfg.DATALOADER.TEST.BATCH_SIZE))
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
         loader = DataLoader(source, num_workers=self.workers(count), pin_memory=self.device.type == "cuda",
                             generator=torch.Generator(), worker_init_fn=end_quietly, **batches)

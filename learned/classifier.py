@@ -28,6 +28,7 @@ class Classifier:
     Attributes:
         trainer: as `load_run` returns it. tasks, cfg: those of the run.
         encode, transform: `ImageFeatures` and the transform of images, as in testing.
+        batch_size: most images encoded at once.
         upright: images are turned as their EXIF orientation says.
         calibrated: the run fitted temperatures. temperatures: (n_cls,), by which logits are divided, else 1.
         usual_scores: of each task the score that 95% of the validation images exceed, or None if the run has none.
@@ -36,7 +37,7 @@ class Classifier:
     @torch.no_grad()
     def __init__(self, trainer):
         self.trainer, self.cfg, self.tasks, self.encode = trainer, trainer.cfg, trainer.tasks, trainer.encode
-        dataset = self.cfg.DATASET.NAME
+        self.batch_size, dataset = trainer.encode.batch_size, self.cfg.DATASET.NAME
         self.upright = dataset in DATASET_REGISTRY.registered_names() and getattr(
             DATASET_REGISTRY.get(dataset), "upright", False)
         self.transform = build_transform(self.cfg, is_train=False)
@@ -102,7 +103,7 @@ class Classifier:
         names = distinct(task.name for task in self.tasks)
         classnames = [distinct(task.classnames) for task in self.tasks]
         given, done = GivenImages(self, images), 0
-        self.encode.batch_size = min(self.cfg.DATALOADER.TEST.BATCH_SIZE, len(images))  # batches are filled up
+        self.encode.batch_size = min(self.batch_size, len(images))  # batches are filled up
         with tqdm(total=len(images), desc="predicting", unit=" images", delay=PATIENCE,
                   disable=None if progress else True) as bar:  # None: where stderr is no terminal
             for batch in self.encode.inputs(given):
