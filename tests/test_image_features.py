@@ -259,6 +259,18 @@ def test_on_a_cpu_grouped_convolutions_compute_channels_last(photos, backbone, t
     assert encode.cache_for(images).description["memory_format"] == str(expected).removeprefix("torch.")
 
 
+@pytest.mark.parametrize("given, expected", [(100, 16), (3, 3)])
+def test_on_a_cpu_few_images_are_encoded_at_once(photos, backbone, tmp_path, given, expected):
+    options = {"DATALOADER.FEATURE_CACHE": False, "DATALOADER.TEST.BATCH_SIZE": given}
+    trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only", **options)
+    images, sizes = trainer.plain_images["test"], []
+    trainer.encode.encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    features = torch.cat(list(trainer.encode.encode(images, range(len(images)))))
+    assert set(sizes) == {expected}
+    pixels = torch.stack([images[i] for i in range(len(images))])
+    torch.testing.assert_close(features, trainer.encode.encoder(pixels).detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_transforms_are_told_apart_by_their_exact_values():
     from torchvision.transforms import Normalize, RandomResizedCrop
 
