@@ -122,23 +122,6 @@ def test_sampled_classes_are_not_fixed(watched):
     assert found and not trainer.fixed_steps
 
 
-@pytest.mark.parametrize("name", ["CLAP", "CLIPAdapter", "TaskRes", "ZSLP"])
-def test_steps_of_tasks_apart_wait_for_nothing(name, photo_root, backbone, tmp_path, monkeypatch):
-    """Nor does what says which tasks a batch has. What the first step finds out, later ones know."""
-    step, found = TRAINERS[name].step, []
-
-    def watch(self, *batch):
-        with Watch() as watch:
-            metrics = step(self, *batch)
-        found.append(watch.found)
-        return metrics
-
-    monkeypatch.setattr(TRAINERS[name], "step", watch)
-    call(train_args(photo_root, backbone, tmp_path / "run", name, **{
-        "OPTIM.MAX_EPOCH": 2, "OPTIM.NAME": "sgd", "DATALOADER.TRAIN_X.BATCH_SIZE": 2}))
-    assert len(found) > 1 and not set().union(*found[1:])
-
-
 @pytest.fixture
 def graphs(monkeypatch):
     """The `StepGraph`s that are made. The CPU replays what it recorded by computing it anew into the same tensors."""

@@ -32,10 +32,6 @@ class TaskBatches:
         """The number of batches of each task."""
         return [len(batches) for _, _, batches in self.of_tasks]
 
-    def present(self, number):
-        """The tasks that have a batch of this number."""
-        return [task for task, length in enumerate(self.lengths) if number < length]
-
     def __len__(self):
         return max(self.lengths)
 
@@ -48,19 +44,6 @@ class TaskBatches:
             yield sum(parts, [])
 
 
-class TaskLoader(FeatureLoader):
-    """The batches of a `TaskBatches`; before each it tells the optimizer which tasks it has, which nothing waits for."""
-
-    def __init__(self, trainer, batches):
-        super().__init__(trainer.train_images, batches, trainer.encode, trainer.device)
-        self.trainer = trainer
-
-    def __iter__(self):
-        for number, batch in enumerate(super().__iter__()):
-            self.trainer.optimizer.present = self.batch_sampler.present(number)
-            yield batch
-
-
 class TaskOptimizer:
     """An optimizer for each task, of its own rows of the learned values.
 
@@ -69,7 +52,7 @@ class TaskOptimizer:
         build: makes an optimizer of a list of values.
 
     Attributes:
-        each: the optimizers. present: numbers of the tasks that `step` steps, all unless a `TaskLoader` says otherwise.
+        each: the optimizers. present: numbers of the tasks that `step` steps.
     """
 
     def __init__(self, owned, n_tasks, build):
@@ -129,7 +112,7 @@ class SeparateTasksTrainer(MultiTaskTrainer):
         return TaskBatches(self, self.train_images.data_source)
 
     def make_train_loader(self):
-        return TaskLoader(self, self.task_batches())
+        return FeatureLoader(self.train_images, self.task_batches(), self.encode, self.device)
 
     def make_optimizer(self):
         lengths = self.task_batches().lengths if self.rate_by_batch else [1] * len(self.tasks)
@@ -138,3 +121,7 @@ class SeparateTasksTrainer(MultiTaskTrainer):
                      for own, n in zip(optimizer.each, lengths)]
         return optimizer, TaskSchedule(optimizer, schedules, self.rate_by_batch)
 
+    def step(self, images, labels, repeats):
+        if len(self.tasks) > 1:
+            self.optimizer.present = self.model.task_of_class[labels].unique().tolist()
+        return super().step(images, labels, repeats)
