@@ -117,7 +117,7 @@ def prepare(jobs):
         cfg = setup_cfg(build_parser().parse_args(jobs[0].calls[0]))
         trainer = find_trainer(cfg)(cfg)
         data = trainer.dataset
-        sample = Images(cfg, data.test[:trainer.encode.batch_size], build_transform(cfg, is_train=False))
+        sample = Images(cfg, data.test[:cfg.DATALOADER.TEST.BATCH_SIZE], build_transform(cfg, is_train=False))
         trainer.encode.row  # the first call is slow
         began = time.monotonic()
         trainer.encode(sample)
