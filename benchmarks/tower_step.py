@@ -37,7 +37,7 @@ def work(method, arch, tasks, classes, batch, repeats, encoder):
     images, labels = torch.randn(batch, 3, size, size, device=device()), torch.arange(batch, device=device())
     labels = labels * classes // batch
     # As `build_optimizer` does, without the images that some schedules ask for.
-    trainer.trained, trainer.waiting = [value for value in model.parameters() if value.requires_grad], None
+    trainer.trained, trainer.waiting = [value for value in model.parameters() if value.requires_grad], {}
     trainer.optimizer, trainer.graph = torch.optim.SGD(trainer.trained, lr=0.002), trainer.make_graph()
     features = torch.randn(batch, model.text_encoder.output_dim, device=device())
 

@@ -127,7 +127,7 @@ class MultiTaskTrainer(Method, SavesParts):
         if bool(learned) != self.steps(self.cfg):
             raise TypeError(f"{type(self).__name__} has {len(learned)} values for an optimizer, but steps() is "
                             f"{self.steps(self.cfg)}")
-        self.trained = list(learned.values())
+        self.names, self.trained = list(learned), list(learned.values())
         self.waiting = None  # after the first step {name: value} of what had no gradient yet; an empty value never has
         print(f"# learned values: {self.n_params:,}")
         self.optimizer, self.scheduler = self.make_optimizer() if learned else (None, None)
@@ -264,7 +264,7 @@ class MultiTaskTrainer(Method, SavesParts):
         self.optimizer.zero_grad()
         metrics = (self.graph or self.add_gradients)(images, labels)
         if self.waiting is None:
-            self.waiting = {name: p for name, p in self.model.named_parameters() if p.requires_grad and p.numel()}
+            self.waiting = {name: value for name, value in zip(self.names, self.trained) if value.numel()}
         if self.waiting:
             self.waiting = {name: value for name, value in self.waiting.items() if value.grad is None}
         if self.scaler is not None:
@@ -316,8 +316,8 @@ class MultiTaskTrainer(Method, SavesParts):
         if self.waiting:
             raise TypeError(f"{', '.join(self.waiting)} got no gradient in epoch {self.epoch + 1}: the losses of "
                             f"{type(self).__name__} do not depend on it")
-        for name, value in self.model.named_parameters():
-            if value.requires_grad and not value.isfinite().all():
+        for name, value in zip(self.names, self.trained):
+            if not value.isfinite().all():
                 raise NotFinite(f"{name} holds NaN or infinite values after epoch {self.epoch + 1}: use a smaller "
                                 "OPTIM.LR, or another PREC")
 

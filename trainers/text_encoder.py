@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import UserError
 from common.memory import give_back
 
-RECOMPUTED_FROM = 2**19  # values; below, a step takes megabytes whatever is kept
+RECOMPUTED_FROM = 2**21  # values; below, a step takes a gigabyte at most whatever is kept
 CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
 # Share of the available memory that activations may take when prompts are encoded at once: a step may encode class
 # prompts, then final ones, and a backward pass needs half as much again on its way.
@@ -189,11 +189,12 @@ class TextEncoder(PromptEncoder):
 
         def attend(rows):
             prefix, suffix = layout.split(rows.unflatten(1, (3, self.heads, -1)))
-            own = prefix[:, :, 0]  # (n_prefixes, heads, prefix, d)
+            (own, prefix), (queries, suffix) = (x.split([1, 2], dim=2) for x in (prefix, suffix))
+            own = own[:, :, 0]  # (n_prefixes, heads, prefix, d)
             if layout.prefix:
-                own = F.scaled_dot_product_attention(*prefix.unbind(2), is_causal=True)
-            keys, values = layout.with_prefix(prefix[:, :, 1:], suffix[:, :, 1:]).unbind(2)
-            seen = F.scaled_dot_product_attention(suffix[:, :, 0], keys, values, attn_mask=layout.causal)
+                own = F.scaled_dot_product_attention(own, *prefix.unbind(2), is_causal=True)
+            keys, values = layout.with_prefix(prefix, suffix).unbind(2)
+            seen = F.scaled_dot_product_attention(queries[:, :, 0], keys, values, attn_mask=layout.causal)
             return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(seen)]).flatten(1)
 
         return self._residual(block, x, recomputed(attend, rows))
@@ -203,9 +204,9 @@ class TextEncoder(PromptEncoder):
         rows = self._qkv(block, x)
 
         def attend(rows):
-            rows = rows.unflatten(1, (3, self.heads, -1))
-            keys, values = layout.with_prefix(*layout.split(rows[:, 1:])).unbind(2)
-            query = rows[:, 0].index_select(0, layout.eot_row)[:, :, None]  # (n, heads, 1, d)
+            queries, rows = rows.unflatten(1, (3, self.heads, -1)).split([1, 2], dim=1)
+            keys, values = layout.with_prefix(*layout.split(rows)).unbind(2)
+            query = queries.index_select(0, layout.eot_row).transpose(1, 2)  # (n, heads, 1, d)
             return F.scaled_dot_product_attention(query, keys, values, attn_mask=layout.upto_eot).flatten(1)
 
         return self._residual(block, x.index_select(0, layout.eot_row), recomputed(attend, rows))
@@ -413,10 +414,10 @@ class _Layout:
 
         Suffixes are padded with zeros, (n, heads, k, S, d).
         """
-        n = self.n_prefixes * self.prefix
+        prefix, suffix = rows.split([self.n_prefixes * self.prefix, len(self.real)])
         padded = rows.new_zeros(self.padded_shape[0] * self.padded_shape[1], *rows.shape[1:])  # (n * S, k, heads, d)
-        padded = padded.index_copy(0, self.real, rows[n:])
-        return (rows[:n].unflatten(0, (self.n_prefixes, self.prefix)).permute(0, 3, 2, 1, 4),
+        padded.index_copy_(0, self.real, suffix)
+        return (prefix.unflatten(0, (self.n_prefixes, self.prefix)).permute(0, 3, 2, 1, 4),
                 padded.unflatten(0, self.padded_shape).permute(0, 3, 2, 1, 4))
 
     def pack(self, padded):
@@ -425,4 +426,7 @@ class _Layout:
 
     def with_prefix(self, prefix, suffix):
         """Keys or values that every prompt sees: those of its prefix, then its own, (n, heads, k, prefix + S, d)."""
-        return torch.cat([prefix.index_select(0, self.prefix_of), suffix], dim=3)
+        prefix = prefix.index_select(0, self.prefix_of)
+        if prefix.requires_grad:  # prompts' gradients are added up much faster from a tensor without gaps
+            prefix.register_hook(torch.Tensor.contiguous)
+        return torch.cat([prefix, suffix], dim=3)
