@@ -36,7 +36,9 @@ from .store import FeatureCache, Rows, TemporaryPack, default_folder, has_room, 
 
 # A pack is written when it has so many bytes or took so many seconds: a kill loses no more.
 PACK_BYTES, PACK_SECONDS = 2**27, 30
-CPU_BATCH = 16  # images: larger batches are no faster on a CPU, and fill more memory first
+# Images at once on a CPU: larger batches are no faster, and fill more memory first. All epochs of a CoOp schedule (50,
+# 100, 200) are whole batches.
+CPU_BATCH = 25
 
 
 class ImageFeatures:

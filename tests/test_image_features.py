@@ -257,7 +257,7 @@ def test_on_a_cpu_grouped_convolutions_compute_channels_last(photos, backbone, t
     assert encode.cache_for(images).description["memory_format"] == str(expected).removeprefix("torch.")
 
 
-@pytest.mark.parametrize("given, expected", [(100, 16), (3, 3)])
+@pytest.mark.parametrize("given, expected", [(100, 25), (3, 3)])
 def test_on_a_cpu_few_images_are_encoded_at_once(photos, backbone, tmp_path, given, expected):
     options = {"DATALOADER.FEATURE_CACHE": False, "DATALOADER.TEST.BATCH_SIZE": given}
     trainer = call(photos, backbone, tmp_path / "run", "ZeroshotCLIP", "--eval-only", **options)

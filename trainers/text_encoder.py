@@ -189,7 +189,9 @@ class TextEncoder(PromptEncoder):
 
         def attend(rows):
             prefix, suffix = layout.split(rows.unflatten(1, (3, self.heads, -1)))
-            (own, prefix), (queries, suffix) = (x.split([1, 2], dim=2) for x in (prefix, suffix))
+            # Queries, then keys and values. In the backward pass a split is one copy; slices are three each.
+            own, prefix = prefix.split([1, 2], dim=2)
+            queries, suffix = suffix.split([1, 2], dim=2)
             own = own[:, :, 0]  # (n_prefixes, heads, prefix, d)
             if layout.prefix:
                 own = F.scaled_dot_product_attention(own, *prefix.unbind(2), is_causal=True)
@@ -427,6 +429,6 @@ class _Layout:
     def with_prefix(self, prefix, suffix):
         """Keys or values that every prompt sees: those of its prefix, then its own, (n, heads, k, prefix + S, d)."""
         prefix = prefix.index_select(0, self.prefix_of)
-        if prefix.requires_grad:  # prompts' gradients are added up much faster from a tensor without gaps
+        if prefix.requires_grad:  # the prompts' gradients are summed much faster where they lie without gaps
             prefix.register_hook(torch.Tensor.contiguous)
         return torch.cat([prefix, suffix], dim=3)

@@ -74,7 +74,7 @@ KEYS = {
     "DATALOADER.TRAIN_U.N_DOMAIN": Key(0, UNREAD, Natural),
     "DATALOADER.TRAIN_U.N_INS": Key(16, UNREAD, Count),
     "DATALOADER.TEST.SAMPLER": Key("SequentialSampler", "order of the test images", str),
-    "DATALOADER.TEST.BATCH_SIZE": Key(32, "images tested at once, and encoded, on a CPU at most 16", Count),
+    "DATALOADER.TEST.BATCH_SIZE": Key(32, "images tested at once, and encoded, on a CPU at most 25", Count),
     # ---------------------------------------------------------------- model
     "MODEL.INIT_WEIGHTS": Key("", UNREAD, str),
     "MODEL.BACKBONE.NAME": Key("", "of the backbone", str),
