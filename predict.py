@@ -26,7 +26,7 @@ def parse_args(argv):
                         help="copy each image into FOLDER/<task>/<class>/, or FOLDER/<class>/ of a single task")
     parser.add_argument("--excel", action="store_true", help="write the CSV with the mark by which Excel knows UTF-8")
     parser.add_argument("--batch", type=int, default=64,
-                        help="images encoded at once, on a CPU at most 16 (default: %(default)s)")
+                        help="images encoded at once, on a CPU at most 25 (default: %(default)s)")
     parser.add_argument("--new-task", default="", help="name of a task that was not trained on, made of names alone")
     parser.add_argument("--classes", default="",
                         help="of the new task: A,B,...; a JSON list, or x.json with one; @x.txt with a name a line")

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import UserError
 from common.memory import give_back
 
-RECOMPUTED_FROM = 2**21  # values; below, a step takes a gigabyte at most whatever is kept
+RECOMPUTED_FROM = 2**21  # values; below, a step takes about a gigabyte whatever is kept
 CHUNK_ROWS = 4096  # positions of a chunk whose size is not given
 # Share of the available memory that activations may take when prompts are encoded at once: a step may encode class
 # prompts, then final ones, and a backward pass needs half as much again on its way.
