@@ -278,8 +278,7 @@ class ImageFeatures:
     def read(self, images, items, views=None, **batches):
         """Iterate over batches of items of `Pass`, read by worker processes; `batches` are those of a `DataLoader`."""
         source = Pass(images, items, views or [images.view_of(images.epoch)])
-        count = len(batches["batch_sampler"]) if "batch_sampler" in batches else (
-            -(-len(items) // self.cfg.DATALOADER.TEST.BATCH_SIZE))
+        count = len(batches["batch_sampler"]) if "batch_sampler" in batches else -(-len(items) // self.batch_size)
         # A generator of its own: whether images are encoded or found must not change the order of the batches.
         loader = DataLoader(source, num_workers=self.workers(count), pin_memory=self.device.type == "cuda",
                             generator=torch.Generator(), worker_init_fn=end_quietly, **batches)

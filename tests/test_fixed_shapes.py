@@ -117,6 +117,23 @@ def test_a_method_says_whether_its_steps_are_fixed(name, watched):
     assert trainer.fixed_steps == (not found), found
 
 
+@pytest.mark.parametrize("name", [name for name in STEPPING if TRAINERS[name].fixed_steps is not False])
+def test_an_epoch_of_fixed_steps_waits_for_nothing(name, photo_root, backbone, tmp_path, monkeypatch):
+    """Nor does its optimizer. A first epoch may find out what is kept."""
+    waits, step = [], TRAINERS[name].step
+
+    def watch(self, *batch):
+        with Watch() as watch:
+            metrics = step(self, *batch)
+        waits.append((self.epoch, watch.found))
+        return metrics
+
+    monkeypatch.setattr(TRAINERS[name], "step", watch)
+    call(train_args(photo_root, backbone, tmp_path / "run", name, **{
+        "DATALOADER.TRAIN_X.BATCH_SIZE": 2, "OPTIM.MAX_EPOCH": 2, **OPTIONS.get(name, {})}))
+    assert waits and not any(found for epoch, found in waits if epoch)
+
+
 def test_sampled_classes_are_not_fixed(watched):
     trainer, found = watched("MTCoOp", **{"TRAINER.MTCOOP.CSC": True, "TRAINER.MTCOOP.CLS_SAMPLE_RATE": 0.5})
     assert found and not trainer.fixed_steps

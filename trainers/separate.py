@@ -17,7 +17,10 @@ from .multitask import MultiTaskTrainer
 
 
 class TaskBatches:
-    """Lists of indices of `data_source` (datums): the k-th has the k-th batch of every task that has so many."""
+    """Lists of indices of `data_source` (datums): the k-th has the k-th batch of every task that has so many.
+
+    When an epoch begins the trainer is told which tasks these are.
+    """
 
     def __init__(self, trainer, data_source):
         self.trainer, self.of_tasks = trainer, []
@@ -40,6 +43,8 @@ class TaskBatches:
         for name, index, batches in self.of_tasks:
             set_random_seed(self.trainer.seed(self.trainer.epoch, name))
             drawn.append([[index[i] for i in batch] for batch in batches])
+        self.trainer.present = [[task for task, own in enumerate(drawn) if k < len(own)]
+                                for k in range(max(map(len, drawn)))]
         for parts in zip_longest(*drawn, fillvalue=[]):
             yield sum(parts, [])
 
@@ -100,7 +105,13 @@ class TaskSchedule:
 
 
 class SeparateTasksTrainer(MultiTaskTrainer):
-    """Base of these methods; their models set `adds_tasks`, and every task must have training images."""
+    """Base of these methods; their models set `adds_tasks`, and every task must have training images.
+
+    Attributes:
+        present: numbers of the tasks in each batch that is left of the epoch. A step without such a list is all tasks'.
+    """
+
+    present = ()
 
     def owned(self):
         """[(learned value (n, ...), the task (n,) of each of its rows)]; by default a row is a class."""
@@ -122,6 +133,5 @@ class SeparateTasksTrainer(MultiTaskTrainer):
         return optimizer, TaskSchedule(optimizer, schedules, self.rate_by_batch)
 
     def step(self, images, labels, repeats):
-        if len(self.tasks) > 1:
-            self.optimizer.present = self.model.task_of_class[labels].unique().tolist()
+        self.optimizer.present = self.present.pop(0) if self.present else range(len(self.tasks))
         return super().step(images, labels, repeats)
