@@ -57,12 +57,12 @@ def products(trainer):
             shapes += [(rows, width, 3 * width), (after, width, width), (after, width, 4 * width),
                        (after, 4 * width, width)]
         shapes.append((n, width, encoder.output_dim))
-    pairs = [(torch.randn(rows, a, device=device()), torch.randn(a, b, device=device())) for rows, a, b in shapes]
+    like = {"device": device(), "dtype": encoder.dtype}
+    pairs = [(torch.randn(rows, a, **like), torch.randn(a, b, **like)) for rows, a, b in shapes]
     if hasattr(model, "prompt_gen"):
         n = len(model.classnames) if model.per_class else len(model.tasks)
-        proj = model.prompt_gen.proj.detach()
-        made = torch.randn(n, proj.shape[1], device=device())
-        features = torch.randn(n, proj.shape[0], device=device())
+        proj = model.prompt_gen.proj.detach().to(encoder.dtype)
+        made, features = torch.randn(n, proj.shape[1], **like), torch.randn(n, proj.shape[0], **like)
 
     def compute():
         for x, w in pairs:
