@@ -192,11 +192,11 @@ class TextEncoder(PromptEncoder):
             # Queries, then keys and values. In the backward pass a split is one copy; slices are three each.
             own, prefix = prefix.split([1, 2], dim=2)
             queries, suffix = suffix.split([1, 2], dim=2)
-            own = own[:, :, 0]  # (n_prefixes, heads, prefix, d)
+            own = own.squeeze(2)  # (n_prefixes, heads, prefix, d)
             if layout.prefix:
                 own = F.scaled_dot_product_attention(own, *prefix.unbind(2), is_causal=True)
             keys, values = layout.with_prefix(prefix, suffix).unbind(2)
-            seen = F.scaled_dot_product_attention(queries[:, :, 0], keys, values, attn_mask=layout.causal)
+            seen = F.scaled_dot_product_attention(queries.squeeze(2), keys, values, attn_mask=layout.causal)
             return torch.cat([own.transpose(1, 2).flatten(0, 1), layout.pack(seen)]).flatten(1)
 
         return self._residual(block, x, recomputed(attend, rows))
