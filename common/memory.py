@@ -1,7 +1,6 @@
 """How a process takes memory and what it does with what it has freed, on Linux with glibc; elsewhere all is as usual."""
 
 import ctypes
-import os
 import platform
 from functools import lru_cache
 
@@ -14,12 +13,11 @@ def glibc():
 
 
 def keep_memory():
-    """Keep freed blocks, of up to 1 GiB each, for the next use, and take tensors' memory in pages of 2 MB.
+    """Keep freed blocks, of up to 1 GiB each, for the next use.
 
     By default glibc gives every large block back, and the kernel fills the next one with zeros, 4 KB at a time: on a
     CPU this takes an image tower up to as much time as its arithmetic. Results are the same, bit for bit.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it when it makes its first tensor
     if glibc():
         glibc().mallopt(M_MMAP_THRESHOLD, 2**30)
         glibc().mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
