@@ -1,6 +1,6 @@
 #!/bin/sh
 # The tests that need a GPU, then every benchmark once, into one JSON file: sh benchmarks/gpu.sh OUT.json
-# What fails, such as a way that does not fit the GPU's memory, is named at the end; the rest is in the file all the same.
+# What fails, such as a way that does not fit the GPU's memory, is named at the end; the file holds the rest.
 # It needs PyTorch, torchvision and the pure Python packages of requirements.txt; neither Ray nor ONNX.
 set -e
 cd "$(dirname "$0")/.."
