@@ -177,3 +177,19 @@ def test_ctrl_c_while_tensorboard_is_written_ends_the_run_at_once(tmp_path, monk
     interrupted.clear()
     assert notified
     progress.writer.close()
+
+
+def test_closing_tensorboard_hides_no_error(tmp_path, monkeypatch):
+    """It fails, too, where the run's folder was deleted; its own failure is said where there is no other."""
+    cfg = SimpleNamespace(TRAIN=SimpleNamespace(PRINT_FREQ=1), OUTPUT_DIR=str(tmp_path))
+
+    def fail():
+        raise FileNotFoundError("events.out")
+
+    for error in (UserError("the folder was deleted"), None):
+        progress = Progress(cfg, [0], 1)
+        progress.writer.close()
+        monkeypatch.setattr(progress.writer, "close", fail)
+        with pytest.raises(type(error) if error else FileNotFoundError), progress:
+            if error:
+                raise error

@@ -1,5 +1,6 @@
 """The progress of a training run: lines of the log, and curves of tensorboard."""
 
+import contextlib
 import datetime
 import os.path as osp
 import time
@@ -76,6 +77,7 @@ class Progress:
         return self
 
     @holding_interrupts()
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         if self.writer:
-            self.writer.close()
+            with contextlib.suppress(*[OSError] if error else []):  # what ended the training says more
+                self.writer.close()
