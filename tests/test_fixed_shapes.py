@@ -21,6 +21,7 @@ VARIANTS = {
 }
 WITHOUT_STEPS = ("ZeroshotCLIP", "ZeroshotCLIP2", "LinearProbe", "TipAdapter", "APE")
 STEPPING = sorted(set(TRAINERS) - set(WITHOUT_STEPS))
+FIXED = [name for name in STEPPING if TRAINERS[name].fixed_steps is not False]
 DEPTHS = {"VPT": "VISION", "IVLP": "VISION TEXT", "PromptSRC": "VISION TEXT"}
 OPTIONS = {name: {f"TRAINER.{name.upper()}.PROMPT_DEPTH_{tower}": 2 for tower in towers.split()}
            for name, towers in DEPTHS.items()}
@@ -117,7 +118,7 @@ def test_a_method_says_whether_its_steps_are_fixed(name, watched):
     assert trainer.fixed_steps == (not found), found
 
 
-@pytest.mark.parametrize("name", [name for name in STEPPING if TRAINERS[name].fixed_steps is not False])
+@pytest.mark.parametrize("name", FIXED)
 def test_an_epoch_of_fixed_steps_waits_for_nothing(name, photo_root, backbone, tmp_path, monkeypatch):
     """Nor does its optimizer. A first epoch may find out what is kept."""
     waits, step = [], TRAINERS[name].step
@@ -167,7 +168,7 @@ def learned(trainer):
     return torch.cat([value.detach().flatten() for value in trainer.trained])
 
 
-@pytest.mark.parametrize("name", [name for name in STEPPING if TRAINERS[name].fixed_steps is not False])
+@pytest.mark.parametrize("name", FIXED)
 def test_replayed_steps_are_the_steps(name, photo_root, backbone, tmp_path, monkeypatch, request):
     """The last batch, which is smaller, is no graph's."""
     monkeypatch.setattr(TRAINERS[name], "drop_last", False)

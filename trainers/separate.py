@@ -43,9 +43,9 @@ class TaskBatches:
         for name, index, batches in self.of_tasks:
             set_random_seed(self.trainer.seed(self.trainer.epoch, name))
             drawn.append([[index[i] for i in batch] for batch in batches])
-        self.trainer.present = [[task for task, own in enumerate(drawn) if k < len(own)]
-                                for k in range(max(map(len, drawn)))]
-        for parts in zip_longest(*drawn, fillvalue=[]):
+        steps = list(zip_longest(*drawn, fillvalue=[]))  # of each the tasks' batches
+        self.trainer.present = [[task for task, own in enumerate(parts) if own] for parts in steps]
+        for parts in steps:
             yield sum(parts, [])
 
 
